@@ -1,0 +1,1 @@
+"""Accounting, ledgers and signed reports: everything that makes a claim."""

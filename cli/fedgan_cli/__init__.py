@@ -1,0 +1,1 @@
+"""The command line: everything that speaks to a person."""

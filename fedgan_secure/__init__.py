@@ -1,0 +1,1 @@
+"""Federated DCGAN training under patient-level differential privacy: everything that touches pixels or gradients."""

@@ -1,0 +1,1 @@
+"""Image folders in, pixels and patient pseudonyms out."""

@@ -1,0 +1,1 @@
+"""Hospitals, the coordinator, and the round that joins them."""

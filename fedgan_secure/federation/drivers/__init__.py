@@ -1,0 +1,1 @@
+"""Drivers carry bytes between the machines, and nothing else."""

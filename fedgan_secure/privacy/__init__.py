@@ -1,0 +1,1 @@
+"""Sampling, clipping, noise: the DP-SGD mechanism."""
