@@ -1,0 +1,356 @@
+"""Local training of one hospital in one round: the private discriminator steps and the generator behind them.
+
+Real images reach the generator through the DP-trained discriminator alone, and fake labels come from a public
+uniform prior, so the generator is post-processing. What `LocalResult.statistics` holds is confidential.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from fedgan_secure.data.patients import PatientDataset
+from fedgan_secure.errors import InputError
+from fedgan_secure.federation.settings import TrainingSettings
+from fedgan_secure.models.dcgan import (
+    build_discriminator,
+    build_generator,
+    discriminator_graph,
+    generator_inputs,
+)
+from fedgan_secure.models.losses import fake_loss, generator_loss, real_loss
+from fedgan_secure.models.optimiser import AdamState, FlatAdam
+from fedgan_secure.models.spec import ModelSpec
+from fedgan_secure.models.vectors import VectorLayout, named_weights
+from fedgan_secure.privacy import Entropy
+from fedgan_secure.privacy.clipping import PerPatientGradients, refuse_mixing
+from fedgan_secure.privacy.dpsgd import check_mechanism, discriminator_gradient
+from fedgan_secure.privacy.noise import GaussianStream
+from fedgan_secure.privacy.norms import variable
+from fedgan_secure.privacy.sampling import PatientImages, poisson_sample
+
+Progress = Callable[[int, int], None]
+PAD = 16
+"""Batches are padded with empty patients to a multiple of this, so that few different shapes occur. The padding has
+weight zero; no patient is ever left out."""
+
+
+class TrainingStateError(InputError):
+    """A saved optimiser state that does not fit this hospital's training (exit code 2)."""
+
+
+@dataclass(frozen=True)
+class LocalResult:
+    """What a hospital has after its local steps.
+
+    Attributes:
+        update: float32[d], local minus global weights.
+        statistics: confidential: realised batch sizes, clip fraction, losses, noise moments.
+        steps: discriminator steps made, all of them accounted.
+        seconds: wall time.
+    """
+
+    update: np.ndarray
+    statistics: dict[str, Any]
+    steps: int
+    seconds: float
+
+
+class _Compiled:
+    """Models, optimisers and compiled steps of one (specification, settings): shared by all hospitals of a process."""
+
+    def __init__(self, spec: ModelSpec, settings: TrainingSettings) -> None:
+        self.spec, self.settings = spec, settings
+        self.generator = build_generator(spec, 0)
+        self.discriminator = build_discriminator(spec, 1)
+        weights = [weight for _, weight in named_weights(self.discriminator)]
+        layers = {layer.name: layer for layer in self.discriminator.layers}
+
+        def graph(call: Callable[..., Any], images: Any, labels: Any) -> Any:
+            return discriminator_graph(spec, call, images, labels)
+
+        self.engine = PerPatientGradients(graph, layers, weights)
+        shape = (spec.image_size, spec.image_size, spec.channels)
+        refuse_mixing(
+            lambda images, labels: self.engine.apply(images, None if labels is None else labels[:, None]),
+            shape,
+            spec.conditional,
+        )
+        beta1, beta2 = settings.adam_beta1, settings.adam_beta2
+        self.discriminator_adam = FlatAdam([variable(weight) for weight in weights], beta1, beta2)
+        self.generator_weights = [variable(weight) for _, weight in named_weights(self.generator)]
+        self.generator_adam = FlatAdam(self.generator_weights, beta1, beta2)
+        images = tf.TensorSpec((None, *shape), tf.uint8)
+        column = tf.TensorSpec((None, 1), tf.int32)
+        rows = tf.TensorSpec((None, settings.images_per_patient), tf.float32)
+        noise = tf.TensorSpec((self.discriminator_adam.size,), tf.float32)
+        z = tf.TensorSpec((None, spec.latent_dim), tf.float32)
+        scalar = tf.TensorSpec((), tf.float32)
+        self.discriminator_step = tf.function(
+            self._discriminator_step, input_signature=[images, column, rows, noise, z, column, scalar]
+        )
+        self.generator_step = tf.function(self._generator_step, input_signature=[z, column, scalar])
+
+    def _labels(self, labels: Any) -> Any:
+        return labels if self.spec.conditional else None
+
+    def _fakes(self, z: Any, labels: Any) -> Any:
+        return self.generator(generator_inputs(self.spec, z, labels), training=True)
+
+    def _discriminator_step(
+        self, pixels: Any, labels: Any, weights: Any, noise: Any, z: Any, fake_labels: Any, rate: Any
+    ) -> tuple[Any, ...]:
+        settings = self.settings
+        images = tf.cast(pixels, tf.float32) / 127.5 - 1.0
+        gradient, clipped, mean_fake = discriminator_gradient(
+            self.engine,
+            (images, self._labels(labels), weights),
+            (self._fakes(z, fake_labels), self._labels(fake_labels)),
+            noise,
+            clip_norm=settings.l2_clip_norm,
+            noise_multiplier=settings.noise_multiplier,
+            expected_batch_size=settings.expected_batch_size,
+            real_loss=lambda outputs, classes: real_loss(outputs, classes, settings.class_weight_discriminator),
+            fake_loss=fake_loss,
+        )
+        if settings.discriminator_weight_decay:
+            for value in self.discriminator_adam.variables:
+                value.assign(value * (1.0 - rate * settings.discriminator_weight_decay))
+        self.discriminator_adam.apply(gradient, rate)
+        return clipped.norms, clipped.scales, clipped.loss, mean_fake
+
+    def _generator_step(self, z: Any, labels: Any, rate: Any) -> Any:
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(self.generator_weights)
+            outputs = self.engine.apply(self._fakes(z, labels), self._labels(labels))
+            mean = tf.reduce_mean(generator_loss(outputs, labels, self.settings.class_weight_generator))
+        gradients = tape.gradient(mean, self.generator_weights)
+        flat = tf.concat([tf.reshape(tf.convert_to_tensor(value), [-1]) for value in gradients], axis=0)
+        self.generator_adam.apply(flat, rate)
+        return mean
+
+
+@lru_cache(maxsize=4)
+def _compiled(spec: ModelSpec, settings: TrainingSettings) -> _Compiled:
+    return _Compiled(spec, settings)
+
+
+class LocalTrainer:
+    """One hospital's training. Its data set never leaves it; its optimiser state stays with it between rounds."""
+
+    def __init__(
+        self,
+        spec: ModelSpec,
+        settings: TrainingSettings,
+        dataset: PatientDataset,
+        entropy: Entropy = os.urandom,
+    ) -> None:
+        """Check that data, model and mechanism fit together.
+
+        Args:
+            spec: architecture.
+            settings: public constants.
+            dataset: this hospital's patients.
+            entropy: source of random bytes for coins and noise.
+
+        Raises:
+            InputError: the images do not have the model's size, channels or classes.
+            PrivacyRefused: the mechanism or the discriminator is one no guarantee holds for.
+        """
+        check_mechanism(
+            sampling_probability=settings.sampling_probability,
+            noise_multiplier=settings.noise_multiplier,
+            clip_norm=settings.l2_clip_norm,
+            expected_batch_size=settings.expected_batch_size,
+        )
+        if (dataset.image_size, dataset.channels) != (spec.image_size, spec.channels):
+            raise InputError(
+                f"images are {dataset.image_size} pixels with {dataset.channels} channels, "
+                f"the model expects {spec.image_size} and {spec.channels}"
+            )
+        labels = np.asarray(dataset.labels)
+        if spec.conditional and len(labels) and not (0 <= labels.min() and labels.max() < spec.classes):
+            raise InputError(
+                f"labels must be 0 to {spec.classes - 1} for a model of {spec.classes} classes",
+                hint="leave out images without a label, or train with --unconditional",
+            )
+        self.spec, self.settings, self._dataset, self._entropy = spec, settings, dataset, entropy
+        self._labels = np.maximum(labels, 0).astype(np.int32)
+        if settings.unit == "image":
+            self._images = PatientImages(np.arange(len(dataset)), len(dataset))
+        else:
+            self._images = PatientImages(np.asarray(dataset.patient), dataset.patients)
+        self._noise = GaussianStream(entropy)
+        self._public = np.random.Generator(np.random.Philox(int.from_bytes(entropy(16), "little")))
+        layout = VectorLayout.of(spec)
+        self._layout = layout
+        generator, discriminator = layout.generator_slice, layout.discriminator_slice
+        self._generator_state = AdamState.fresh(generator.stop - generator.start)
+        self._discriminator_state = AdamState.fresh(discriminator.stop - discriminator.start)
+        self._steps_done = 0
+
+    def train(self, global_vector: np.ndarray, steps: int, progress: Progress | None = None) -> LocalResult:
+        """Make the round's local steps.
+
+        Args:
+            global_vector: float32[d], the coordinator's model.
+            steps: discriminator steps, each one invocation of the accounted mechanism.
+            progress: called with (done, total).
+
+        Returns:
+            The update and the confidential statistics.
+
+        Raises:
+            ModelError: the vector does not fit the layout.
+        """
+        started = time.monotonic()
+        compiled = _compiled(self.spec, self.settings)
+        self._layout.assign(global_vector, compiled.generator, compiled.discriminator)
+        compiled.discriminator_adam.load(self._discriminator_state)
+        compiled.generator_adam.load(self._generator_state)
+        record = _Record()
+        for done in range(1, steps + 1):
+            self._step(compiled, record)
+            if progress is not None:
+                progress(done, steps)
+        self._discriminator_state = compiled.discriminator_adam.state()
+        self._generator_state = compiled.generator_adam.state()
+        local = self._layout.flatten(compiled.generator, compiled.discriminator)
+        self._layout.check(local)
+        return LocalResult(
+            local - global_vector, record.summary(self.settings), steps, time.monotonic() - started
+        )
+
+    def _step(self, compiled: _Compiled, record: _Record) -> None:
+        settings = self.settings
+        m = settings.images_per_patient
+        chosen = poisson_sample(self._images.patients, settings.sampling_probability, self._entropy)
+        indices, weights = self._images.choose(chosen, m, self._entropy)
+        padded = max(PAD, -(-len(chosen) // PAD) * PAD)
+        pixels = np.zeros((padded * m, self.spec.image_size, self.spec.image_size, self.spec.channels), np.uint8)
+        labels = np.zeros((padded * m, 1), np.int32)
+        rows = np.zeros((padded, m), np.float32)
+        if len(chosen):
+            flat = indices.reshape(-1)
+            pixels[: len(flat)] = self._dataset.pixels(flat)
+            labels[: len(flat), 0] = self._labels[flat]
+            rows[: len(chosen)] = weights
+        noise = (
+            self._noise.normal(compiled.discriminator_adam.size)
+            if settings.noise_multiplier > 0
+            else np.zeros(compiled.discriminator_adam.size, np.float32)
+        )
+        share = self._rate_share()
+        norms, scales, losses, mean_fake = compiled.discriminator_step(
+            pixels,
+            labels,
+            rows,
+            noise,
+            *self._fake_inputs(settings.fake_batch_size),
+            np.float32(settings.discriminator_learning_rate * share),
+        )
+        self._steps_done += 1
+        mean_generator = None
+        if self._steps_done % settings.steps_per_generator_step == 0:
+            mean_generator = compiled.generator_step(
+                *self._fake_inputs(settings.generator_batch_size),
+                np.float32(settings.generator_learning_rate * share),
+            )
+        record.add(len(chosen), norms, scales, losses, mean_fake, mean_generator, noise)
+
+    def _rate_share(self) -> float:
+        decay = self.settings.decay_steps
+        return 1.0 if decay == 0 else max(0.1, 1.0 - 0.9 * self._steps_done / decay)
+
+    def _fake_inputs(self, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """Latent vectors and labels from the public uniform prior (not private, not cryptographic)."""
+        z = self._public.standard_normal((count, self.spec.latent_dim), dtype=np.float32)
+        labels = self._public.integers(0, max(self.spec.classes, 1), (count, 1), dtype=np.int32)
+        return z, labels
+
+    def save(self, path: Path) -> None:
+        """Keep the optimiser state (confidential, stays in the hospital's folder); whole or absent."""
+        aside = path.with_name(f".{path.name}.partial")
+        with aside.open("wb") as file:
+            np.savez(
+                file,
+                layout_hash=np.array(self._layout.layout_hash),
+                steps_done=np.array(self._steps_done),
+                **{
+                    f"{name}_{field}": getattr(state, field)
+                    for name, state in (
+                        ("generator", self._generator_state),
+                        ("discriminator", self._discriminator_state),
+                    )
+                    for field in ("first", "second", "count")
+                },
+            )
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+
+    def restore(self, path: Path) -> None:
+        """Continue from what `save` kept.
+
+        Raises:
+            TrainingStateError: the file is missing, damaged, or of another model.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as kept:
+                values = {name: kept[name] for name in kept.files}
+            if str(values["layout_hash"]) != self._layout.layout_hash:
+                raise TrainingStateError(f"the optimiser state in {path} belongs to another model")
+            states = [
+                AdamState(values[f"{name}_first"], values[f"{name}_second"], int(values[f"{name}_count"]))
+                for name in ("generator", "discriminator")
+            ]
+            steps_done = int(values["steps_done"])
+        except (OSError, ValueError, KeyError, EOFError) as error:
+            raise TrainingStateError(f"the optimiser state in {path} cannot be read") from error
+        for state, fresh in zip(states, (self._generator_state, self._discriminator_state), strict=True):
+            if state.first.shape != fresh.first.shape or state.second.shape != fresh.second.shape:
+                raise TrainingStateError(f"the optimiser state in {path} has the wrong size")
+        self._generator_state, self._discriminator_state = states
+        self._steps_done = steps_done
+
+
+class _Record:
+    """Confidential statistics of a round, gathered without a copy of the data."""
+
+    def __init__(self) -> None:
+        self._rows: list[tuple[Any, ...]] = []
+        self._moments = np.zeros(3)
+
+    def add(self, size: int, norms: Any, scales: Any, losses: Any, fake: Any, generator: Any, noise: Any) -> None:
+        self._rows.append((size, norms, scales, losses, fake, generator))
+        self._moments += (noise.size, float(noise.sum(dtype=np.float64)), float(np.vdot(noise, noise)))
+
+    def summary(self, settings: TrainingSettings) -> dict[str, Any]:
+        sizes = [row[0] for row in self._rows]
+        norms = np.concatenate([row[1].numpy()[: row[0]] for row in self._rows] or [np.zeros(0)])
+        scales = np.concatenate([row[2].numpy()[: row[0]] for row in self._rows] or [np.zeros(0)])
+        losses = np.concatenate([row[3].numpy()[: row[0]] for row in self._rows] or [np.zeros(0)])
+        finite = norms[np.isfinite(norms)]
+        count, total, squares = self._moments
+        generator = [float(row[5]) for row in self._rows if row[5] is not None]
+        return {
+            "batch_sizes": sizes,
+            "clip_fraction": float((scales < 1.0).mean()) if len(scales) else 0.0,
+            "patients_not_finite": len(norms) - len(finite),
+            "gradient_norm_median": float(np.median(finite)) if len(finite) else 0.0,
+            "gradient_norm_90": float(np.quantile(finite, 0.9)) if len(finite) else 0.0,
+            "real_loss": float(losses.mean()) if len(losses) else 0.0,
+            "fake_loss": float(np.mean([float(row[4]) for row in self._rows])) if self._rows else 0.0,
+            "generator_loss": float(np.mean(generator)) if generator else 0.0,
+            "noise_values": int(count) if settings.noise_multiplier > 0 else 0,
+            "noise_mean": total / count if count else 0.0,
+            "noise_variance": squares / count if count else 0.0,
+        }

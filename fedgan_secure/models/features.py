@@ -1,0 +1,47 @@
+"""Fixed public image features: a bank of oriented filters at several scales, and colour averages.
+
+Nothing here is trained and nothing depends on data, so these layers cost no privacy. Under DP-SGD a small trained
+network on such features learns faster than a convolutional network that must find its first layers through noise
+(Tramer and Boneh, "Differentially Private Learning Needs Better Features", ICLR 2021, for scattering features).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+ORIENTATIONS = 4
+KERNEL = 7
+
+
+def oriented_bank() -> np.ndarray:
+    """Edge and line detectors (first and second Gaussian derivatives) and their negatives.
+
+    Returns:
+        float32[7, 7, 1, 16] convolution kernels, each of zero mean and unit absolute sum.
+    """
+    radius = KERNEL // 2
+    y, x = np.mgrid[-radius : radius + 1, -radius : radius + 1].astype(np.float64)
+    kernels = []
+    for turn in range(ORIENTATIONS):
+        angle = np.pi * turn / ORIENTATIONS
+        along = x * np.cos(angle) + y * np.sin(angle)
+        across = -x * np.sin(angle) + y * np.cos(angle)
+        window = np.exp(-(across**2) / (2 * 1.0**2) - along**2 / (2 * 1.8**2))
+        edge = across * window
+        line = (1.0 - across**2) * window
+        for kernel in (edge, line):
+            centred = kernel - kernel.mean()
+            unit = centred / np.abs(centred).sum()
+            kernels += [unit, -unit]
+    return np.stack(kernels, axis=-1)[:, :, None, :].astype(np.float32)
+
+
+def feature_grid(image_size: int) -> int:
+    """Height and width, in cells, of the grid the features are averaged on (14 at 28 px, 16 above)."""
+    return 14 if image_size == 28 else 16
+
+
+def feature_scales(image_size: int) -> tuple[int, ...]:
+    """Factors by which the image is reduced before the bank is applied (1, 2, 4, ... down to the grid)."""
+    grid = feature_grid(image_size)
+    return tuple(2**k for k in range(8) if image_size // 2**k >= grid and image_size % 2**k == 0)

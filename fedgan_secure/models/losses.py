@@ -1,0 +1,39 @@
+"""The losses, all separable: one value per image, no statistic over a batch.
+
+Non-saturating logistic loss (Goodfellow et al. 2014) with an auxiliary class head (Odena et al. 2017) on real and
+on generated images.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow as tf
+
+
+def _parts(outputs: Any) -> tuple[Any, Any]:
+    realness, classes = outputs if isinstance(outputs, list | tuple) else (outputs, None)
+    return tf.reshape(realness, [-1]), classes
+
+
+def _class_loss(classes: Any, labels: Any, weight: float) -> Any:
+    if classes is None or weight == 0.0:
+        return 0.0
+    return weight * tf.nn.sparse_softmax_cross_entropy_with_logits(labels=tf.reshape(labels, [-1]), logits=classes)
+
+
+def real_loss(outputs: Any, labels: Any, class_weight: float) -> Any:
+    """The discriminator's loss on real images, float32[n]: the only term that sees them."""
+    realness, classes = _parts(outputs)
+    return tf.nn.softplus(-realness) + _class_loss(classes, labels, class_weight)
+
+
+def fake_loss(outputs: Any) -> Any:
+    """The discriminator's loss on generated images, float32[n]."""
+    return tf.nn.softplus(_parts(outputs)[0])
+
+
+def generator_loss(outputs: Any, labels: Any, class_weight: float) -> Any:
+    """The generator's loss, float32[n]."""
+    realness, classes = _parts(outputs)
+    return tf.nn.softplus(-realness) + _class_loss(classes, labels, class_weight)

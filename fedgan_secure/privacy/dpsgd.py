@@ -1,0 +1,107 @@
+"""One discriminator step under DP-SGD (Abadi et al., CCS 2016), with the fake term as post-processing.
+
+    gradient = (sum of clipped per-patient gradients + sigma C N(0, I)) / expected batch size + gradient of fake loss
+
+* Noise covers every trained weight of the discriminator and is drawn whether or not the batch is empty.
+* The divisor is the public expected batch size, never the realised one: that is private.
+* The fake term depends on the generator and on fresh noise alone; given the weights so far it is independent of the
+  patients, so it is post-processing and goes in unclipped and without noise.
+* The optimiser sees the noisy sum only.
+
+Neighbouring data sets differ by one patient added or removed; one step is a Poisson-subsampled Gaussian mechanism
+with L2 sensitivity C and noise multiplier sigma.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from fedgan_secure.privacy.clipping import ImageLoss, PerPatientGradients
+from fedgan_secure.privacy.errors import PrivacyRefused
+
+
+def check_mechanism(
+    *, sampling_probability: float, noise_multiplier: float, clip_norm: float, expected_batch_size: float
+) -> None:
+    """Refuse numbers under which the mechanism is not the one the accountant knows.
+
+    Raises:
+        PrivacyRefused: with what was found and what was expected.
+    """
+    if not 0.0 < sampling_probability <= 1.0:
+        raise PrivacyRefused(f"sampling probability is {sampling_probability}, expected in (0, 1]")
+    if not (np.isfinite(noise_multiplier) and noise_multiplier >= 0.0):
+        raise PrivacyRefused(f"noise multiplier is {noise_multiplier}, expected a finite number, 0 or more")
+    if not (np.isfinite(clip_norm) and clip_norm > 0.0):
+        raise PrivacyRefused(f"clip norm is {clip_norm}, expected a finite number above 0")
+    if not (np.isfinite(expected_batch_size) and expected_batch_size > 0.0):
+        raise PrivacyRefused(f"expected batch size is {expected_batch_size}, expected a number above 0")
+
+
+def private_gradient(
+    engine: PerPatientGradients,
+    real: tuple[Any, Any, Any],
+    noise: Any,
+    *,
+    clip_norm: float,
+    noise_multiplier: float,
+    expected_batch_size: float,
+    loss: ImageLoss,
+) -> tuple[Any, Any]:
+    """The noisy gradient of the real term.
+
+    Args:
+        engine: of the discriminator.
+        real: images float32[p * m, H, W, C], labels int32[p * m, 1] or None, weights float32[p, m].
+        noise: float32[d], standard normal, fresh, from a cryptographic stream.
+        clip_norm: C.
+        noise_multiplier: sigma; 0 means no privacy.
+        expected_batch_size: public divisor.
+        loss: per image.
+
+    Returns:
+        float32[d], and the `ClippedSum` it came from (confidential).
+    """
+    images, labels, weights = real
+    clipped = engine.clipped_sum(images, labels, weights, clip_norm, loss)
+    noisy = clipped.gradient + (noise_multiplier * clip_norm) * noise
+    return noisy / expected_batch_size, clipped
+
+
+def discriminator_gradient(
+    engine: PerPatientGradients,
+    real: tuple[Any, Any, Any],
+    fake: tuple[Any, Any],
+    noise: Any,
+    *,
+    clip_norm: float,
+    noise_multiplier: float,
+    expected_batch_size: float,
+    real_loss: ImageLoss,
+    fake_loss: Callable[[Any], Any],
+) -> tuple[Any, Any, Any]:
+    """The whole gradient of a discriminator step: the private real term plus the fake term.
+
+    Args: as `private_gradient`; fake: generated images float32[b, H, W, C] and labels from the public prior.
+
+    Returns:
+        float32[d], the `ClippedSum` (confidential), and the mean fake loss.
+    """
+    noisy, clipped = private_gradient(
+        engine,
+        real,
+        noise,
+        clip_norm=clip_norm,
+        noise_multiplier=noise_multiplier,
+        expected_batch_size=expected_batch_size,
+        loss=real_loss,
+    )
+    fake_images, fake_labels = fake
+    from_fake, mean_fake = engine.plain_gradient(
+        tf.stop_gradient(fake_images), fake_labels, lambda outputs, labels: fake_loss(outputs)
+    )
+    return noisy + from_fake, clipped, mean_fake
