@@ -41,13 +41,14 @@ class Camera:
 
 @dataclass(frozen=True)
 class Anatomy:
-    """What one patient's two eyes share."""
+    """What one patient's two eyes share: their vessels are mirror images, up to a little of each eye's own."""
 
     pigment: float
     disc_radius: float
     cup: float
     vessel_width: float
     tortuosity: float
+    vessel_seed: int
 
 
 def draw_camera(generator: np.random.Generator, index: int) -> Camera:
@@ -74,6 +75,7 @@ def draw_anatomy(generator: np.random.Generator) -> Anatomy:
         cup=float(generator.uniform(0.35, 0.6)),
         vessel_width=float(generator.uniform(0.90, 1.15)),
         tortuosity=float(generator.uniform(0.5, 1.0)),
+        vessel_seed=int(generator.integers(2**31)),
     )
 
 
@@ -100,11 +102,13 @@ _ARCADES = np.array(
 )
 
 
-def _vessels(generator: np.random.Generator, anatomy: Anatomy) -> list[tuple[NDArray[np.float64], float]]:
+def _vessels(own: np.random.Generator, anatomy: Anatomy) -> list[tuple[NDArray[np.float64], float]]:
     """Every vessel as (points [k,2], width in units of the disc's radius), the great ones first."""
+    generator = np.random.default_rng(anatomy.vessel_seed)
     wobble = 0.05 * anatomy.tortuosity
     trunks = np.repeat(_ARCADES, 2, axis=0)
     trunks = trunks + generator.normal(0.0, wobble, size=trunks.shape) * np.array([0.25, 1, 1, 1])[None, :, None]
+    trunks[:, 1:] += own.normal(0.0, 0.012, size=(8, 3, 2))
     trunks[1::2, 1:3] *= 0.90  # the artery runs a little inside its vein
     curves = np.einsum("tk,vkd->vtd", _bernstein(), trunks)
     widths = np.array([0.062, 0.044, 0.062, 0.044, 0.044, 0.034, 0.044, 0.034]) * anatomy.vessel_width

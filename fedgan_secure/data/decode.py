@@ -1,0 +1,78 @@
+"""Decode a batch of files: the work that worker processes do. Only pixels and the patient's identifier come back."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedgan_secure.data.dicom import read_dicom
+from fedgan_secure.data.layouts import Item
+from fedgan_secure.data.pictures import Unreadable, read_picture
+from fedgan_secure.data.preprocess import CT_ABDOMEN, preprocess
+
+TARGET = "fedgan_secure.data.decode:decode_batch"
+
+
+@dataclass(frozen=True)
+class DecodeSettings:
+    """The same for every file of a data set."""
+
+    root: Path
+    preprocessing: str
+    size: int
+    channels: int
+    excluded: frozenset[str]
+    needs_patient: bool
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """One file: its images uint8[k,size,size,channels] and their digests, or why there are none."""
+
+    patient: str | None
+    images: NDArray[np.uint8] | None
+    digests: tuple[bytes, ...] = ()
+    reason: str = ""
+    excluded: bool = False
+
+
+def decode_batch(settings: DecodeSettings, items: list[Item]) -> list[Decoded]:
+    """Decode every item; a file that cannot be used gives its reason instead of images."""
+    return [_decode(settings, item) for item in items]
+
+
+def _decode(settings: DecodeSettings, item: Item) -> Decoded:
+    patient = item.patient
+    try:
+        path = settings.root / item.path
+        images: list[NDArray[np.uint8]] = []
+        digests: list[bytes] = []
+        if item.kind == "picture":
+            frames: Iterator[tuple[NDArray[np.uint8], bytes]] = _picture(path)
+        else:
+            header, frames = read_dicom(path, hounsfield_window=settings.preprocessing == CT_ABDOMEN)
+            patient = patient or header.patient_id or None
+        if settings.needs_patient and patient is None:
+            return Decoded(None, None, reason="its PatientID is missing or empty")
+        if settings.excluded and (patient in settings.excluded or item.path in settings.excluded):
+            return Decoded(patient, None, excluded=True)
+        for pixels, stored in frames:
+            images.append(preprocess(pixels, settings.preprocessing, settings.size, settings.channels))
+            digests.append(hashlib.sha256(b"%d %d " % pixels.shape[:2] + stored).digest()[:16])
+        if not images:
+            return Decoded(patient, None, reason="it holds no frame")
+        return Decoded(patient, np.stack(images), tuple(digests))
+    except Unreadable as reason:
+        return Decoded(patient, None, reason=str(reason))
+    except (MemoryError, OSError, ValueError) as error:
+        return Decoded(patient, None, reason=f"broken or inconsistent ({type(error).__name__})")
+
+
+def _picture(path: Path) -> Iterator[tuple[NDArray[np.uint8], bytes]]:
+    pixels = read_picture(path)
+    yield pixels, pixels.tobytes()
