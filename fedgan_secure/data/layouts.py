@@ -127,9 +127,7 @@ class _Kinds:
 
 
 def _columns_at_root(listing: Listing, kinds: _Kinds) -> dict[str, tuple[str, ...]]:
-    return {
-        entry.path: read_columns(listing.root / entry.path) for entry in kinds.tables if entry.path.count("/") <= 1
-    }
+    return {entry.path: read_columns(listing.root / entry.path) for entry in kinds.tables if entry.path.count("/") <= 1}
 
 
 def detect(listing: Listing, kinds: _Kinds) -> str:
@@ -392,9 +390,7 @@ class _NameIndex:
         return paths if len(paths) > 1 else []
 
 
-def _add_pictures(
-    plan: Plan, kinds: _Kinds, labels: dict[str, int], patient_of: Callable[[str], str] | None
-) -> None:
+def _add_pictures(plan: Plan, kinds: _Kinds, labels: dict[str, int], patient_of: Callable[[str], str] | None) -> None:
     index = _NameIndex(kinds.pictures)
     found: dict[str, int] = {}
     for name, value in labels.items():

@@ -311,9 +311,7 @@ class _Collector:
                     label = -1
                 if label < 0 and classes:
                     self._unlabelled.append(name)
-                prepared.append(
-                    preprocess(pixels, self._plan.preprocessing, settings.image_size, settings.channels)
-                )
+                prepared.append(preprocess(pixels, self._plan.preprocessing, settings.image_size, settings.channels))
                 self._add(name, patient, label, hashlib.sha256(pixels.tobytes()).digest()[:16])
             if prepared:
                 self._building.append(np.stack(prepared))

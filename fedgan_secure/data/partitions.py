@@ -67,9 +67,7 @@ def hospital_names(count: int) -> tuple[str, ...]:
     return tuple(names)
 
 
-def split(
-    dataset: PatientDataset, hospitals: int, partition: Partition | str, seed: int
-) -> dict[str, PatientDataset]:
+def split(dataset: PatientDataset, hospitals: int, partition: Partition | str, seed: int) -> dict[str, PatientDataset]:
     """Divide `dataset` over `hospitals` (named a, b, c, ...), never splitting a patient.
 
     - ``iid``: patients in random order, dealt out evenly.

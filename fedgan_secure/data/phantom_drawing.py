@@ -219,9 +219,7 @@ def _lesions(generator: np.random.Generator, grade: int, dark: _Canvas, bright: 
         for angle in turns.tolist():
             curl = angle + 2.4 * steps[:, 0] * (1 if angle > np.pi else -1)
             reach = 0.06 + 0.24 * steps[:, 0]
-            points = np.stack(
-                [OPTIC_DISC[0] + reach * np.cos(curl), OPTIC_DISC[1] + reach * np.sin(curl)], axis=1
-            )
+            points = np.stack([OPTIC_DISC[0] + reach * np.cos(curl), OPTIC_DISC[1] + reach * np.sin(curl)], axis=1)
             dark.line(points, 0.022, 215)
         x, y = float(generator.uniform(-0.35, 0.1)), float(generator.uniform(0.38, 0.52))
         width = float(generator.uniform(0.26, 0.36))

@@ -10,11 +10,11 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any, Literal
 
@@ -35,6 +35,8 @@ TARGET = "fedgan_secure.data.phantoms:write_batch"
 DRAWING_VERSION = 1
 _MARK = ".phantoms.json"
 _BATCH = 32
+
+Row = tuple[str, str, int]
 
 
 @dataclass(frozen=True)
@@ -108,41 +110,43 @@ def write_hospitals(
     Raises InputError when a folder holds something else or cannot be written.
     """
     result = {name: folder / name for name in names}
-    total, done = len(names) * settings.patients, 0
+    for name in names:
+        if not name or not name.isascii() or not name.isprintable() or len(name) > 40 or set(name) & set("/\\ "):
+            raise InputError(f"the hospital name {name!r} cannot name a folder; expected up to 40 letters and digits")
+    total = len(names) * settings.patients
+    buildings: dict[int, Path] = {}
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for hospital, (name, path) in enumerate(result.items()):
-            mark = {"version": DRAWING_VERSION, "hospital": hospital, "name": name, **asdict(settings)}
-            if not _already_there(path, mark):
-                building = Path(tempfile.mkdtemp(prefix=f".{name}-building-", dir=folder))
-                try:
-                    common = (building, name, hospital, settings)
-                    indices = list(range(settings.patients))
-                    rows: list[tuple[str, str, int]] = []
-                    for batch in map_batches(
-                        TARGET, common, indices, batch=_BATCH, workers=workers or default_workers()
-                    ):
-                        for eyes in batch:
-                            if isinstance(eyes, Failed):
-                                raise InputError(f"a phantom could not be drawn: {eyes.reason}")
-                            rows += eyes
-                        if progress is not None:
-                            progress(TASK, min(total, done + len(batch)), total)
-                        done += len(batch)
-                    _finish(building, rows, mark)
-                    building.rename(path)
-                finally:
-                    if building.exists():
-                        shutil.rmtree(building, ignore_errors=True)
-            else:
-                done += settings.patients
-                if progress is not None:
-                    progress(TASK, done, total)
+            if not _already_there(path, _mark(name, hospital, settings)):
+                buildings[hospital] = Path(tempfile.mkdtemp(prefix=f".{name}-building-", dir=folder))
+        work = [(hospital, index) for hospital in buildings for index in range(settings.patients)]
+        done = total - len(work)
+        rows: dict[int, list[Row]] = {hospital: [] for hospital in buildings}
+        common = (buildings, tuple(names), settings)
+        for batch in map_batches(TARGET, common, work, batch=_BATCH, workers=workers or default_workers()):
+            for drawn in batch:
+                if isinstance(drawn, Failed):
+                    raise InputError(f"a phantom could not be drawn: {drawn.reason}")
+                rows[drawn[0]] += drawn[1]
+            done += len(batch)
+            if progress is not None:
+                progress(TASK, done, total)
+        for hospital, building in buildings.items():
+            _finish(building, rows[hospital], _mark(names[hospital], hospital, settings))
+            building.rename(result[names[hospital]])
     except OSError as error:
         raise InputError(
             f"the phantoms cannot be written to {folder} ({error.strerror})", hint="free some space or choose another"
         ) from None
+    finally:
+        for building in buildings.values():
+            shutil.rmtree(building, ignore_errors=True)
     return result
+
+
+def _mark(name: str, hospital: int, settings: PhantomSettings) -> dict[str, Any]:
+    return {"version": DRAWING_VERSION, "hospital": hospital, "name": name, **asdict(settings)}
 
 
 def _already_there(path: Path, mark: dict[str, Any]) -> bool:
@@ -170,33 +174,70 @@ def _finish(building: Path, rows: list[tuple[str, str, int]], mark: dict[str, An
     building.chmod(0o700)
 
 
-def write_batch(common: tuple[Path, str, int, PhantomSettings], indices: list[int]) -> list[list[tuple[str, str, int]]]:
-    """Draw and write some patients (runs in a worker); for each the rows (file, laterality, grade)."""
-    folder, name, hospital, settings = common
-    camera = hospital_camera(settings.seed, hospital)
-    dataset = _template(settings.native_size)
+def write_batch(
+    common: tuple[dict[int, Path], tuple[str, ...], PhantomSettings], work: list[tuple[int, int]]
+) -> list[tuple[int, list[Row]]]:
+    """Draw and write some patients, each (hospital, index); runs in a worker. For each the hospital and its rows."""
+    folders, names, settings = common
+    form = _Form(settings.native_size, max(len(name) for name in names), len(str(settings.patients)))
+    cameras: dict[int, Camera] = {}
     written = []
-    for index in indices:
-        patient = f"PHANTOM-{name}-{index + 1:04d}"
+    for hospital, index in work:
+        camera = cameras.setdefault(hospital, hospital_camera(settings.seed, hospital))
+        patient = f"PHANTOM-{names[hospital]}-{index + 1:04d}"
         rows = []
         for eye in draw_patient(hospital, index, camera, settings):
             file = f"{patient}-{eye.laterality}.dcm"
-            _fill(dataset, patient, eye, f"{settings.seed}/{hospital}/{index}")
-            dataset.save_as(folder / file, enforce_file_format=True)
+            data = form.fill(patient, eye, f"{settings.seed}/{hospital}/{index}")
+            (folders[hospital] / file).write_bytes(data)
             rows.append((file, eye.laterality, eye.grade))
-        written.append(rows)
+        written.append((hospital, rows))
     return written
 
 
-def _template(size: int) -> FileDataset:
+class _Form:
+    """One DICOM file encoded once; for every picture only the bytes that differ are filled in (ten times as fast)."""
+
+    def __init__(self, size: int, longest_name: int, digits: int) -> None:
+        self._patient_bytes = len("PHANTOM--") + longest_name + max(4, digits)
+        self._patient_bytes += self._patient_bytes % 2
+        self._marks = {
+            "patient": b"P" * self._patient_bytes,
+            "instance": str(_uid("instance")).encode(),
+            "study": str(_uid("study")).encode(),
+            "series": str(_uid("series")).encode(),
+            "side": b"\x20\x00\x62\x00CS\x02\x00R ",
+        }
+        dataset = _template(size, self._marks)
+        buffer = BytesIO()
+        dataset.save_as(buffer, enforce_file_format=True)
+        self._head = buffer.getvalue()[: -len(dataset.PixelData)]
+
+    def fill(self, patient: str, eye: Eye, name: str) -> bytes:
+        study = _uid(name)
+        values = {
+            "patient": patient.encode().ljust(self._patient_bytes),
+            "instance": _uid(f"{name}/{eye.laterality}").encode(),
+            "study": study.encode(),
+            "series": _uid(f"{name}/series").encode(),
+            "side": self._marks["side"][:-2] + eye.laterality.encode() + b" ",
+        }
+        head = self._head
+        for key, mark in self._marks.items():
+            head = head.replace(mark, values[key])
+        data = eye.pixels.tobytes()
+        return head + data + bytes(len(data) % 2)
+
+
+def _template(size: int, marks: dict[str, bytes]) -> FileDataset:
     """A Secondary Capture image (PS3.3 A.8.1) with everything that all phantoms share."""
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = SecondaryCaptureImageStorage
-    meta.MediaStorageSOPInstanceUID = UID("2.25.0")
+    meta.MediaStorageSOPInstanceUID = UID(marks["instance"].decode())
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
     dataset = FileDataset("", {}, preamble=bytes(128), file_meta=meta)
     dataset.SOPClassUID = SecondaryCaptureImageStorage
-    dataset.SOPInstanceUID = UID("2.25.0")
+    dataset.SOPInstanceUID = UID(marks["instance"].decode())
     dataset.ImageType = ["DERIVED", "SECONDARY"]
     dataset.StudyDate = ""
     dataset.StudyTime = ""
@@ -207,12 +248,12 @@ def _template(size: int) -> FileDataset:
     dataset.ReferringPhysicianName = ""
     dataset.SyntheticData = "YES"
     dataset.PatientName = "Phantom"
-    dataset.PatientID = "PHANTOM"
+    dataset.PatientID = marks["patient"].decode()
     dataset.PatientBirthDate = ""
     dataset.PatientSex = ""
     dataset.PatientOrientation = ""
-    dataset.StudyInstanceUID = UID("2.25.0")
-    dataset.SeriesInstanceUID = UID("2.25.0")
+    dataset.StudyInstanceUID = UID(marks["study"].decode())
+    dataset.SeriesInstanceUID = UID(marks["series"].decode())
     dataset.StudyID = ""
     dataset.SeriesNumber = 1
     dataset.InstanceNumber = 1
@@ -225,24 +266,12 @@ def _template(size: int) -> FileDataset:
     dataset.BitsAllocated = dataset.BitsStored = 8
     dataset.HighBit = 7
     dataset.PixelRepresentation = 0
-    dataset.PixelData = b""
+    dataset.PixelData = bytes(size * size * 3 + size * size * 3 % 2)
     dataset["PixelData"].VR = "OB"
     return dataset
 
 
-def _fill(dataset: FileDataset, patient: str, eye: Eye, name: str) -> None:
-    instance = _uid(f"{name}/{eye.laterality}")
-    dataset.file_meta.MediaStorageSOPInstanceUID = instance
-    dataset["SOPInstanceUID"].value = instance
-    dataset["StudyInstanceUID"].value = dataset["SeriesInstanceUID"].value = _uid(name)
-    dataset["PatientID"].value = patient
-    dataset["ImageLaterality"].value = eye.laterality
-    dataset["InstanceNumber"].value = 1 if eye.laterality == "R" else 2
-    data = eye.pixels.tobytes()
-    dataset["PixelData"].value = data + bytes(len(data) % 2)
-
-
 def _uid(name: str) -> UID:
-    """A UID under 2.25 (PS3.5 B.2) from a phantom's name."""
-    digest = hashlib.sha256(b"fedgan-secure/phantom/1/" + os.fsencode(name)).digest()
-    return UID(f"2.25.{int.from_bytes(digest[:16], 'big')}")
+    """A UID under 2.25 (PS3.5 B.2) from a phantom's name, always of 39 digits after the prefix."""
+    digest = hashlib.sha256(b"fedgan-secure/phantom/1/" + name.encode()).digest()
+    return UID(f"2.25.{10**38 + int.from_bytes(digest[:16], 'big') % (2**128 - 10**38)}")

@@ -51,7 +51,9 @@ def read_table(path: Path) -> Table:
     except csv.Error as error:
         raise InputError(f"the label table {path.name} is not a CSV ({error})", hint="save it again as CSV") from None
     if len(lines) < 2:
-        raise InputError(f"the label table {path.name} has no rows", hint="it needs a header line and one row per image")
+        raise InputError(
+            f"the label table {path.name} has no rows", hint="it needs a header line and one row per image"
+        )
     columns = _names(lines[0])
     rows = tuple(
         {column: (line[index].strip() if index < len(line) else "") for index, column in enumerate(columns)}
