@@ -216,7 +216,7 @@ def _uid() -> UID:
 
 
 def _text(value: str, limit: int) -> str:
-    """A value that every reader takes: printable ASCII without backslashes, no longer than its representation allows."""
+    """A value that every reader takes: printable ASCII without backslashes, cut to the length its type allows."""
     return re.sub(r"[^\x20-\x5b\x5d-\x7e]", "?", value)[:limit].strip()
 
 
@@ -249,8 +249,8 @@ def _dicom(
     dataset.SyntheticData = "YES"
     dataset.DerivationDescription = _text(
         f"Drawn by a generative model trained with differential privacy: epsilon {provenance.epsilon}, delta "
-        f"{provenance.delta}, per {provenance.unit}, {provenance.rounds} rounds. Model sha256 {provenance.model_digest}. "
-        f"Report sha256 {provenance.report_digest}. Shows no patient.",
+        f"{provenance.delta}, per {provenance.unit}, {provenance.rounds} rounds. "
+        f"Model sha256 {provenance.model_digest}. Report sha256 {provenance.report_digest}. Shows no patient.",
         1024,
     )
     dataset.PatientName = ""

@@ -84,7 +84,7 @@ class Building:
     def __enter__(self) -> Building:
         try:
             if self._directory is None:
-                self._file: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the memory map
+                self._file: IO[bytes] = tempfile.TemporaryFile()
             else:
                 make_private(self._directory)
                 _remove_leftovers(self._directory)

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedgan_secure.data.dicom import read_dicom
-from fedgan_secure.data.layouts import Item
 from fedgan_secure.data.pictures import Unreadable, read_picture
+from fedgan_secure.data.plans import Item
 from fedgan_secure.data.preprocess import CT_ABDOMEN, preprocess
 
 TARGET = "fedgan_secure.data.decode:decode_batch"

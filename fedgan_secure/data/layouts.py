@@ -1,6 +1,6 @@
 """What kind of data set a folder is, which file belongs to which patient, and what label it has.
 
-Nothing is decoded here: a :class:`Plan` lists the files to read. Every layout either names the patient of each image
+Every layout either names the patient of each image
 or says that it does not, and then only the image can be the unit of privacy.
 """
 
@@ -8,13 +8,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Literal
 
-from fedgan_secure.data.dicom import looks_like_dicom, read_header
-from fedgan_secure.data.listing import Entry, Listing
+from fedgan_secure.data.dicom import read_header
+from fedgan_secure.data.listing import Listing
 from fedgan_secure.data.pictures import SUFFIXES, Unreadable
+from fedgan_secure.data.plans import (
+    Item,
+    Kinds,
+    LayoutOptions,
+    NameIndex,
+    Plan,
+    column_of,
+    labels_of,
+    require,
+)
 from fedgan_secure.data.preprocess import CT_ABDOMEN, FUNDUS, PLAIN
 from fedgan_secure.data.tables import Table, read_columns, read_table
 from fedgan_secure.errors import InputError
@@ -31,50 +40,11 @@ _PATIENT_COLUMNS = ("patient", "patient_id", "patientid")
 _LABEL_COLUMNS = ("dr_grade", "label", "class", "grade", "level", "diagnosis", "target")
 
 
-@dataclass(frozen=True)
-class Item:
-    """One file to read. `patient` None: the file's own header names it. `label` -1: none."""
-
-    path: str
-    kind: Literal["dicom", "picture"]
-    patient: str | None
-    label: int = -1
-
-
-@dataclass
-class Plan:
-    """What a layout found: the files to read, and what is wrong with the rest (paths relative to the folder)."""
-
-    layout: str
-    root: Path
-    names_patient: bool
-    items: list[Item] = field(default_factory=list)
-    label_names: tuple[str, ...] = ()
-    preprocessing: str = PLAIN
-    patient_labels: dict[str, int] = field(default_factory=dict)
-    quarantined: list[tuple[str, str]] = field(default_factory=list)
-    labels_without_image: list[str] = field(default_factory=list)
-    unusable_labels: list[tuple[str, str]] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class LayoutOptions:
-    """What a person may say about a layout: a pattern for the patient in file names, columns, the label vocabulary."""
-
-    patient_pattern: str | None = None
-    image_column: str | None = None
-    label_column: str | None = None
-    patient_column: str | None = None
-    label_names: tuple[str, ...] | None = None
-    classes: int | None = None
-
-
 def plan_folder(listing: Listing, layout: str, options: LayoutOptions) -> Plan:
     """Plan how to read a folder in the given layout (``auto``: find out which one it is). Raises InputError."""
-    kinds = _Kinds(listing)
+    kinds = Kinds(listing)
     chosen = detect(listing, kinds) if layout == "auto" else layout
-    readers: dict[str, Callable[[Listing, _Kinds, LayoutOptions], Plan]] = {
+    readers: dict[str, Callable[[Listing, Kinds, LayoutOptions], Plan]] = {
         "dicom": _plan_dicom,
         "rsna-ct": _plan_rsna_ct,
         "rsna-pneumonia": _plan_rsna_pneumonia,
@@ -100,43 +70,17 @@ def unsupported(layout: str) -> InputError:
     )
 
 
-class _Kinds:
-    """The files of a listing by kind: DICOM (by mark or suffix), pictures (by suffix), tables, and the rest."""
-
-    def __init__(self, listing: Listing) -> None:
-        self.dicom: list[Entry] = []
-        self.pictures: list[Entry] = []
-        self.tables: list[Entry] = []
-        self.arrays: list[Entry] = []
-        self.other: list[Entry] = []
-        for entry in listing.entries:
-            name = PurePosixPath(entry.path)
-            suffix = name.suffix.lower()
-            if suffix in (".dcm", ".dicom"):
-                self.dicom.append(entry)
-            elif suffix in SUFFIXES:
-                self.pictures.append(entry)
-            elif suffix in (".csv", ".tsv"):
-                self.tables.append(entry)
-            elif suffix == ".npz":
-                self.arrays.append(entry)
-            elif name.name != "DICOMDIR" and entry.size > 132 and looks_like_dicom(listing.root / entry.path):
-                self.dicom.append(entry)
-            else:
-                self.other.append(entry)
-
-
-def _columns_at_root(listing: Listing, kinds: _Kinds) -> dict[str, tuple[str, ...]]:
+def _columns_at_root(listing: Listing, kinds: Kinds) -> dict[str, tuple[str, ...]]:
     return {entry.path: read_columns(listing.root / entry.path) for entry in kinds.tables if entry.path.count("/") <= 1}
 
 
-def detect(listing: Listing, kinds: _Kinds) -> str:
+def detect(listing: Listing, kinds: Kinds) -> str:
     """The layout of a folder, from its names and table headers. Raises InputError when it is mixed or unknown."""
     if kinds.dicom and kinds.pictures:
         raise InputError(
             f"{listing.root} is mixed: {len(kinds.dicom)} DICOM files and {len(kinds.pictures)} other pictures; "
             "expected one kind",
-            hint="name the layout (--layout dicom, folders, ...): the other files are then quarantined; or separate them",
+            hint="name the layout (--layout dicom, folders, ...) to quarantine the other files, or separate them",
         )
     tables = _columns_at_root(listing, kinds)
     found: str | None = None
@@ -174,14 +118,14 @@ def detect(listing: Listing, kinds: _Kinds) -> str:
     )
 
 
-def _plan_dicom(listing: Listing, kinds: _Kinds, options: LayoutOptions) -> Plan:
+def _plan_dicom(listing: Listing, kinds: Kinds, options: LayoutOptions) -> Plan:
     plan = Plan("dicom", listing.root, names_patient=True)
     table = _named_table(listing, kinds, ("labels.csv",), optional=True)
     by_file: dict[str, int] = {}
     if table is not None:
-        image = _column(table, options.image_column, _IMAGE_COLUMNS, optional=True)
-        patient = _column(table, options.patient_column, _PATIENT_COLUMNS, optional=True)
-        label = _column(table, options.label_column, _LABEL_COLUMNS)
+        image = column_of(table, options.image_column, _IMAGE_COLUMNS, optional=True)
+        patient = column_of(table, options.patient_column, _PATIENT_COLUMNS, optional=True)
+        label = column_of(table, options.label_column, _LABEL_COLUMNS)
         key = image or patient
         if key is None or label is None:
             raise InputError(
@@ -190,9 +134,9 @@ def _plan_dicom(listing: Listing, kinds: _Kinds, options: LayoutOptions) -> Plan
                 hint="for instance: file,label",
             )
         fixed = DR_GRADES if label == "dr_grade" else None
-        values = _labels(plan, table, key, label, options, fixed)
+        values = labels_of(plan, table, key, label, options, fixed)
         by_file, plan.patient_labels = (values, {}) if image else ({}, values)
-    index = _NameIndex(kinds.dicom)
+    index = NameIndex(kinds.dicom)
     matched: dict[str, int] = {}
     for name, value in by_file.items():
         path = index.find(name)
@@ -216,13 +160,13 @@ def _preprocessing_by_modality(plan: Plan) -> str:
     return PLAIN
 
 
-def _plan_rsna_ct(listing: Listing, kinds: _Kinds, options: LayoutOptions) -> Plan:
+def _plan_rsna_ct(listing: Listing, kinds: Kinds, options: LayoutOptions) -> Plan:
     plan = Plan("rsna-ct", listing.root, names_patient=True, preprocessing=CT_ABDOMEN)
     table = _named_table(listing, kinds, ("train.csv",), optional=True)
     by_patient: dict[str, int] = {}
     if table is not None:
-        by_patient = _labels(
-            plan, table, _require(table, "patient_id"), _require(table, "any_injury"), options, ("no injury", "injury")
+        by_patient = labels_of(
+            plan, table, require(table, "patient_id"), require(table, "any_injury"), options, ("no injury", "injury")
         )
     seen = set()
     for entry in kinds.dicom:
@@ -237,14 +181,14 @@ def _plan_rsna_ct(listing: Listing, kinds: _Kinds, options: LayoutOptions) -> Pl
     return _some(plan, "train_images/PATIENT/SERIES/INSTANCE.dcm")
 
 
-def _plan_rsna_pneumonia(listing: Listing, kinds: _Kinds, options: LayoutOptions) -> Plan:
+def _plan_rsna_pneumonia(listing: Listing, kinds: Kinds, options: LayoutOptions) -> Plan:
     plan = Plan("rsna-pneumonia", listing.root, names_patient=True)
     plan.notes.append("in this data set a patientId names one examination; a person may have several")
     table = _named_table(listing, kinds, ("stage_2_train_labels.csv",), optional=True)
     labels: dict[str, int] = {}
     if table is not None:
-        key, label = _require(table, "patientid"), _require(table, "target")
-        labels = _labels(plan, table, key, label, options, ("no opacity", "opacity"))
+        key, label = require(table, "patientid"), require(table, "target")
+        labels = labels_of(plan, table, key, label, options, ("no opacity", "opacity"))
     seen = set()
     for entry in kinds.dicom:
         stem = PurePosixPath(entry.path).stem
@@ -255,10 +199,10 @@ def _plan_rsna_pneumonia(listing: Listing, kinds: _Kinds, options: LayoutOptions
     return _some(plan, "stage_2_train_images/PATIENTID.dcm")
 
 
-def _plan_eyepacs(listing: Listing, kinds: _Kinds, options: LayoutOptions) -> Plan:
+def _plan_eyepacs(listing: Listing, kinds: Kinds, options: LayoutOptions) -> Plan:
     plan = Plan("eyepacs", listing.root, names_patient=True, preprocessing=FUNDUS)
     table = _table_with(listing, kinds, {"image", "level"}, "trainLabels.csv with the columns image,level")
-    labels = _labels(plan, table, "image", "level", options, DR_GRADES)
+    labels = labels_of(plan, table, "image", "level", options, DR_GRADES)
 
     def patient_of(stem: str) -> str:
         match = _EYE.match(stem)
@@ -270,37 +214,37 @@ def _plan_eyepacs(listing: Listing, kinds: _Kinds, options: LayoutOptions) -> Pl
     return _some(plan, "train/ID_left.jpeg and ID_right.jpeg")
 
 
-def _plan_aptos(listing: Listing, kinds: _Kinds, options: LayoutOptions) -> Plan:
+def _plan_aptos(listing: Listing, kinds: Kinds, options: LayoutOptions) -> Plan:
     plan = Plan("aptos", listing.root, names_patient=False, preprocessing=FUNDUS)
     table = _table_with(listing, kinds, {"id_code", "diagnosis"}, "train.csv with the columns id_code,diagnosis")
-    labels = _labels(plan, table, "id_code", "diagnosis", options, DR_GRADES)
+    labels = labels_of(plan, table, "id_code", "diagnosis", options, DR_GRADES)
     _add_pictures(plan, kinds, labels, None)
     return _some(plan, "train_images/ID.png")
 
 
-def _plan_idrid(listing: Listing, kinds: _Kinds, options: LayoutOptions) -> Plan:
+def _plan_idrid(listing: Listing, kinds: Kinds, options: LayoutOptions) -> Plan:
     plan = Plan("idrid", listing.root, names_patient=False, preprocessing=FUNDUS)
     wanted = {"image name", "retinopathy grade"}
     table = _table_with(listing, kinds, wanted, "a CSV with the columns Image name,Retinopathy grade")
-    labels = _labels(plan, table, "image name", "retinopathy grade", options, DR_GRADES)
+    labels = labels_of(plan, table, "image name", "retinopathy grade", options, DR_GRADES)
     _add_pictures(plan, kinds, labels, None)
     return _some(plan, "IDRiD_001.jpg")
 
 
-def _plan_csv(listing: Listing, kinds: _Kinds, options: LayoutOptions) -> Plan:
+def _plan_csv(listing: Listing, kinds: Kinds, options: LayoutOptions) -> Plan:
     if len(kinds.tables) != 1:
         raise InputError(
             f"{listing.root} holds {len(kinds.tables)} CSV files; the layout csv needs exactly one",
             hint="keep one table with a column for the image, and name the columns",
         )
     table = read_table(listing.root / kinds.tables[0].path)
-    image = _column(table, options.image_column, _IMAGE_COLUMNS)
-    label = _column(table, options.label_column, _LABEL_COLUMNS, optional=True)
-    patient = _column(table, options.patient_column, _PATIENT_COLUMNS, optional=True)
+    image = column_of(table, options.image_column, _IMAGE_COLUMNS)
+    label = column_of(table, options.label_column, _LABEL_COLUMNS, optional=True)
+    patient = column_of(table, options.patient_column, _PATIENT_COLUMNS, optional=True)
     plan = Plan("csv", listing.root, names_patient=patient is not None)
-    labels = _labels(plan, table, str(image), label, options, None) if label else {}
+    labels = labels_of(plan, table, str(image), label, options, None) if label else {}
     owners = {row[str(image)]: row[patient] for row in table.rows} if patient else None
-    index = _NameIndex(kinds.pictures + kinds.dicom)
+    index = NameIndex(kinds.pictures + kinds.dicom)
     seen = set()
     for name in dict.fromkeys(row[str(image)] for row in table.rows):
         path = index.find(name)
@@ -320,7 +264,7 @@ def _plan_csv(listing: Listing, kinds: _Kinds, options: LayoutOptions) -> Plan:
     return _some(plan, f"files named in the column {image} of {table.name}")
 
 
-def _plan_folders(listing: Listing, kinds: _Kinds, options: LayoutOptions) -> Plan:
+def _plan_folders(listing: Listing, kinds: Kinds, options: LayoutOptions) -> Plan:
     found = sorted({entry.path.split("/")[0] for entry in kinds.pictures if "/" in entry.path}, key=_natural)
     names = options.label_names or tuple(found)
     pattern = _compile(options.patient_pattern or DEFAULT_PATTERN)
@@ -370,28 +314,8 @@ def _natural(name: str) -> list[tuple[int, int, str]]:
     return [(0, int(part), "") if part.isdigit() else (1, 0, part.lower()) for part in re.findall(r"\d+|\D+", name)]
 
 
-class _NameIndex:
-    """Find a file by what a table calls it: a relative path, a file name, or a name without its suffix."""
-
-    def __init__(self, entries: list[Entry]) -> None:
-        self._names: dict[str, list[str]] = {}
-        for entry in entries:
-            name = PurePosixPath(entry.path)
-            for key in {entry.path, name.name, name.stem}:
-                self._names.setdefault(key, []).append(entry.path)
-
-    def find(self, name: str) -> str | None:
-        """The path, or None when there is none or more than one."""
-        paths = self._names.get(name.replace("\\", "/").removeprefix("./"), [])
-        return paths[0] if len(paths) == 1 else None
-
-    def twins(self, name: str) -> list[str]:
-        paths = self._names.get(name, [])
-        return paths if len(paths) > 1 else []
-
-
-def _add_pictures(plan: Plan, kinds: _Kinds, labels: dict[str, int], patient_of: Callable[[str], str] | None) -> None:
-    index = _NameIndex(kinds.pictures)
+def _add_pictures(plan: Plan, kinds: Kinds, labels: dict[str, int], patient_of: Callable[[str], str] | None) -> None:
+    index = NameIndex(kinds.pictures)
     found: dict[str, int] = {}
     for name, value in labels.items():
         path = index.find(name)
@@ -411,54 +335,7 @@ def _add_pictures(plan: Plan, kinds: _Kinds, labels: dict[str, int], patient_of:
     plan.quarantined += [(entry.path, "DICOM in a layout of pictures") for entry in kinds.dicom]
 
 
-def _labels(
-    plan: Plan, table: Table, key: str, column: str, options: LayoutOptions, fixed: tuple[str, ...] | None
-) -> dict[str, int]:
-    """key -> class index. Empty, unknown and contradicting labels are listed as unusable, never taken as 0.
-
-    The vocabulary is the declared one, else the layout's own, else what the table holds (numbers 0..max, or the sorted
-    distinct words).
-    """
-    texts: dict[str, str] = {}
-    contradicting: set[str] = set()
-    for row in table.rows:
-        name, text = row[key], row[column]
-        if name in texts and texts[name] != text:
-            contradicting.add(name)
-        texts[name] = text
-    numeric = {name: int(float(text)) for name, text in texts.items() if _is_whole(text)}
-    declared = options.label_names or (tuple(map(str, range(options.classes))) if options.classes else None) or fixed
-    if declared is not None:
-        plan.label_names = declared
-    elif len(numeric) == sum(1 for text in texts.values() if text):
-        plan.label_names = tuple(str(value) for value in range(max(numeric.values(), default=-1) + 1))
-        plan.notes.append("the classes are those of the labels found here")
-    else:
-        numeric = {}
-        plan.label_names = tuple(sorted({text for text in texts.values() if text}))
-        plan.notes.append("the classes are those of the labels found here")
-    words = {word: index for index, word in enumerate(plan.label_names)}
-    result: dict[str, int] = {}
-    for name, text in texts.items():
-        value = words.get(text, numeric.get(name, -1))
-        if name in contradicting:
-            plan.unusable_labels.append((name, "its rows contradict each other"))
-        elif not text:
-            plan.unusable_labels.append((name, "the label is empty"))
-        elif not 0 <= value < len(plan.label_names):
-            plan.unusable_labels.append((name, f"the label is not one of the {len(plan.label_names)} classes"))
-        else:
-            result[name] = value
-            continue
-        result[name] = -1
-    return result
-
-
-def _is_whole(text: str) -> bool:
-    return re.fullmatch(r"\d{1,6}(\.0+)?", text) is not None
-
-
-def _named_table(listing: Listing, kinds: _Kinds, names: tuple[str, ...], *, optional: bool) -> Table | None:
+def _named_table(listing: Listing, kinds: Kinds, names: tuple[str, ...], *, optional: bool) -> Table | None:
     for entry in kinds.tables:
         if entry.path in names:
             return read_table(listing.root / entry.path)
@@ -467,35 +344,11 @@ def _named_table(listing: Listing, kinds: _Kinds, names: tuple[str, ...], *, opt
     raise InputError(f"{listing.root} has no {' or '.join(names)}", hint="put the label table beside the images")
 
 
-def _table_with(listing: Listing, kinds: _Kinds, columns: set[str], expected: str) -> Table:
+def _table_with(listing: Listing, kinds: Kinds, columns: set[str], expected: str) -> Table:
     for path, found in _columns_at_root(listing, kinds).items():
         if columns <= set(found):
             return read_table(listing.root / path)
     raise InputError(f"{listing.root} has no label table; expected {expected}", hint="check the path and the layout")
-
-
-def _column(table: Table, asked: str | None, usual: tuple[str, ...], *, optional: bool = False) -> str | None:
-    if asked is not None:
-        if asked.strip().lower() in table.columns:
-            return asked.strip().lower()
-        raise InputError(
-            f"{table.name} has no column {asked!r}; it has {', '.join(table.columns)}", hint="name one of these"
-        )
-    for name in usual:
-        if name in table.columns:
-            return name
-    if optional:
-        return None
-    raise InputError(
-        f"{table.name} has the columns {', '.join(table.columns)}; expected one of {', '.join(usual)}",
-        hint="name the column in the federation file",
-    )
-
-
-def _require(table: Table, column: str) -> str:
-    if column not in table.columns:
-        raise InputError(f"{table.name} has no column {column}", hint=f"it has {', '.join(table.columns)}")
-    return column
 
 
 def _some(plan: Plan, expected: str) -> Plan:

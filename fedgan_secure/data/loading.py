@@ -18,10 +18,11 @@ from fedgan_secure.data import cache
 from fedgan_secure.data.arrays import Arrays, blocks, open_arrays
 from fedgan_secure.data.decode import TARGET, Decoded, DecodeSettings
 from fedgan_secure.data.findings import DataFindings, findings_from_dict, reasons
-from fedgan_secure.data.layouts import KNOWN_LAYOUTS, LayoutOptions, Plan, plan_folder, unsupported
+from fedgan_secure.data.layouts import KNOWN_LAYOUTS, plan_folder, unsupported
 from fedgan_secure.data.listing import list_folder
 from fedgan_secure.data.parallel import Failed, default_workers, map_batches
 from fedgan_secure.data.patients import MINIMUM_SECRET_BYTES, PatientDataset, pseudonym
+from fedgan_secure.data.plans import LayoutOptions, Plan
 from fedgan_secure.data.preprocess import IMAGE_SIZES, PLAIN, PREPROCESSING, preprocess
 from fedgan_secure.errors import InputError
 

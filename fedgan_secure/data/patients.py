@@ -50,6 +50,12 @@ class PatientDataset:
 
     classes: int
     pseudonyms: tuple[str, ...]
+    _store: NDArray[np.uint8]
+    _labels: NDArray[np.int32]
+    _patient: NDArray[np.int32]
+    _rows: NDArray[np.int64] | None
+    _order: NDArray[np.int64]
+    _starts: NDArray[np.int64]
 
     def __init__(
         self,
@@ -132,12 +138,12 @@ class PatientDataset:
     @property
     def labels(self) -> NDArray[np.int32]:
         """int32[N], -1 for none; read-only."""
-        return self._labels  # type: ignore[no-any-return]
+        return self._labels
 
     @property
     def patient(self) -> NDArray[np.int32]:
         """int32[N] in 0..P-1; read-only."""
-        return self._patient  # type: ignore[no-any-return]
+        return self._patient
 
     @property
     def images(self) -> NDArray[np.uint8]:

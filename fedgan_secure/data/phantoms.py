@@ -185,7 +185,7 @@ def write_batch(
     for hospital, index in work:
         camera = cameras.setdefault(hospital, hospital_camera(settings.seed, hospital))
         patient = f"PHANTOM-{names[hospital]}-{index + 1:04d}"
-        rows = []
+        rows: list[Row] = []
         for eye in draw_patient(hospital, index, camera, settings):
             file = f"{patient}-{eye.laterality}.dcm"
             data = form.fill(patient, eye, f"{settings.seed}/{hospital}/{index}")

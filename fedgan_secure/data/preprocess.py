@@ -35,10 +35,9 @@ def preprocess(picture: Pixels, name: str, size: int, channels: int) -> Pixels:
         raise ValueError(f"the preprocessing is {name!r}; known: {', '.join(PREPROCESSING)}")
     if picture.dtype != np.uint8 or picture.ndim not in (2, 3) or (picture.ndim == 3 and picture.shape[2] != 3):
         raise ValueError("a picture must be uint8[h,w] or uint8[h,w,3]")
-    if picture.ndim == 3 and channels == 1:
-        image = Image.fromarray(picture).convert("L")
-    else:
-        image = Image.fromarray(picture)
+    image = Image.fromarray(picture)
+    if channels == 1:
+        image = image.convert("L")
     box = disc_of_the_eye(picture) if name == FUNDUS else None
     left, top, right, bottom = box if box is not None else (0, 0, image.width, image.height)
     side = max(right - left, bottom - top)
