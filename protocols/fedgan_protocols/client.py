@@ -1,0 +1,433 @@
+"""The client's machine: `step(state, event) -> (state, packets)`, one frozen dataclass per phase, no input or output.
+
+The phases are in client_states.py, their order in transitions.py. Every refusal raises ProtocolError, leaves the given
+state as it was and releases nothing; whoever drives the machine then forgets the state (`ClientSession` does). The same
+request, byte for byte, is answered with the same bytes; a different one is refused.
+
+Guarantees and their adversary: docs/protocol.md. Sources: Bonawitz et al. 2017 (CCS), the actively secure variant;
+Pasquini et al. 2021 for the model's hash in the seeds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from cryptography.exceptions import InvalidTag
+
+from fedgan_protocols import checks, masking, shamir
+from fedgan_protocols.checks import KEY, OPENING_BYTES, SEED
+from fedgan_protocols.client_states import (
+    Advertised,
+    Context,
+    DeadlinePassed,
+    Event,
+    Exchange,
+    Finished,
+    Invited,
+    Masked,
+    Received,
+    Revealed,
+    Secrets,
+    Setup,
+    Shared,
+    Signed,
+    State,
+)
+from fedgan_protocols.encoding import decode_strings, digest, join_packet, split_packet
+from fedgan_protocols.errors import Code, ProtocolError
+from fedgan_protocols.messages import (
+    HASH_BYTES,
+    Advertisement,
+    Consistency,
+    Deal,
+    Invitation,
+    KeyDirectory,
+    MaskedInput,
+    MaskRequest,
+    Message,
+    Outcome,
+    Receipt,
+    Revelation,
+    SurvivorList,
+    UnmaskRequest,
+    digests_of,
+    extend,
+    open_message,
+    seed_commitment,
+    share_commitment,
+    sign_message,
+)
+from fedgan_protocols.parameters import SALT_BYTES, SERVER, SessionParameters, sum_digest
+from fedgan_protocols.transitions import Stage, client_target
+
+
+def entropy_needed(state: State) -> int:
+    """Random bytes that the next step may use."""
+    parameters = state.context.parameters
+    if isinstance(state, Invited):
+        return 32 * (1 + parameters.sums)
+    if isinstance(state, Advertised):
+        salts = 2 * SALT_BYTES * parameters.n
+        return parameters.sums * (32 + salts) + shamir.coefficient_bytes(parameters.threshold, 2 * parameters.sums)
+    return 0
+
+
+def step(state: State, event: Event) -> tuple[State, tuple[bytes, ...]]:
+    """Answer one event; raises ProtocolError, after which the state must not be used again."""
+    if isinstance(event, DeadlinePassed):
+        raise ProtocolError(Code.DEADLINE, f"the deadline passed in phase {state.phase.value}")
+    last, request = state.last, digest("request", event.packet)
+    if last is not None and last.stage is event.stage:
+        if last.request == request:
+            return state, (last.reply,)
+        raise ProtocolError(
+            Code.CONFLICTING, f"a second, different request of stage {event.stage.label}", culprit="server"
+        )
+    target = client_target(state.phase, event.stage)
+    message, attachment = split_packet(event.packet, state.context.parameters.packet_limit)
+    try:
+        new = _HANDLERS[event.stage](state, event, message, attachment, request)
+    except ProtocolError as error:
+        if error.culprit:
+            raise
+        raise ProtocolError(error.code, error.message, culprit="server", hint=error.hint) from None
+    if new.phase is not target or new.last is None:
+        raise AssertionError("a handler left the transition table")
+    return new, (new.last.reply,)
+
+
+def _open(state: State, stage: Stage, raw: bytes, sender: int, previous: bytes | None) -> Message:
+    return open_message(state.context.parameters, raw, stage=stage, sender=sender, previous=previous, blame="server")
+
+
+def _sign(context: Context, stage: Stage, previous: bytes, body: object) -> Message:
+    return sign_message(context.identity, context.parameters, stage, context.member, previous, body)
+
+
+def _require(condition: bool, code: Code, message: str) -> None:
+    if not condition:
+        raise ProtocolError(code, message, culprit="server")
+
+
+def _advertise(state: State, event: Received, raw: bytes, attachment: memoryview, request: bytes) -> State:
+    """R0: compare the invitation with what is held here; answer with fresh keys."""
+    assert isinstance(state, Invited)  # noqa: S101 - fixed by the transition table
+    context, parameters = state.context, state.context.parameters
+    invitation = _open(state, Stage.ADVERTISE_KEYS, raw, SERVER, parameters.parameters_hash)
+    checks.check_terms(parameters, invitation.body_as(Invitation), context.model_hashes, culprit="server")
+    _require(not attachment, Code.MALFORMED, "an invitation has no attachment")
+    pool = shamir.EntropyPool(event.entropy)
+    sealing_key = pool.take(32)
+    mask_keys = tuple(pool.take(32) for _ in range(parameters.sums))
+    t0 = extend("T0", parameters.parameters_hash, invitation.digest, [])
+    body = Advertisement(
+        parameters.parameters_hash,
+        parameters.policy_hash,
+        context.model_hashes,
+        masking.public_of(sealing_key),
+        tuple(masking.public_of(key) for key in mask_keys),
+    )
+    own = _sign(context, Stage.ADVERTISE_KEYS, t0, body).raw
+    last = Exchange(Stage.ADVERTISE_KEYS, request, join_packet(own))
+    return Advertised(context, last, t0, own, sealing_key, mask_keys)
+
+
+def _share(state: State, event: Received, raw: bytes, attachment: memoryview, request: bytes) -> State:
+    """R1: verify everybody's keys; deal shares of every mask key and every seed b_u."""
+    assert isinstance(state, Advertised)  # noqa: S101
+    context, parameters, me = state.context, state.context.parameters, state.context.member
+    directory = _open(state, Stage.SHARE_KEYS, raw, SERVER, None)
+    u1 = _members(parameters, directory.body_as(KeyDirectory).members, "U1")
+    _require(me in u1, Code.EXCLUDED, "the server left this member out of U1")
+    raws = decode_strings(attachment, parameters.packet_limit)
+    _require(len(raws) == len(u1), Code.MALFORMED, "one advertisement per member of U1 was expected")
+    messages = [_open(state, Stage.ADVERTISE_KEYS, one, member, state.t0) for member, one in zip(u1, raws, strict=True)]
+    _require(raws[u1.index(me)] == state.own, Code.OWN_MESSAGE_ALTERED, "this member's own keys were altered")
+    adverts = {
+        message.sender: checks.check_advertisement(parameters, message, context.model_hashes, culprit="server")
+        for message in messages
+    }
+    checks.check_unique_keys(parameters, adverts, culprit="server")
+    t1 = extend("T1", state.t0, b"", digests_of(messages))
+    _require(directory.previous == t1, Code.TRANSCRIPT_MISMATCH, "the server signed another U1 than it sent")
+
+    pool = shamir.EntropyPool(event.entropy)
+    seeds = tuple(pool.take(32) for _ in range(parameters.sums))
+    openings: dict[int, list[bytes]] = {member: [] for member in u1}
+    commitments: dict[str, list[bytes]] = {KEY: [], SEED: []}
+    for j in range(parameters.sums):
+        for kind, secret in ((KEY, state.mask_keys[j]), (SEED, seeds[j])):
+            shares = shamir.share(int.from_bytes(secret, "big"), parameters.threshold, u1, pool)
+            for member in u1:
+                opening = shamir.share_to_bytes(shares[member]) + pool.take(SALT_BYTES)
+                openings[member].append(opening)
+                commitments[kind].append(share_commitment(parameters, j, kind, me, member, opening))
+    sealed = []
+    for member in u1:
+        if member != me:
+            shared = masking.exchange(state.sealing_key, adverts[member].sealing_key)
+            key = masking.seal_key(parameters, shared, t1, me, member)
+            sealed.append(masking.seal(key, b"".join(openings[member]), me, member))
+    body = Deal(
+        tuple(seed_commitment(parameters, j, me, seed) for j, seed in enumerate(seeds)),
+        tuple(commitments[KEY]),
+        tuple(commitments[SEED]),
+        tuple(checks.sealed_digest(one) for one in sealed),
+    )
+    own = _sign(context, Stage.SHARE_KEYS, t1, body).raw
+    return Shared(
+        context,
+        Exchange(Stage.SHARE_KEYS, request, join_packet(own, b"".join(sealed))),
+        t1,
+        directory.digest,
+        adverts,
+        own,
+        state.sealing_key,
+        state.mask_keys,
+        seeds,
+        b"".join(openings[me]),
+    )
+
+
+def _members(parameters: SessionParameters, members: Sequence[int], what: str) -> tuple[int, ...]:
+    _require(all(member <= parameters.n for member in members), Code.MALFORMED, f"{what} names a stranger")
+    checks.require_enough(parameters, members, what, culprit="server")
+    return tuple(members)
+
+
+def _mask(state: State, event: Received, raw: bytes, attachment: memoryview, request: bytes) -> State:
+    """R2: check the last stage, then mask the vector once and forget it."""
+    context, parameters = state.context, state.context.parameters
+    message = _open(state, Stage.MASKED_INPUT, raw, SERVER, None)
+    body = message.body_as(MaskRequest)
+    u2 = _members(parameters, body.members, "U2")
+    first, second = split_packet(attachment, parameters.packet_limit)
+    received: tuple[np.ndarray, ...]
+    if isinstance(state, Shared):
+        j, received = 0, ()
+        _require(not body.responders and not body.last_sum_digest, Code.MALFORMED, "no sum precedes the first")
+        setup, secrets = _complete_setup(state, u2, first, second)
+        chain = setup.t2
+    else:
+        assert isinstance(state, Revealed)  # noqa: S101
+        j, setup, secrets = state.j + 1, state.setup, state.secrets
+        _require(j < parameters.sums and u2 == setup.u2, Code.SET_GREW, "U2 changed between sums")
+        chain, total = _last_sum(state, body.responders, body.last_sum_digest, first, second)
+        received = (*state.received, total)
+    _require(body.sum == j, Code.OUT_OF_ORDER, f"sum {j} was expected")
+    _require(message.previous == chain, Code.TRANSCRIPT_MISMATCH, "the server signed another transcript than it sent")
+    model_hash = context.model_hashes[j] or event.model_hash or b""
+    _require(len(model_hash) == HASH_BYTES, Code.NO_INPUT, f"the model of sum {j} is not known here")
+    _require(body.model_hash == model_hash, Code.MODEL_MISMATCH, f"the server names another model for sum {j}")
+    if event.model_hash is not None and event.model_hash != model_hash:
+        raise ProtocolError(Code.MODEL_MISMATCH, f"two models were given here for sum {j}")
+
+    masked = _masked_vector(context, setup, secrets, j, model_hash, event.vector)
+    reply_body = MaskedInput(j, model_hash, sum_digest(masked))
+    own = _sign(context, Stage.MASKED_INPUT, chain, reply_body)
+    data = masked.data.cast("B")
+    return Masked(
+        context,
+        Exchange(Stage.MASKED_INPUT, request, join_packet(own.raw, data)),
+        setup,
+        Secrets(secrets.mask_keys[1:], secrets.seeds[1:], secrets.openings),
+        j,
+        model_hash,
+        chain,
+        message.digest,
+        own.digest,
+        received,
+    )
+
+
+def _masked_vector(
+    context: Context, setup: Setup, secrets: Secrets, j: int, model_hash: bytes, vector: np.ndarray | None
+) -> np.ndarray:
+    """y = x + PRG(b_u) + sum over v > u of PRG(s_uv) - sum over v < u of PRG(s_uv)."""
+    parameters, me = context.parameters, context.member
+    if vector is None:
+        raise ProtocolError(Code.NO_INPUT, f"no vector was provided for sum {j}", culprit=parameters.name_of(me))
+    if vector.shape != (parameters.lengths[j],) or vector.dtype != parameters.dtype:
+        raise ProtocolError(
+            Code.BAD_INPUT,
+            f"a vector of {vector.dtype}{list(vector.shape)}; {parameters.dtype}[{parameters.lengths[j]}] was expected",
+            culprit=parameters.name_of(me),
+        )
+    terms = [(masking.stream_key(parameters, secrets.seeds[0], j, "self"), 1)]
+    for peer in setup.u2:
+        if peer != me:
+            shared = masking.exchange(secrets.mask_keys[0], setup.mask_publics[peer][j])
+            seed = masking.pair_seed(parameters, shared, setup.t1, j, me, peer, model_hash)
+            terms.append((masking.stream_key(parameters, seed, j, "pair"), 1 if me < peer else -1))
+    masked = np.array(vector, dtype=parameters.dtype, order="C", copy=True)
+    masking.add_streams(masked, terms, threads=context.threads)
+    return masked
+
+
+def _complete_setup(state: Shared, u2: tuple[int, ...], first: bytes, second: memoryview) -> tuple[Setup, Secrets]:
+    """Verify U2's deals and open the shares that were sealed for this member."""
+    parameters, me = state.context.parameters, state.context.member
+    u1 = tuple(state.adverts)
+    checks.require_subset(u2, u1, "U2", culprit="server")
+    _require(me in u2, Code.EXCLUDED, "the server left this member out of U2")
+    raws = decode_strings(first, parameters.packet_limit)
+    size = parameters.sealed_bytes
+    _require(len(raws) == len(u2), Code.MALFORMED, "one deal per member of U2 was expected")
+    _require(len(second) == size * (len(u2) - 1), Code.MALFORMED, "one sealed share per other member was expected")
+    _require(raws[u2.index(me)] == state.own, Code.OWN_MESSAGE_ALTERED, "this member's own deal was altered")
+    messages = [_open(state, Stage.SHARE_KEYS, one, member, state.t1) for member, one in zip(u2, raws, strict=True)]
+    openings = {me: state.own_openings}
+    for place, message in enumerate(one for one in messages if one.sender != me):
+        dealer, body = message.sender, message.body_as(Deal)
+        checks.check_deal(parameters, body, u1, culprit=parameters.name_of(dealer))
+        sealed = bytes(second[place * size : (place + 1) * size])
+        _require(
+            checks.sealed_digest(sealed) == checks.sealed_digest_for(body, u1, dealer, me),
+            Code.SEALED_SHARE_ALTERED,
+            f"the sealed share of {parameters.name_of(dealer)} was altered on its way",
+        )
+        openings[dealer] = _unseal(state, dealer, sealed, body, u1)
+    t2 = extend("T2", state.t1, state.broadcast, digests_of(messages))
+    publics = {member: state.adverts[member].mask_keys for member in u2}
+    ordered = {member: openings[member] for member in u2}
+    return Setup(state.t1, t2, publics, u2), Secrets(state.mask_keys, state.seeds, ordered)
+
+
+def _unseal(state: Shared, dealer: int, sealed: bytes, body: Deal, u1: tuple[int, ...]) -> bytes:
+    """The openings from one dealer, each checked against its commitment; a bad one blames the dealer, who signed it."""
+    parameters, me = state.context.parameters, state.context.member
+    name = parameters.name_of(dealer)
+    shared = masking.exchange(state.sealing_key, state.adverts[dealer].sealing_key)
+    try:
+        plain = masking.unseal(masking.seal_key(parameters, shared, state.t1, dealer, me), sealed, dealer, me)
+    except InvalidTag:
+        raise ProtocolError(Code.BAD_SHARE_DEALER, f"a share sealed by {name} does not open", culprit=name) from None
+    for j in range(parameters.sums):
+        for offset, kind in ((0, KEY), (1, SEED)):
+            at = (2 * j + offset) * OPENING_BYTES
+            opening = plain[at : at + OPENING_BYTES]
+            expected = checks.committed(body, kind, j, u1, me)
+            if share_commitment(parameters, j, kind, dealer, me, opening) != expected:
+                raise ProtocolError(
+                    Code.BAD_SHARE_DEALER, f"a share dealt by {name} misses its commitment", culprit=name
+                )
+    return plain
+
+
+def _last_sum(
+    state: Revealed, responders: Sequence[int], expected: bytes, first: bytes, second: memoryview
+) -> tuple[bytes, np.ndarray]:
+    """Check what ended sum j: the chain over U5's Revelations, this member's own among them, and H(sum)."""
+    parameters, me = state.context.parameters, state.context.member
+    u5 = _members(parameters, responders, "U5")
+    checks.require_subset(u5, state.u3, "U5", culprit="server")
+    digests = decode_strings(first, parameters.packet_limit, HASH_BYTES)
+    _require(len(digests) == len(u5), Code.MALFORMED, "one digest per member of U5 was expected")
+    _require(me in u5, Code.EXCLUDED, "the server left this member out of U5")
+    _require(digests[u5.index(me)] == state.own_digest, Code.OWN_MESSAGE_ALTERED, "this member's own R4 was altered")
+    total = checks.vector_of(parameters, state.j, bytes(second), culprit="server")
+    _require(sum_digest(total) == expected, Code.RESULT_MISMATCH, "the sum received is not the sum that was signed")
+    return extend("T5", state.t4, state.broadcast, zip(u5, digests, strict=True)), total
+
+
+def _consistency(state: State, event: Received, raw: bytes, attachment: memoryview, request: bytes) -> State:
+    """R3: sign the one U3 that this member is going to unmask."""
+    assert isinstance(state, Masked)  # noqa: S101
+    context, parameters, me = state.context, state.context.parameters, state.context.member
+    message = _open(state, Stage.CONSISTENCY_CHECK, raw, SERVER, None)
+    body = message.body_as(SurvivorList)
+    _require(body.sum == state.j, Code.OUT_OF_ORDER, f"sum {state.j} was expected")
+    _require(body.model_hash == state.model_hash, Code.MODEL_MISMATCH, "the server names another model")
+    u3 = _members(parameters, body.members, "U3")
+    checks.require_subset(u3, state.setup.u2, "U3", culprit="server")
+    _require(me in u3, Code.DECLARED_DEAD, "the server declares this member dead")
+    digests = decode_strings(attachment, parameters.packet_limit, HASH_BYTES)
+    _require(len(digests) == len(u3), Code.MALFORMED, "one digest per member of U3 was expected")
+    _require(digests[u3.index(me)] == state.own_digest, Code.OWN_MESSAGE_ALTERED, "this member's own R2 was altered")
+    t3 = extend("T3", state.chain, state.broadcast, zip(u3, digests, strict=True))
+    _require(message.previous == t3, Code.TRANSCRIPT_MISMATCH, "the server signed another U3 than it sent")
+    statement = Consistency(state.j, state.setup.t2, state.model_hash, u3)
+    own = _sign(context, Stage.CONSISTENCY_CHECK, t3, statement).raw
+    return Signed(
+        context,
+        Exchange(Stage.CONSISTENCY_CHECK, request, join_packet(own)),
+        state.setup,
+        state.secrets,
+        state.j,
+        u3,
+        t3,
+        message.digest,
+        statement,
+        own,
+        state.received,
+    )
+
+
+def _unmask(state: State, event: Received, raw: bytes, attachment: memoryview, request: bytes) -> State:
+    """R4: with at least t matching signatures, give one share per peer; who is dead is U2 without U3, computed here."""
+    assert isinstance(state, Signed)  # noqa: S101
+    context, parameters, me = state.context, state.context.parameters, state.context.member
+    message = _open(state, Stage.UNMASKING, raw, SERVER, None)
+    body = message.body_as(UnmaskRequest)
+    _require(body.sum == state.j, Code.OUT_OF_ORDER, f"sum {state.j} was expected")
+    u4 = _members(parameters, body.members, "U4")
+    checks.require_subset(u4, state.u3, "U4", culprit="server")
+    raws = decode_strings(attachment, parameters.packet_limit)
+    _require(len(raws) == len(u4), Code.MALFORMED, "one signature per member of U4 was expected")
+    messages = []
+    for member, one in zip(u4, raws, strict=True):
+        signed = _open(state, Stage.CONSISTENCY_CHECK, one, member, None)
+        checks.check_consistency(signed, state.statement, state.t3, culprit="server")
+        messages.append(signed)
+    _require(me in u4, Code.EXCLUDED, "the server left this member's signature out")
+    t4 = extend("T4", state.t3, state.broadcast, digests_of(messages))
+    _require(message.previous == t4, Code.TRANSCRIPT_MISMATCH, "the server signed another U4 than it sent")
+    dead = tuple(member for member in state.setup.u2 if member not in state.u3)
+    openings = b"".join(
+        opening[OPENING_BYTES : 2 * OPENING_BYTES] if member in state.u3 else opening[:OPENING_BYTES]
+        for member, opening in state.secrets.openings.items()
+    )
+    revelation = Revelation(state.j, state.u3, dead, checks.shares_digest(openings))
+    own = _sign(context, Stage.UNMASKING, t4, revelation)
+    later = {member: opening[2 * OPENING_BYTES :] for member, opening in state.secrets.openings.items()}
+    return Revealed(
+        context,
+        Exchange(Stage.UNMASKING, request, join_packet(own.raw, openings)),
+        state.setup,
+        Secrets(state.secrets.mask_keys, state.secrets.seeds, later),
+        state.j,
+        state.u3,
+        t4,
+        message.digest,
+        own.digest,
+        state.received,
+    )
+
+
+def _receipt(state: State, event: Received, raw: bytes, attachment: memoryview, request: bytes) -> State:
+    """R5: countersign what was received. That does not prove that the server added correctly."""
+    assert isinstance(state, Revealed)  # noqa: S101
+    context, parameters = state.context, state.context.parameters
+    message = _open(state, Stage.RECEIPT, raw, SERVER, None)
+    body = message.body_as(Outcome)
+    _require(state.j == parameters.sums - 1, Code.OUT_OF_ORDER, "sums are missing")
+    _require(len(body.sum_digests) == parameters.sums, Code.MALFORMED, "one digest per sum was expected")
+    first, second = split_packet(attachment, parameters.packet_limit)
+    chain, total = _last_sum(state, body.responders, body.sum_digests[-1], first, second)
+    _require(message.previous == chain, Code.TRANSCRIPT_MISMATCH, "the server signed another outcome than it sent")
+    received = (*state.received, total)
+    digests = tuple(sum_digest(vector) for vector in received)
+    _require(digests == body.sum_digests, Code.RESULT_MISMATCH, "the server changed the digest of an earlier sum")
+    own = _sign(context, Stage.RECEIPT, extend("T6", chain, message.digest, []), Receipt(digests)).raw
+    return Finished(context, Exchange(Stage.RECEIPT, request, join_packet(own)), received)
+
+
+_HANDLERS: dict[Stage, Callable[[State, Received, bytes, memoryview, bytes], State]] = {
+    Stage.ADVERTISE_KEYS: _advertise,
+    Stage.SHARE_KEYS: _share,
+    Stage.MASKED_INPUT: _mask,
+    Stage.CONSISTENCY_CHECK: _consistency,
+    Stage.UNMASKING: _unmask,
+    Stage.RECEIPT: _receipt,
+}

@@ -1,0 +1,360 @@
+"""The signed messages of a round: their fields, their one encoding, their signatures and the transcript chain.
+
+A signed message is the CBOR array ``[content, signature]``; content is the encoding of::
+
+    [domain, version, session, round, stage, sender, roster hash, previous transcript hash, body]
+
+and the signature is Ed25519 over ``b"fedgan-secure/secure-aggregation/v1/signature" || 0x00 || content``. Bodies are
+fixed arrays; their types are the dataclasses below, in field order. Server broadcasts (sender 0) are signed likewise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, fields
+from itertools import pairwise
+from typing import Any, TypeVar
+
+from fedgan_protocols.encoding import Item, decode, digest, encode, malformed
+from fedgan_protocols.errors import Code, ProtocolError
+from fedgan_protocols.keys import Identity, verify
+from fedgan_protocols.parameters import SERVER, SessionParameters
+from fedgan_protocols.transitions import Stage
+
+DOMAIN = "fedgan-secure/secure-aggregation"
+VERSION = 1
+HASH_BYTES = 32
+SIGNATURE_BYTES = 64
+_SIGNATURE_CONTEXT = b"fedgan-secure/secure-aggregation/v1/signature\x00"
+
+
+def _uint(item: Any) -> int:
+    if type(item) is not int or not 0 <= item < 1 << 32:
+        raise malformed("an integer below 2^32 was expected")
+    return item
+
+
+def _hash(item: Any) -> bytes:
+    if not isinstance(item, bytes) or len(item) != HASH_BYTES:
+        raise malformed(f"{HASH_BYTES} bytes were expected")
+    return item
+
+
+def _hash_or_empty(item: Any) -> bytes:
+    return b"" if item == b"" and isinstance(item, bytes) else _hash(item)
+
+
+def _text(item: Any) -> str:
+    if not isinstance(item, str) or len(item) > 64:
+        raise malformed("a short text was expected")
+    return item
+
+
+def _list_of(check: Callable[[Any], Any]) -> Callable[[Any], tuple[Any, ...]]:
+    def checked(item: Any) -> tuple[Any, ...]:
+        if not isinstance(item, list):
+            raise malformed("an array was expected")
+        return tuple(check(part) for part in item)
+
+    return checked
+
+
+def _ids(item: Any) -> tuple[int, ...]:
+    ids = _list_of(_uint)(item)
+    if SERVER in ids or any(a >= b for a, b in pairwise(ids)):
+        raise ProtocolError(Code.DUPLICATE_MEMBER, "ids are ascending, each once, and none is the server's")
+    return ids
+
+
+def _drop(item: Any) -> tuple[int, int, str, str]:
+    if not isinstance(item, list) or len(item) != 4:
+        raise malformed("a drop-out is [id, stage, code, culprit]")
+    return _uint(item[0]), _uint(item[1]), _text(item[2]), _text(item[3])
+
+
+def _field(check: Callable[[Any], Any]) -> Any:
+    return field(metadata={"check": check})
+
+
+@dataclass(frozen=True)
+class Invitation:
+    """Server, R0: what this round is; clients compare it with what they hold themselves."""
+
+    parameters_hash: bytes = _field(_hash)
+    policy_hash: bytes = _field(_hash)
+    model_hashes: tuple[bytes, ...] = _field(_list_of(_hash_or_empty))
+
+
+@dataclass(frozen=True)
+class Advertisement:
+    """Client, R0: fresh X25519 keys, one for sealing and one per sum for masks."""
+
+    parameters_hash: bytes = _field(_hash)
+    policy_hash: bytes = _field(_hash)
+    model_hashes: tuple[bytes, ...] = _field(_list_of(_hash_or_empty))
+    sealing_key: bytes = _field(_hash)
+    mask_keys: tuple[bytes, ...] = _field(_list_of(_hash))
+
+
+@dataclass(frozen=True)
+class KeyDirectory:
+    """Server, R1: U1. Attachment: the signed Advertisements, in order of id."""
+
+    members: tuple[int, ...] = _field(_ids)
+
+
+@dataclass(frozen=True)
+class Deal:
+    """Client, R1: commitments. Attachment: the sealed shares for U1 without the sender, in order of id.
+
+    Per sum j: a commitment to b_u; and, for every member of U1 in order of id, commitments to the share of the mask
+    key and of b_u (index j * |U1| + position). `sealed_digests`: one per sealed share, in the attachment's order.
+    """
+
+    seed_commitments: tuple[bytes, ...] = _field(_list_of(_hash))
+    key_share_commitments: tuple[bytes, ...] = _field(_list_of(_hash))
+    seed_share_commitments: tuple[bytes, ...] = _field(_list_of(_hash))
+    sealed_digests: tuple[bytes, ...] = _field(_list_of(_hash))
+
+
+@dataclass(frozen=True)
+class MaskRequest:
+    """Server, R2 of sum j: U2, and for j > 0 what ended the last sum (its U5 and H(sum), else empty).
+
+    Attachment for j = 0: packet [signed Deals of U2, sealed shares for the receiver]; for j > 0: packet [digests of
+    the Revelations of U5, the last sum].
+    """
+
+    sum: int = _field(_uint)
+    model_hash: bytes = _field(_hash)
+    members: tuple[int, ...] = _field(_ids)
+    responders: tuple[int, ...] = _field(_ids)
+    last_sum_digest: bytes = _field(_hash_or_empty)
+
+
+@dataclass(frozen=True)
+class MaskedInput:
+    """Client, R2 of sum j: H(y). Attachment: y, little-endian words."""
+
+    sum: int = _field(_uint)
+    model_hash: bytes = _field(_hash)
+    vector_digest: bytes = _field(_hash)
+
+
+@dataclass(frozen=True)
+class SurvivorList:
+    """Server, R3 of sum j: U3. Attachment: digests of the signed MaskedInputs of U3."""
+
+    sum: int = _field(_uint)
+    model_hash: bytes = _field(_hash)
+    members: tuple[int, ...] = _field(_ids)
+
+
+@dataclass(frozen=True)
+class Consistency:
+    """Client, R3 of sum j: the one set it will unmask (its header's previous hash binds U3's MaskedInputs too)."""
+
+    sum: int = _field(_uint)
+    t2: bytes = _field(_hash)
+    model_hash: bytes = _field(_hash)
+    members: tuple[int, ...] = _field(_ids)
+
+
+@dataclass(frozen=True)
+class UnmaskRequest:
+    """Server, R4 of sum j: U4. Attachment: the signed Consistency messages of U4."""
+
+    sum: int = _field(_uint)
+    members: tuple[int, ...] = _field(_ids)
+
+
+@dataclass(frozen=True)
+class Revelation:
+    """Client, R4 of sum j: which share it gives of whom, and the digest of the attachment that holds them.
+
+    Attachment: for every member of U2 in order of id, share (33 bytes) and salt (32): of b_u for `alive`, of the mask
+    key for `dead`.
+    """
+
+    sum: int = _field(_uint)
+    alive: tuple[int, ...] = _field(_ids)
+    dead: tuple[int, ...] = _field(_ids)
+    shares_digest: bytes = _field(_hash)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Server, R5: U5 of the last sum and H(sum) of every sum. Attachment: packet [digests of Revelations, last sum]."""
+
+    responders: tuple[int, ...] = _field(_ids)
+    sum_digests: tuple[bytes, ...] = _field(_list_of(_hash))
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """Client, R5: the client found itself in U3 of every sum and these digests on the vectors that it received."""
+
+    sum_digests: tuple[bytes, ...] = _field(_list_of(_hash))
+
+
+@dataclass(frozen=True)
+class Closing:
+    """Server, last message of a transcript: how the round ended, and who stopped when and why."""
+
+    complete: int = _field(_uint)
+    code: str = _field(_text)
+    culprit: str = _field(_text)
+    drops: tuple[tuple[int, int, str, str], ...] = _field(_list_of(_drop))
+
+
+BODIES: dict[tuple[Stage, bool], type] = {
+    (Stage.ADVERTISE_KEYS, True): Invitation,
+    (Stage.ADVERTISE_KEYS, False): Advertisement,
+    (Stage.SHARE_KEYS, True): KeyDirectory,
+    (Stage.SHARE_KEYS, False): Deal,
+    (Stage.MASKED_INPUT, True): MaskRequest,
+    (Stage.MASKED_INPUT, False): MaskedInput,
+    (Stage.CONSISTENCY_CHECK, True): SurvivorList,
+    (Stage.CONSISTENCY_CHECK, False): Consistency,
+    (Stage.UNMASKING, True): UnmaskRequest,
+    (Stage.UNMASKING, False): Revelation,
+    (Stage.RECEIPT, True): Outcome,
+    (Stage.RECEIPT, False): Receipt,
+    (Stage.CLOSING, True): Closing,
+}
+"""The body of every stage, for the server (True) and for clients (False)."""
+
+BodyT = TypeVar("BodyT")
+
+
+@dataclass(frozen=True)
+class Message:
+    """A message whose signature was verified, or that was just signed; `raw` is its one encoding."""
+
+    stage: Stage
+    sender: int
+    previous: bytes
+    body: Any
+    raw: bytes = field(repr=False)
+
+    @property
+    def digest(self) -> bytes:
+        return digest("message", self.raw)
+
+    def body_as(self, kind: type[BodyT]) -> BodyT:
+        """The body, whose type the stage and sender have fixed."""
+        if not isinstance(self.body, kind):
+            raise malformed("its body belongs to another stage")
+        return self.body
+
+
+def _plain(value: Any) -> Item:
+    return [_plain(part) for part in value] if isinstance(value, tuple) else value
+
+
+def _content(parameters: SessionParameters, stage: Stage, sender: int, previous: bytes, body: Any) -> bytes:
+    return encode(
+        [
+            DOMAIN,
+            VERSION,
+            parameters.session,
+            parameters.round,
+            int(stage),
+            sender,
+            parameters.roster_hash,
+            previous,
+            [_plain(getattr(body, part.name)) for part in fields(body)],
+        ]
+    )
+
+
+def sign_message(
+    identity: Identity, parameters: SessionParameters, stage: Stage, sender: int, previous: bytes, body: Any
+) -> Message:
+    """Sign one body as `sender`."""
+    if type(body) is not BODIES[stage, sender == SERVER]:
+        raise TypeError(f"{type(body).__name__} is not the body of {stage.label} from this sender")
+    content = _content(parameters, stage, sender, previous, body)
+    raw = encode([content, identity.sign(_SIGNATURE_CONTEXT + content)])
+    return Message(stage, sender, previous, body, raw)
+
+
+def open_message(
+    parameters: SessionParameters,
+    raw: bytes,
+    *,
+    stage: Stage,
+    sender: int,
+    previous: bytes | None,
+    blame: str,
+) -> Message:
+    """Decode and verify one untrusted message that must be `sender`'s, of `stage`, after transcript hash `previous`.
+
+    `blame` is the party that handed it over: nobody else can be named before the signature has been verified.
+    `previous` None leaves that comparison to the caller. Raises ProtocolError.
+    """
+    try:
+        return _open(parameters, raw, stage, sender, previous)
+    except ProtocolError as error:
+        if error.culprit:
+            raise
+        raise ProtocolError(error.code, error.message, culprit=blame) from None
+
+
+def _open(parameters: SessionParameters, raw: bytes, stage: Stage, sender: int, previous: bytes | None) -> Message:
+    outer = decode(raw, parameters.message_limit, max_depth=1)
+    if not isinstance(outer, list) or len(outer) != 2 or not all(isinstance(part, bytes) for part in outer):
+        raise malformed("it is not [content, signature]")
+    content, signature = outer
+    if len(signature) != SIGNATURE_BYTES:
+        raise malformed("a signature has 64 bytes")
+    items = decode(content, parameters.message_limit)
+    if not isinstance(items, list) or len(items) != 9:
+        raise malformed("its content does not have nine fields")
+    domain, version, session, round_, stage_, sender_, roster, previous_, body = items
+    if domain != DOMAIN or _uint(version) != VERSION:
+        raise ProtocolError(Code.MALFORMED, f"a message of another protocol or version; expected version {VERSION}")
+    if _hash(session) != parameters.session or _uint(round_) != parameters.round:
+        raise ProtocolError(Code.WRONG_SESSION, "a message of another session or round")
+    if _hash(roster) != parameters.roster_hash:
+        raise ProtocolError(Code.WRONG_ROSTER, "a message under another roster")
+    if _uint(sender_) != sender:
+        raise ProtocolError(Code.WRONG_SENDER, f"a message that is not from {parameters.name_of(sender)}")
+    if not verify(parameters.key_of(sender), _SIGNATURE_CONTEXT + content, signature):
+        raise ProtocolError(Code.BAD_SIGNATURE, f"the signature of {parameters.name_of(sender)} does not verify")
+    if _uint(stage_) != stage:
+        raise ProtocolError(Code.OUT_OF_ORDER, f"a message that is not of stage {stage.label}")
+    if previous is not None and _hash(previous_) != previous:
+        raise ProtocolError(Code.TRANSCRIPT_MISMATCH, "a message that follows another transcript than this one")
+    kind = BODIES.get((stage, sender == SERVER))
+    if kind is None:
+        raise malformed("clients send no message of this stage")
+    slots = fields(kind)
+    if not isinstance(body, list) or len(body) != len(slots):
+        raise malformed(f"the body of {stage.label} has {len(slots)} fields")
+    values = [slot.metadata["check"](item) for slot, item in zip(slots, body, strict=True)]
+    return Message(stage, sender, _hash(previous_), kind(*values), raw)
+
+
+def extend(label: str, previous: bytes, broadcast: bytes, replies: Iterable[tuple[int, bytes]]) -> bytes:
+    """The next transcript hash: H(label, previous, broadcast digest, (id, digest) of every reply in order of id)."""
+    joined = b"".join(member.to_bytes(4, "big") + value for member, value in replies)
+    return digest(f"chain/{label}", previous, broadcast, joined)
+
+
+def digests_of(messages: Sequence[Message]) -> list[tuple[int, bytes]]:
+    """(sender, digest) of each message, in order of sender."""
+    return sorted((message.sender, message.digest) for message in messages)
+
+
+def share_commitment(
+    parameters: SessionParameters, j: int, kind: str, dealer: int, holder: int, opening: bytes
+) -> bytes:
+    """Commitment to an opening = share (33 bytes) || salt (32 bytes); kind is "key" or "seed"."""
+    where = encode([parameters.session, parameters.round, j, kind, dealer, holder])
+    return digest("share-commitment", where, opening)
+
+
+def seed_commitment(parameters: SessionParameters, j: int, dealer: int, seed: bytes) -> bytes:
+    """Commitment to a self-mask seed b_u (32 uniform bytes: no salt); its label keeps it apart from the key."""
+    return digest("seed-commitment", encode([parameters.session, parameters.round, j, dealer]), seed)
