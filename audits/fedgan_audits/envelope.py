@@ -1,0 +1,208 @@
+"""Signed envelopes: in-toto statements in DSSE, Ed25519, several signatures.
+
+Specification: DSSE v1 (secure-systems-lab), protocol section "Signature definition": the bytes that are signed are
+``PAE(type, body) = "DSSEv1" SP len(type) SP type SP len(body) SP body``, so that a payload can never be read as
+another type. Ed25519 is RFC 8032, through the `cryptography` package.
+
+Rules beyond the specification: an envelope's bytes must equal their own canonical serialisation (RFC 8785, strict
+base64). Without that rule base64 padding bits, white space and unsigned fields could be changed unseen. Signatures
+are sorted by key id, and a key signs once. Parsing is bounded in size, and nesting beyond
+Python's own limit is an error like any other.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import rfc8785
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from fedgan_audits.errors import AuditError
+
+PAYLOAD_TYPE = "application/vnd.in-toto+json"
+STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
+MAX_ENVELOPE_BYTES = 64 * 2**20
+MAX_SIGNATURES = 10_001
+
+
+class EnvelopeError(AuditError):
+    """An envelope, or the JSON inside it, is not what its format says."""
+
+    exit_code = 5
+    default_hint = (
+        "The file was changed or is not from fedgan-secure. Take a fresh copy from whoever published the run."
+    )
+
+
+@dataclass(frozen=True)
+class Signature:
+    """One Ed25519 signature (64 bytes) and whose it is: `keyid` is the key's fingerprint."""
+
+    name: str
+    keyid: str
+    sig: bytes
+
+
+@dataclass(frozen=True)
+class Envelope:
+    """A parsed envelope: the payload's bytes and the signatures by key id. Nothing in it is verified yet."""
+
+    payload: bytes
+    signatures: Mapping[str, bytes]
+
+
+def fingerprint(public_key: Ed25519PublicKey) -> str:
+    """`SHA256:` and the unpadded base64 of SHA-256 over the key's 32 raw bytes (RFC 8032, section 5.1.5)."""
+    raw = public_key.public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
+    return "SHA256:" + base64.b64encode(hashlib.sha256(raw).digest()).decode("ascii").rstrip("=")
+
+
+def canonical(value: Any) -> bytes:
+    """Canonical JSON (RFC 8785). NaN, infinities and whole numbers from 2^53 on are refused."""
+    try:
+        return rfc8785.dumps(value)
+    except (ValueError, RecursionError) as error:
+        raise EnvelopeError(f"cannot be written as canonical JSON ({type(error).__name__})") from None
+
+
+def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise EnvelopeError("a JSON object names the same key twice")
+    return found
+
+
+def _refuse_constant(text: str) -> Any:
+    raise EnvelopeError(f"{text} is not a JSON number")
+
+
+def parse_canonical(data: bytes, *, limit: int = MAX_ENVELOPE_BYTES) -> Any:
+    """Parse JSON that must be in its canonical form; raises :class:`EnvelopeError` for anything else."""
+    if len(data) > limit:
+        raise EnvelopeError(f"{len(data)} bytes, expected at most {limit}")
+    try:
+        value = json.loads(data.decode("utf-8"), object_pairs_hook=_no_duplicates, parse_constant=_refuse_constant)
+    except RecursionError:
+        raise EnvelopeError("the JSON is nested too deeply") from None
+    except ValueError as error:
+        raise EnvelopeError(f"not readable as JSON ({type(error).__name__})") from None
+    if canonical(value) != data:
+        raise EnvelopeError("not in canonical form (RFC 8785): the bytes were changed or written by another program")
+    return value
+
+
+def pae(payload: bytes, payload_type: str = PAYLOAD_TYPE) -> bytes:
+    """The pre-authentication encoding of DSSE v1: the bytes that are signed."""
+    kind = payload_type.encode("utf-8")
+    return b"DSSEv1 %d %s %d %s" % (len(kind), kind, len(payload), payload)
+
+
+def sign(payload: bytes, private_key: Ed25519PrivateKey, name: str) -> Signature:
+    """Sign `payload` (not its digest) as `name`."""
+    return Signature(name, fingerprint(private_key.public_key()), private_key.sign(pae(payload)))
+
+
+def verify(payload: bytes, sig: bytes, public_key: Ed25519PublicKey) -> bool:
+    """Whether `sig` is a valid signature of `payload` by `public_key`."""
+    try:
+        public_key.verify(sig, pae(payload))
+    except InvalidSignature:
+        return False
+    return True
+
+
+def _b64(data: bytes) -> str:
+    return base64.b64encode(data).decode("ascii")
+
+
+def _unb64(text: Any, what: str) -> bytes:
+    if not isinstance(text, str):
+        raise EnvelopeError(f"{what} is not text")
+    try:
+        data = base64.b64decode(text.encode("ascii"), validate=True)
+    except (UnicodeEncodeError, binascii.Error):
+        raise EnvelopeError(f"{what} is not base64") from None
+    if _b64(data) != text:
+        raise EnvelopeError(f"{what} is not canonical base64: unused bits or padding were changed")
+    return data
+
+
+def assemble(payload: bytes, signatures: Iterable[Signature]) -> bytes:
+    """The envelope's canonical bytes; at least one signature, one per key."""
+    by_key = {signature.keyid: signature for signature in signatures}
+    if not by_key:
+        raise EnvelopeError("an envelope needs at least one signature")
+    return canonical(
+        {
+            "payload": _b64(payload),
+            "payloadType": PAYLOAD_TYPE,
+            "signatures": [{"keyid": keyid, "sig": _b64(by_key[keyid].sig)} for keyid in sorted(by_key)],
+        }
+    )
+
+
+def parse(data: bytes, *, limit: int = MAX_ENVELOPE_BYTES) -> Envelope:
+    """Read an envelope without trusting it: format, canonical form and bounds; no signature is verified here."""
+    value = parse_canonical(data, limit=limit)
+    if not isinstance(value, dict) or set(value) != {"payload", "payloadType", "signatures"}:
+        raise EnvelopeError("expected an object with payload, payloadType and signatures alone")
+    if value["payloadType"] != PAYLOAD_TYPE:
+        raise EnvelopeError(f"expected the payload type {PAYLOAD_TYPE}")
+    listed = value["signatures"]
+    if not isinstance(listed, list) or not 1 <= len(listed) <= MAX_SIGNATURES:
+        raise EnvelopeError(f"expected 1 to {MAX_SIGNATURES} signatures")
+    signatures: dict[str, bytes] = {}
+    for entry in listed:
+        if not isinstance(entry, dict) or set(entry) != {"keyid", "sig"} or not isinstance(entry["keyid"], str):
+            raise EnvelopeError("a signature needs keyid and sig alone")
+        sig = _unb64(entry["sig"], "a signature")
+        if len(sig) != 64:
+            raise EnvelopeError(f"an Ed25519 signature has 64 bytes, found {len(sig)}")
+        if entry["keyid"] in signatures:
+            raise EnvelopeError("a key signed twice")
+        signatures[entry["keyid"]] = sig
+    if list(signatures) != sorted(signatures):
+        raise EnvelopeError("signatures must be sorted by key id")
+    return Envelope(_unb64(value["payload"], "the payload"), signatures)
+
+
+def statement(subjects: Mapping[str, str], predicate_type: str, predicate: Any) -> bytes:
+    """Canonical bytes of an in-toto Statement v1; `subjects` maps paths to SHA-256 digests."""
+    return canonical(
+        {
+            "_type": STATEMENT_TYPE,
+            "subject": [{"name": name, "digest": {"sha256": subjects[name]}} for name in sorted(subjects)],
+            "predicateType": predicate_type,
+            "predicate": predicate,
+        }
+    )
+
+
+def read_statement(payload: bytes, predicate_type: str) -> tuple[dict[str, str], Any]:
+    """Subjects (path -> SHA-256) and predicate of a canonical in-toto Statement v1 of the given type."""
+    value = parse_canonical(payload)
+    if not isinstance(value, dict) or set(value) != {"_type", "subject", "predicateType", "predicate"}:
+        raise EnvelopeError("the payload is not an in-toto statement")
+    if value["_type"] != STATEMENT_TYPE:
+        raise EnvelopeError(f"expected a statement of type {STATEMENT_TYPE}")
+    if value["predicateType"] != predicate_type:
+        raise EnvelopeError(f"expected a predicate of type {predicate_type}, found {str(value['predicateType'])[:80]}")
+    subjects: dict[str, str] = {}
+    listed = value["subject"] if isinstance(value["subject"], list) else []
+    for entry in listed:
+        match entry:
+            case {"name": str(name), "digest": {"sha256": str(digest)}} if name not in subjects:
+                subjects[name] = digest
+            case _:
+                raise EnvelopeError("a subject needs one name and one SHA-256 digest")
+    if not subjects or list(subjects) != sorted(subjects):
+        raise EnvelopeError("subjects must be there and sorted by name")
+    return subjects, value["predicate"]

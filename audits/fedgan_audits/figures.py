@@ -1,0 +1,171 @@
+"""The epsilons of a report, derived from the mechanisms that the hospitals reserved.
+
+Every figure is a composition of mechanisms at the declared delta; epsilons are never added up. `report` writes the
+figures down and `verify` derives them again from a finished report: both use this module.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from fedgan_audits import accountant
+from fedgan_audits.mechanism import MechanismRecord
+from fedgan_audits.records import HospitalFacts, PrivacySettings, RoundRecord, Spent
+
+TRAJECTORY_POINTS = 24
+_SLACK = 1 + 1e-9
+
+
+def repeated(mechanism: MechanismRecord, times: int) -> MechanismRecord:
+    """`mechanism` in `times` rounds (`times` >= 1)."""
+    return mechanism.model_copy(update={"steps": mechanism.steps * times})
+
+
+def merged(mechanisms: Iterable[MechanismRecord]) -> tuple[MechanismRecord, ...]:
+    """Mechanisms that differ in their number of steps alone, joined into one; composition does not depend on order."""
+    steps: dict[MechanismRecord, int] = {}
+    for mechanism in mechanisms:
+        kind = mechanism.model_copy(update={"steps": 1})
+        steps[kind] = steps.get(kind, 0) + mechanism.steps
+    return tuple(kind.model_copy(update={"steps": count}) for kind, count in steps.items())
+
+
+def of_run(spent: Sequence[Spent], *, until: int | None = None) -> tuple[MechanismRecord, ...]:
+    """The mechanisms of this run up to and including round `until` (all of them by default)."""
+    found = []
+    for row in spent:
+        last = row.last_round if until is None else min(row.last_round, until)
+        if last >= row.first_round:
+            found.append(repeated(row.mechanism, last - row.first_round + 1))
+    return merged(found)
+
+
+def of_ledger(hospital: HospitalFacts, *, until: int | None = None) -> tuple[MechanismRecord, ...]:
+    """All that a hospital's ledger holds: other runs and this one, up to and including round `until`."""
+    return merged((*hospital.earlier, *of_run(hospital.this_run, until=until)))
+
+
+def epsilon(mechanisms: Sequence[MechanismRecord], delta: float) -> float:
+    """Epsilon by privacy loss distributions; 0 when nothing has been spent, infinite when nothing protects."""
+    return accountant.epsilon_pld(mechanisms, delta) if mechanisms else 0.0
+
+
+def second_opinion(mechanisms: Sequence[MechanismRecord], delta: float) -> float:
+    """The same by Rényi differential privacy: a looser bound, computed independently."""
+    return accountant.epsilon_rdp(mechanisms, delta) if mechanisms else 0.0
+
+
+def shown(value: float) -> str:
+    """An epsilon as text, rounded up."""
+    return accountant.round_up(value)
+
+
+def shown_down(value: float) -> str:
+    """What is left of a budget, rounded down and never below zero, with four digits after the point."""
+    if math.isinf(value):
+        return "unbounded"
+    return f"{math.floor(max(value, 0.0) * 10_000) / 10_000:.4f}"
+
+
+@dataclass(frozen=True)
+class Budget:
+    """One hospital's figures as floats (infinite when unbounded)."""
+
+    hospital: HospitalFacts
+    spent: float
+    rdp: float
+    before: float
+    this_run: float
+    remaining: float | None
+    rounds_left: int
+
+
+def _fits(hospital: HospitalFacts, privacy: PrivacySettings, more: int) -> bool:
+    """Whether `more` further rounds as planned keep the run under its target and the ledger under its cap."""
+    extra = (repeated(privacy.planned, more),) if more else ()
+    run = of_run(hospital.this_run)
+    within_target = privacy.epsilon_target is None or (
+        epsilon(merged((*run, *extra)), privacy.delta) <= privacy.epsilon_target * _SLACK
+    )
+    within_cap = hospital.cap is None or (
+        epsilon(merged((*of_ledger(hospital), *extra)), privacy.delta) <= hospital.cap * _SLACK
+    )
+    return within_target and within_cap
+
+
+def rounds_left(hospital: HospitalFacts, privacy: PrivacySettings, scheduled: int) -> int:
+    """How many of the `scheduled` remaining rounds fit under the hospital's limits, at the planned rate."""
+    if scheduled <= 0:
+        return 0
+    if _fits(hospital, privacy, scheduled):
+        return scheduled
+    low, high = 0, scheduled
+    while high - low > 1:
+        middle = (low + high) // 2
+        if _fits(hospital, privacy, middle):
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+def budget(hospital: HospitalFacts, record: RoundRecord) -> Budget:
+    """The figures of one hospital after this round."""
+    privacy, header = record.privacy, record.header
+    spent = epsilon(of_ledger(hospital), privacy.delta)
+    this_run = epsilon(of_run(hospital.this_run), privacy.delta)
+    margins = []
+    if privacy.epsilon_target is not None:
+        margins.append(privacy.epsilon_target - this_run)
+    if hospital.cap is not None:
+        margins.append(hospital.cap - spent)
+    return Budget(
+        hospital=hospital,
+        spent=spent,
+        rdp=second_opinion(of_ledger(hospital), privacy.delta),
+        before=epsilon(of_ledger(hospital, until=header.round - 1), privacy.delta),
+        this_run=this_run,
+        remaining=min(margins) if margins else None,
+        rounds_left=rounds_left(hospital, privacy, header.rounds_scheduled - header.round),
+    )
+
+
+def _kinds(hospitals: Sequence[HospitalFacts]) -> dict[tuple[MechanismRecord, ...], int]:
+    """The distinct ledgers and how many hospitals have each."""
+    found: dict[tuple[MechanismRecord, ...], int] = {}
+    for hospital in hospitals:
+        key = tuple(sorted(of_ledger(hospital), key=repr))
+        found[key] = found.get(key, 0) + 1
+    return found
+
+
+def two_hospitals(hospitals: Sequence[HospitalFacts], delta: float) -> float:
+    """Epsilon for a patient whom two hospitals know: the worst pair, all their mechanisms composed."""
+    ledgers = _kinds(hospitals)
+    kinds = sorted(ledgers, key=lambda kind: epsilon(kind, delta))[-4:]
+    worst = 0.0
+    for index, first in enumerate(kinds):
+        for second in kinds[index:]:
+            if first is not second or ledgers[first] >= 2:
+                worst = max(worst, epsilon(merged((*first, *second)), delta))
+    return worst
+
+
+def worst_ledger(hospitals: Sequence[HospitalFacts], delta: float) -> tuple[MechanismRecord, ...]:
+    """The mechanisms of the hospital whose epsilon is largest; empty when nothing has been spent."""
+    return max(_kinds(hospitals), key=lambda kind: epsilon(kind, delta))
+
+
+def several_images(mechanisms: Sequence[MechanismRecord], delta: float) -> tuple[tuple[int, float], ...]:
+    """For unit "image": epsilon for a patient with 1, 2, 4 and 8 images; empty for unit "patient" (any number)."""
+    if not mechanisms or mechanisms[0].unit == "patient":
+        return ()
+    return tuple((images, accountant.epsilon_k_images(mechanisms, delta, images)) for images in (1, 2, 4, 8))
+
+
+def chart_rounds(done: int, scheduled: int) -> tuple[int, ...]:
+    """The rounds that a chart shows: all of a short run, evenly spaced ones of a long run; always 0, `done`, the last."""
+    step = max(1, math.ceil(scheduled / TRAJECTORY_POINTS))
+    return tuple(sorted({0, done, scheduled, *range(0, scheduled + 1, step)}))

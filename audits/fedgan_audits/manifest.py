@@ -1,0 +1,154 @@
+"""The signed manifest: every file of a run's public folder, how the run stands, and the head of its chain.
+
+A file that is missing, added or changed after the manifest was signed is seen. What a manifest cannot show is that
+its signer withheld the newest rounds: for that a head kept elsewhere is needed (see `verify`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from pydantic import BeforeValidator, ValidationError
+
+from fedgan_audits import envelope, render
+from fedgan_audits.bundle import PART, write_atomic
+from fedgan_audits.errors import RecordInvalid
+from fedgan_audits.reading import Bundle
+from fedgan_audits.records import Count, Digest, Facts, Incident, Label, Name, Positive, SafePath, Text, Time, as_tuple
+from fedgan_audits.report import read_payload, sample_of
+from fedgan_audits.sections import MANIFEST_TYPE, SCHEMA_NOTE, SCHEMA_VERSION, RoundReport, Verdict
+
+MANIFEST = "manifest.dsse.json"
+INDEX = "index.html"
+
+Outcome = Literal["running", "complete", "ended early", "refused"]
+
+
+class RunFacts(Facts):
+    """How the run stands, as the coordinator states it; `reason` says why it ended, in a sentence."""
+
+    run_id: Name
+    outcome: Outcome
+    reason: Text
+    rounds_scheduled: Positive
+    policy_sha256: Digest
+    started: Time
+    ended: Time
+    incidents: Annotated[tuple[Incident, ...], BeforeValidator(as_tuple)] = ()
+
+
+class ReportEntry(Facts):
+    """One report of the chain; `digest` is SHA-256 of its payload."""
+
+    round: Positive
+    digest: Digest
+    verdict: Verdict
+
+
+class FileSize(Facts):
+    """Size in bytes of one file; its digest is a subject of the statement."""
+
+    path: SafePath
+    size: Count
+
+
+class Manifest(Facts):
+    """The predicate of a run's manifest."""
+
+    schema_version: Literal["0"]
+    schema_note: Text
+    renderer: Label
+    run: RunFacts
+    head: Digest | None
+    reports: tuple[ReportEntry, ...]
+    files: tuple[FileSize, ...]
+
+
+def read_reports(public: Path) -> list[tuple[RoundReport, str]]:
+    """The reports below `public/reports` in order of their file names, each with its payload's digest.
+
+    For the coordinator's own folder: signatures are not verified here.
+    """
+    bundle = Bundle(public)
+    found = []
+    for place in sorted((public / "reports").glob("round-*.dsse.json")):
+        payload = envelope.parse(bundle.read(f"reports/{place.name}")).payload
+        found.append((read_payload(payload)[0], hashlib.sha256(payload).hexdigest()))
+    return sorted(found, key=lambda entry: entry[0].header.round)
+
+
+def last_sample(bundle: Bundle, reports: Sequence[RoundReport]) -> bytes | None:
+    """The newest sample picture that a report lists, or None."""
+    for report in reversed(reports):
+        listed = sample_of(report)
+        if listed is not None:
+            return bundle.read(listed[0])
+    return None
+
+
+def draft_manifest(public: Path, facts: RunFacts) -> bytes:
+    """Render `index.html` from the reports found, then list every file; returns the payload to be signed.
+
+    Left-over parts of interrupted writes are removed. Raises RecordInvalid for a link or an odd file name.
+    """
+    for leftover in public.rglob(f".*{PART}"):
+        leftover.unlink(missing_ok=True)
+    bundle = Bundle(public)
+    found = read_reports(public)
+    reports = [report for report, _ in found]
+    entries = tuple(
+        ReportEntry(round=report.header.round, digest=digest, verdict=report.verdict.verdict)
+        for report, digest in found
+    )
+    write_atomic(public / INDEX, render.render_index(facts, reports, last_sample(bundle, reports)))
+    subjects: dict[str, str] = {}
+    files = []
+    for path, problem in bundle.walk():
+        if problem is not None:
+            raise RecordInvalid(f"{path}: {problem}", hint="Remove it from the run's public folder.")
+        if path != MANIFEST:
+            size, subjects[path] = bundle.digest(path)
+            files.append(FileSize(path=path, size=size))
+    manifest = Manifest(
+        schema_version=SCHEMA_VERSION,
+        schema_note=SCHEMA_NOTE,
+        renderer=render.RENDERER,
+        run=facts,
+        head=entries[-1].digest if entries else None,
+        reports=entries,
+        files=tuple(sorted(files, key=lambda entry: entry.path)),
+    )
+    return envelope.statement(subjects, MANIFEST_TYPE, manifest.model_dump(mode="json"))
+
+
+def publish_manifest(public: Path, payload: bytes, signatures: Sequence[envelope.Signature]) -> Path:
+    """Write the signed manifest."""
+    return write_atomic(public / MANIFEST, envelope.assemble(payload, signatures))
+
+
+def write_manifest(public: Path, facts: RunFacts, signers: Mapping[str, Ed25519PrivateKey]) -> Path:
+    """Draft, sign and publish, where the keys are at hand; "coordinator" must be among the signers."""
+    if "coordinator" not in signers:
+        raise RecordInvalid("the coordinator must sign the manifest")
+    payload = draft_manifest(public, facts)
+    return publish_manifest(public, payload, [envelope.sign(payload, key, name) for name, key in signers.items()])
+
+
+def read_manifest(payload: bytes) -> tuple[Manifest, dict[str, str]]:
+    """The typed manifest and the digests by path; raises EnvelopeError where it is not of this schema."""
+    subjects, predicate = envelope.read_statement(payload, MANIFEST_TYPE)
+    try:
+        manifest = Manifest.model_validate(predicate)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"])[:120]
+        raise envelope.EnvelopeError(f"schema: {where}: {first['msg'][:200]}") from None
+    if envelope.canonical(manifest.model_dump(mode="json")) != envelope.canonical(predicate):
+        raise envelope.EnvelopeError("schema: a value is not in the form that this version writes")
+    if [entry.path for entry in manifest.files] != sorted(subjects):
+        raise envelope.EnvelopeError("the files and the subjects of the manifest differ")
+    return manifest, subjects

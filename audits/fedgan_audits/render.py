@@ -1,0 +1,129 @@
+"""Pages for people, rendered from the signed reports: one file each, no script, no network.
+
+`RENDERER` names this renderer: it changes with every change to a template, a fixed sentence or this code, and a page
+is rendered again at verification only where the names agree. Everything that comes from a report is escaped.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from fedgan_audits import charts
+from fedgan_audits.sections import RoundReport
+
+if TYPE_CHECKING:
+    from fedgan_audits.manifest import RunFacts
+
+EMBED_LIMIT = 2 * 2**20
+_SOURCES = (
+    "render.py", "charts.py", "wording.py", "verdict.py", "report.py", "figures.py", "sections.py", "controls.py",
+    "provisions/controls.json", "templates/base.html.j2", "templates/parts.html.j2", "templates/style.css",
+    "templates/round.html.j2", "templates/index.html.j2",
+)  # fmt: skip
+
+
+def _renderer() -> str:
+    root = files("fedgan_audits")
+    state = hashlib.sha256()
+    for name in _SOURCES:
+        data = root.joinpath(*name.split("/")).read_bytes()
+        state.update(f"{name} {len(data)}\n".encode())
+        state.update(data)
+    return f"html-{state.hexdigest()[:16]}"
+
+
+RENDERER = _renderer()
+
+
+def _one_in(probability: str) -> str:
+    """ "1 in 10,000" for "0.0001"."""
+    return f"1 in {round(1 / float(probability)):,}"
+
+
+def _odds(epsilon: str, before: float) -> str:
+    """The most that a suspicion of `before` can rise to under (epsilon, 0): Bayes' rule with likelihood ratio e^epsilon."""
+    if epsilon == "unbounded":
+        return "100 in 100"
+    ratio = math.exp(min(float(epsilon), 700.0))
+    after = before * ratio / (1 - before + before * ratio) * 100
+    if after > 99.95:
+        return "more than 99.9 in 100"
+    return f"{math.ceil(after * 10) / 10:g} in 100"
+
+
+def _share(part: str, whole: str | None) -> float:
+    """`part` of `whole` in percent, within 0 to 100."""
+    if part == "unbounded" or whole in (None, "unbounded") or float(str(whole)) <= 0:
+        return 100.0
+    return round(min(100.0, 100 * float(part) / float(str(whole))), 2)
+
+
+def _short(digest: str) -> str:
+    return digest[:12] + "…"
+
+
+def _number(value: float) -> str:
+    """A parameter in its shortest form that reads back to the same number."""
+    return repr(float(value)).removesuffix(".0")
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("fedgan_audits", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters.update(one_in=_one_in, odds=_odds, short=_short, number=_number)
+    environment.globals.update(share=_share, chart=charts.epsilon_chart, zip=zip)
+    return environment
+
+
+def _page(name: str, values: Mapping[str, Any]) -> bytes:
+    css = (files("fedgan_audits") / "templates" / "style.css").read_text(encoding="utf-8")
+    return _environment().get_template(name).render(css=css, renderer=RENDERER, **values).encode("utf-8")
+
+
+def _picture(sample_png: bytes | None) -> str | None:
+    if sample_png is None or len(sample_png) > EMBED_LIMIT:
+        return None
+    return "data:image/png;base64," + base64.b64encode(sample_png).decode("ascii")
+
+
+def _sample_path(report: RoundReport) -> str | None:
+    return next((entry.path for entry in report.verification.artefacts if entry.kind == "samples"), None)
+
+
+def render_round(report: RoundReport, sample_png: bytes | None = None) -> bytes:
+    """A round's page, UTF-8. A picture of up to 2 MiB is embedded, a larger one is linked."""
+    return _page(
+        "round.html.j2",
+        {"r": report, "picture": _picture(sample_png), "sample_path": _sample_path(report)},
+    )
+
+
+def render_index(facts: RunFacts, reports: Sequence[RoundReport], sample_png: bytes | None = None) -> bytes:
+    """The roll-up page of a run, UTF-8."""
+    last = reports[-1] if reports else None
+    return _page(
+        "index.html.j2",
+        {
+            "run": facts,
+            "reports": reports,
+            "last": last,
+            "picture": _picture(sample_png),
+            "sample_path": _sample_path(last) if last else None,
+            "stems": [f"round-{report.header.round:04d}" for report in reports],
+        },
+    )

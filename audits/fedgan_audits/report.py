@@ -1,0 +1,380 @@
+"""From the facts of a round to the report that is signed.
+
+`build_round` is deterministic: the same record and picture give the same bytes, on every machine with the same
+version of this software, so that a hospital can rebuild what it is asked to sign. The signed payload is an in-toto
+Statement v1 in canonical JSON; its subjects are the digests of the HTML, the transcript, the samples, the models and
+the policy. A report is chained to the last by the digest of that report's payload (not of its signatures).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from fedgan_audits import accountant, controls, envelope, figures, render, wording
+from fedgan_audits.errors import AuditError, RecordInvalid
+from fedgan_audits.mechanism import MechanismRecord
+from fedgan_audits.records import HospitalFacts, RoundRecord, Spent
+from fedgan_audits.sections import (
+    REPORT_TYPE,
+    SCHEMA_NOTE,
+    SCHEMA_VERSION,
+    AggregationSection,
+    ColluderRow,
+    CompositionSection,
+    DataSection,
+    EvidenceSection,
+    GovernanceSection,
+    IncidentSection,
+    MechanismRow,
+    MechanismSection,
+    PrivacySection,
+    ProfilePoint,
+    PyramidRow,
+    RoundReport,
+    SeveralImages,
+    Trajectory,
+    TrajectoryPoint,
+    VerificationSection,
+)
+from fedgan_audits.verdict import hospital_budget, listed, verdict
+
+PROFILE_FACTORS = (100.0, 10.0, 1.0, 0.1, 0.01)
+LARGEST_PROFILE_DELTA = 0.1
+
+
+@dataclass(frozen=True)
+class RoundDraft:
+    """A report before it is signed: its typed form, the payload's bytes and the HTML's bytes."""
+
+    report: RoundReport
+    payload: bytes
+    html: bytes
+
+    @property
+    def stem(self) -> str:
+        """The name that this round's files share, such as `round-0001`."""
+        return stem_of(self.report.header.round)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the payload: the next report's `previous_report`."""
+        return hashlib.sha256(self.payload).hexdigest()
+
+    @property
+    def pae(self) -> bytes:
+        """The bytes that are signed."""
+        return envelope.pae(self.payload)
+
+
+def stem_of(number: int) -> str:
+    """`round-0001` for round 1; more digits where four do not do."""
+    return f"round-{number:04d}"
+
+
+def html_path(number: int) -> str:
+    """Where the HTML of a round is, below `public/`."""
+    return f"reports/{stem_of(number)}.html"
+
+
+def commit_annex(salt: bytes, annex: bytes) -> str:
+    """The commitment to a confidential annex: SHA-256 of a secret 32-byte salt followed by the annex.
+
+    Without the salt a few small numbers could be guessed from their digest.
+    """
+    if len(salt) != 32:
+        raise RecordInvalid(f"the salt of an annex has {len(salt)} bytes, expected 32")
+    return hashlib.sha256(salt + annex).hexdigest()
+
+
+def build_round(record: RoundRecord, *, sample_png: bytes | None = None) -> RoundDraft:
+    """The report of one round.
+
+    `sample_png` is embedded in the HTML; it must be the file that the record lists among its artefacts. Raises
+    RecordInvalid where it is not, and NotAccounted for a mechanism that the accountant does not prove.
+    """
+    check_sample(record, sample_png)
+    report = build_report(record)
+    html = render.render_round(report, sample_png)
+    subjects = {artefact.path: artefact.sha256 for artefact in record.artefacts}
+    subjects[html_path(record.header.round)] = hashlib.sha256(html).hexdigest()
+    return RoundDraft(report, envelope.statement(subjects, REPORT_TYPE, report.model_dump(mode="json")), html)
+
+
+def sample_of(record: RoundRecord | RoundReport) -> tuple[str, str] | None:
+    """Path and digest of the round's sample picture, if it has one."""
+    artefacts = record.artefacts if isinstance(record, RoundRecord) else record.verification.artefacts
+    return next(((entry.path, entry.sha256) for entry in artefacts if entry.kind == "samples"), None)
+
+
+def check_sample(record: RoundRecord | RoundReport, sample_png: bytes | None) -> None:
+    """Raise RecordInvalid unless `sample_png` is the PNG picture that the record lists (or neither is there)."""
+    if sample_png is None:
+        return
+    expected = sample_of(record)
+    if expected is None or hashlib.sha256(sample_png).hexdigest() != expected[1]:
+        raise RecordInvalid("the sample picture differs from the one that the record lists among its artefacts")
+    if not sample_png.startswith(b"\x89PNG\r\n\x1a\n"):
+        raise RecordInvalid("the sample picture is not a PNG file")
+
+
+def build_report(record: RoundRecord) -> RoundReport:
+    """Sections A to M."""
+    privacy = record.privacy
+    rows = [figures.budget(hospital, record) for hospital in record.hospitals]
+    worst = figures.worst_ledger(record.hospitals, privacy.delta)
+    parts: dict[str, Any] = {
+        "schema_version": SCHEMA_VERSION,
+        "schema_note": SCHEMA_NOTE,
+        "renderer": render.RENDERER,
+        "header": record.header,
+        "verdict": verdict(record, rows),
+        "privacy": _privacy(record, worst),
+        "nist_sp_800_226": tuple(
+            PyramidRow(layer=layer, topic=topic, assessment=assessment, text=text)
+            for layer, topic, assessment, text in wording.NIST_ROWS
+        ),
+        "mechanism": _mechanism(record),
+        "composition": _composition(record, rows, worst),
+        "aggregation": _aggregation(record),
+        "data": DataSection(facts=record.data, profile=wording.DEID_PROFILE, codes=(), residual_scan="NOT ASSESSED"),
+        "empirical": EvidenceSection(status="not assessed", text=wording.EMPIRICAL_TEXT),
+        "governance": GovernanceSection(
+            entries=record.governance,
+            text=wording.GOVERNANCE_TEXT if record.governance else wording.GOVERNANCE_EMPTY,
+        ),
+        "incidents": IncidentSection(incidents=record.incidents, missing_cosignatures=record.missing_cosignatures),
+        "verification": _verification(record),
+    }
+    plain = {name: part.model_dump(mode="json") for name, part in parts.items() if hasattr(part, "model_dump")}
+    return RoundReport(**parts, controls=controls.assess(plain))
+
+
+def record_of(report: RoundReport) -> RoundRecord:
+    """The facts inside a report: `build_report(record_of(report)) == report` with the same software."""
+    return RoundRecord(
+        header=report.header,
+        privacy=report.privacy.settings,
+        hospitals=report.aggregation.participants,
+        aggregation=report.aggregation.facts,
+        data=report.data.facts,
+        artefacts=report.verification.artefacts,
+        incidents=report.incidents.incidents,
+        flags=report.privacy.flags,
+        missing_cosignatures=report.incidents.missing_cosignatures,
+        governance=report.governance.entries,
+    )
+
+
+def read_payload(payload: bytes) -> tuple[RoundReport, dict[str, str]]:
+    """The typed report and the subjects (path -> SHA-256) of a payload.
+
+    Raises EnvelopeError where the payload is not a canonical statement of this schema, whose every field must also
+    come back unchanged from the typed form (so that nothing unknown rides along).
+    """
+    subjects, predicate = envelope.read_statement(payload, REPORT_TYPE)
+    try:
+        report = RoundReport.model_validate(predicate)
+        record_of(report)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"])[:120]
+        raise envelope.EnvelopeError(f"schema: {where or 'the record'}: {first['msg'][:200]}") from None
+    if envelope.canonical(report.model_dump(mode="json")) != envelope.canonical(predicate):
+        raise envelope.EnvelopeError("schema: a value is not in the form that this version writes")
+    if not {entry.path: entry.sha256 for entry in report.verification.artefacts}.items() <= subjects.items():
+        raise envelope.EnvelopeError("an artefact of the report is not among the statement's subjects")
+    return report, subjects
+
+
+def disagreements(
+    payload: bytes,
+    name: str,
+    *,
+    reserved: MechanismRecord | None,
+    this_run: Sequence[Spent],
+    earlier: Sequence[MechanismRecord],
+    cap: float | None,
+    annex_commitment: str | None,
+    policy_sha256: str,
+    previous_report: str | None,
+    transcript_sha256: str | None,
+    sample_png: bytes | None = None,
+) -> list[str]:
+    """What a hospital finds wrong in a report that it is asked to sign; an empty list means that it may sign.
+
+    The hospital compares what it knows itself, then builds the whole report again from the facts in it: every
+    figure, sentence and byte of HTML must follow from them. `sample_png` is the picture that the HTML embeds.
+    """
+    try:
+        report, _ = read_payload(payload)
+    except envelope.EnvelopeError as error:
+        return [str(error)]
+    own = next((hospital for hospital in report.aggregation.participants if hospital.name == name), None)
+    if own is None:
+        return [f"the report does not list hospital {name}"]
+    expected: list[tuple[str, object, object]] = [
+        ("the mechanism reserved this round", own.reserved, reserved),
+        ("the mechanisms of this run", own.this_run, tuple(this_run)),
+        ("the mechanisms of earlier runs", set(figures.merged(own.earlier)), set(figures.merged(earlier))),
+        ("the cap", own.cap, cap),
+        ("the commitment to the annex", own.annex_commitment, annex_commitment),
+        ("the policy", report.header.policy_sha256, policy_sha256),
+        ("the previous report", report.header.previous_report, previous_report),
+        ("the transcript", report.aggregation.facts.transcript_sha256, transcript_sha256),
+    ]
+    found = [f"{what} differs from the hospital's own record" for what, theirs, mine in expected if theirs != mine]
+    try:
+        rebuilt = build_round(record_of(report), sample_png=sample_png).payload
+    except AuditError as error:
+        return [*found, str(error)]
+    if rebuilt != payload:
+        found.append("the figures or the page of the report do not follow from its facts")
+    return found
+
+
+def _privacy(record: RoundRecord, worst: tuple[MechanismRecord, ...]) -> PrivacySection:
+    privacy = record.privacy
+    deltas = sorted(
+        delta
+        for factor in PROFILE_FACTORS
+        if accountant.DELTA_MIN <= (delta := float(f"{privacy.delta * factor:.6g}")) <= LARGEST_PROFILE_DELTA
+    )
+    profile = accountant.epsilon_profile(worst, deltas) if worst else tuple(0.0 for _ in deltas)
+    per_hospital = privacy.noise_placement == "per_hospital"
+    return PrivacySection(
+        settings=privacy,
+        flags=record.flags,
+        epsilon=figures.shown(figures.epsilon(worst, privacy.delta)),
+        delta=repr(privacy.delta),
+        gdp_mu=figures.shown(accountant.mu_gdp(worst, privacy.delta)) if worst else "0",
+        neighbouring_relation="add or remove one " + privacy.unit,
+        accountant=accountant.accountant_name(),
+        second_accountant=f"dp-accounting {record.header.software.dp_accounting}, Rényi differential privacy",
+        setting=wording.SETTING_PER_HOSPITAL if per_hospital else wording.SETTING_DISTRIBUTED,
+        accesses_covered=wording.ACCESSES,
+        outputs_covered=wording.OUTPUTS,
+        assumptions=wording.ASSUMPTIONS,
+        profile=tuple(
+            ProfilePoint(delta=repr(delta), epsilon=figures.shown(value))
+            for delta, value in zip(deltas, profile, strict=True)
+        ),
+    )
+
+
+def _mechanism(record: RoundRecord) -> MechanismSection:
+    def row(hospital: HospitalFacts) -> MechanismRow:
+        reserved = hospital.reserved
+        return MechanismRow(
+            name=hospital.name,
+            sampling_probability=reserved.sampling_probability if reserved else None,
+            noise_multiplier=reserved.noise_multiplier if reserved else None,
+            l2_clip_norm=reserved.l2_clip_norm if reserved else None,
+            steps=reserved.steps if reserved else None,
+            self_test=hospital.self_test,
+        )
+
+    insecure = record.flags.insecure_deterministic
+    return MechanismSection(
+        sampler=record.privacy.sampling,
+        noise=record.privacy.noise,
+        clipping=record.privacy.clipping,
+        random_source=wording.INSECURE_NOTE if insecure else wording.RANDOM_SOURCE,
+        rows=tuple(row(hospital) for hospital in record.hospitals),
+    )
+
+
+def _composition(
+    record: RoundRecord, rows: Sequence[figures.Budget], worst: tuple[MechanismRecord, ...]
+) -> CompositionSection:
+    delta = record.privacy.delta
+    several = figures.several_images(worst, delta)
+    return CompositionSection(
+        hospitals=tuple(hospital_budget(row, record) for row in rows),
+        two_hospitals=figures.shown(figures.two_hospitals(record.hospitals, delta)),
+        two_hospitals_text=wording.TWO_HOSPITALS_TEXT,
+        several_images=tuple(SeveralImages(images=images, epsilon=figures.shown(value)) for images, value in several),
+        several_images_text=(
+            wording.SEVERAL_IMAGES_PATIENT if record.privacy.unit == "patient" else wording.IMAGE_UNIT_NOTE
+        ),
+        increase_text=wording.INCREASE_TEXT,
+        colluders=_colluders(record, max(row.spent for row in rows)),
+        trajectories=_trajectories(record),
+    )
+
+
+def _colluders(record: RoundRecord, spent: float) -> tuple[ColluderRow, ...]:
+    others = record.aggregation.roster_size - 1
+    tolerated = min(record.aggregation.colluders_tolerated, others)
+    value = figures.shown(spent) if record.privacy.noise_placement == "per_hospital" else "not assessed"
+    who = ["The coordinator alone"]
+    if tolerated:
+        who.append(f"The coordinator and up to {tolerated} of the other hospitals")
+    if others > tolerated:
+        who.append(f"The coordinator and all {others} other hospitals")
+    return tuple(ColluderRow(who=text, epsilon=value) for text in who)
+
+
+def _trajectories(record: RoundRecord) -> tuple[Trajectory, ...]:
+    """One chart for all hospitals whose figures agree."""
+    privacy, header = record.privacy, record.header
+    groups: dict[tuple[Any, ...], list[HospitalFacts]] = {}
+    for hospital in record.hospitals:
+        groups.setdefault((hospital.this_run, hospital.earlier, hospital.cap), []).append(hospital)
+    found = []
+    for members in groups.values():
+        first = members[0]
+        points = []
+        for number in figures.chart_rounds(header.round, header.rounds_scheduled):
+            planned = (*first.earlier, *((figures.repeated(privacy.planned, number),) if number else ()))
+            spent = figures.of_ledger(first, until=number)
+            points.append(
+                TrajectoryPoint(
+                    round=number,
+                    planned=figures.shown(figures.epsilon(figures.merged(planned), privacy.delta)),
+                    spent=figures.shown(figures.epsilon(spent, privacy.delta)) if number <= header.round else None,
+                )
+            )
+        found.append(
+            Trajectory(
+                hospitals=tuple(member.name for member in members),
+                points=tuple(points),
+                target=None if privacy.epsilon_target is None else figures.shown(privacy.epsilon_target),
+                cap=None if first.cap is None else figures.shown(first.cap),
+            )
+        )
+    return tuple(found)
+
+
+def _aggregation(record: RoundRecord) -> AggregationSection:
+    facts = record.aggregation
+    semi_honest = facts.threshold - 1 if facts.semi_honest_colluders is None else facts.semi_honest_colluders
+    return AggregationSection(
+        facts=facts,
+        participants=record.hospitals,
+        adversary=(
+            f"Hidden from a coordinator that follows the protocol together with up to {semi_honest} hospitals.",
+            f"Hidden from a coordinator that lies together with up to {facts.colluders_tolerated} hospitals.",
+        ),
+        not_covered=wording.NOT_COVERED,
+    )
+
+
+def _verification(record: RoundRecord) -> VerificationSection:
+    missing = {entry.name for entry in record.missing_cosignatures}
+    signers = ("coordinator", *(hospital.name for hospital in record.hospitals if hospital.name not in missing))
+    stem = stem_of(record.header.round)
+    return VerificationSection(
+        signers=signers,
+        artefacts=record.artefacts,
+        commands=(
+            "fedgan-secure audit verify RUN --trust KEYS",
+            f"openssl pkeyutl -verify -pubin -inkey coordinator.pub.pem -rawin -in reports/{stem}.pae "
+            f"-sigfile reports/{stem}.coordinator.sig",
+        ),
+        text=f"{wording.VERIFY_TEXT} Signed by {listed(signers)}.",
+    )

@@ -1,0 +1,276 @@
+"""A small signed run, made of real keys, real figures and well-formed stand-ins for what other rooms write."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import struct
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from fedgan_audits import envelope
+from fedgan_audits.bundle import public_pem, publish_round, publish_trust, write_atomic
+from fedgan_audits.manifest import RunFacts, write_manifest
+from fedgan_audits.mechanism import MechanismRecord
+from fedgan_audits.records import (
+    AggregationFacts,
+    Artefact,
+    DataFacts,
+    Flags,
+    HospitalFacts,
+    Incident,
+    PrivacySettings,
+    RoundHeader,
+    RoundRecord,
+    Software,
+    spending,
+)
+from fedgan_audits.report import RoundDraft, build_round
+
+MECHANISM = MechanismRecord(
+    sampling_probability=0.1,
+    noise_multiplier=1.4,
+    steps=20,
+    l2_clip_norm=1.0,
+    unit="patient",
+    images_per_patient=2,
+)
+START = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)
+TRANSCRIPT = b"toy transcript of round "
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def small_png(shade: int) -> bytes:
+    """A grey picture of 8 x 8 pixels."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    rows = b"".join(b"\0" + bytes([shade]) * 8 for _ in range(8))
+    header = struct.pack(">IIBBBBB", 8, 8, 8, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+def toy_transcript_check(context: Any) -> str:
+    """Stands in for the protocol's check: the transcript names its round and the policy it ran under."""
+    expected = TRANSCRIPT + f"{context.round} {context.policy_sha256}".encode()
+    if context.data != expected:
+        raise ValueError("the transcript is of another round or policy")
+    return "as expected"
+
+
+@dataclass
+class Run:
+    """A run under construction: keys, folder, chain."""
+
+    folder: Path
+    names: tuple[str, ...] = ("a", "b", "c", "d")
+    rounds: int = 3
+    run_id: str = "run-7"
+    mechanism: MechanismRecord = MECHANISM
+    target: float | None = 8.0
+    keys: dict[str, Ed25519PrivateKey] = field(default_factory=dict)
+    drafts: list[RoundDraft] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        for name in ("coordinator", *self.names):
+            self.keys.setdefault(name, Ed25519PrivateKey.generate())
+        self.policy = envelope.canonical(
+            {
+                "run_id": self.run_id,
+                "coordinator": {"public_key": self.raw("coordinator")},
+                "hospitals": [{"name": name, "public_key": self.raw(name)} for name in self.names],
+                "threshold": 3,
+                "ring_bits": 32,
+                "rounds": self.rounds,
+            }
+        )
+        write_atomic(self.public / "policy.json", self.policy)
+        publish_trust(self.public, self.public_keys)
+
+    @property
+    def public(self) -> Path:
+        return self.folder / "public"
+
+    @property
+    def public_keys(self) -> dict[str, Ed25519PublicKey]:
+        return {name: key.public_key() for name, key in self.keys.items()}
+
+    def raw(self, name: str) -> str:
+        key = self.keys[name].public_key()
+        return key.public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw).hex()
+
+    def trust(self, folder: Path, names: Sequence[str] | None = None) -> Path:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in names or tuple(self.keys):
+            (folder / f"{name}.pub.pem").write_bytes(public_pem(self.keys[name].public_key()))
+        return folder
+
+    def record(self, number: int, **changes: Any) -> RoundRecord:
+        """The facts of round `number`; `changes` replace fields of the record, "hospital" fields of every hospital."""
+        transcript = TRANSCRIPT + f"{number} {sha256(self.policy)}".encode()
+        files = {
+            "policy.json": (self.policy, "policy"),
+            f"transcripts/round-{number:04d}.cbor": (transcript, "transcript"),
+            f"samples/round-{number:04d}.png": (small_png(40 * number), "samples"),
+            "model/generator.keras": (b"generator after round %d" % number, "model"),
+            "model/discriminator.keras": (b"discriminator after round %d" % number, "model"),
+        }
+        for path, (data, _) in files.items():
+            write_atomic(self.public / path, data)
+        values: dict[str, Any] = {
+            "header": RoundHeader(
+                run_id=self.run_id,
+                round=number,
+                rounds_scheduled=self.rounds,
+                started=START + timedelta(minutes=number),
+                ended=START + timedelta(minutes=number, seconds=40),
+                status="complete",
+                policy_sha256=sha256(self.policy),
+                coordinator_fingerprint=envelope.fingerprint(self.keys["coordinator"].public_key()),
+                previous_report=self.drafts[-1].digest if self.drafts else None,
+                software=Software(
+                    fedgan_secure="0.1.0",
+                    lock_sha256="5" * 64,
+                    python="3.11.7",
+                    tensorflow="2.21.0",
+                    dp_accounting="0.6.0",
+                    cryptography="50.0.2",
+                ),
+            ),
+            "privacy": PrivacySettings(
+                unit=self.mechanism.unit,
+                noise_placement="per_hospital",
+                delta=1e-4,
+                epsilon_target=self.target,
+                planned=self.mechanism,
+                images_per_patient=2,
+                sampling="An independent coin for every patient and step.",
+                noise="Gaussian noise from a keyed stream.",
+                clipping="The gradient of a patient is clipped to norm 1.",
+            ),
+            "hospitals": [
+                HospitalFacts(
+                    **{
+                        "name": name,
+                        "fingerprint": envelope.fingerprint(self.keys[name].public_key()),
+                        "declared_patients": 75,
+                        "reserved": self.mechanism,
+                        "this_run": spending([(earlier, self.mechanism) for earlier in range(1, number + 1)]),
+                        "cap": None,
+                        "ledger_lifetime": "run",
+                        "took_part": True,
+                        "receipt": "signed",
+                        "annex_commitment": sha256(f"annex {name} {number}".encode()),
+                        **changes.get("hospital", {}).get(name, {}),
+                    }
+                )
+                for name in self.names
+            ],
+            "aggregation": AggregationFacts(
+                roster_size=len(self.names),
+                threshold=3,
+                ring_bits=32,
+                dimension=1_234_567,
+                headroom="4 inputs of at most 2^29 sum to at most 2^31, which is less than 2^32.",
+                survivors=self.names,
+                colluders_tolerated=1,
+                transcript_sha256=sha256(transcript),
+                model_before=sha256(b"model %d" % (number - 1)),
+                model_after=sha256(b"model %d" % number),
+                sum_sha256=sha256(b"sum %d" % number),
+            ),
+            "data": DataFacts(
+                layouts=("dicom",),
+                image_size=64,
+                channels=3,
+                conditional=True,
+                classes=5,
+                synthetic_phantoms=True,
+                declared_from_data=False,
+                deidentification="Pixels and a keyed pseudonym are read, nothing else.",
+                fields_read=("PixelData", "PatientID"),
+            ),
+            "artefacts": [
+                Artefact(path=path, sha256=sha256(data), kind=kind)  # type: ignore[arg-type]
+                for path, (data, kind) in files.items()
+            ],
+        }
+        values.update({name: value for name, value in changes.items() if name != "hospital"})
+        return RoundRecord(**values)
+
+    def report(self, number: int, signers: Sequence[str] | None = None, **changes: Any) -> RoundDraft:
+        """Build, sign and publish round `number`."""
+        record = self.record(number, **changes)
+        sample = next((entry for entry in record.artefacts if entry.kind == "samples"), None)
+        picture = (self.public / sample.path).read_bytes() if sample else None
+        draft = build_round(record, sample_png=picture)
+        self.publish(draft, signers)
+        self.drafts.append(draft)
+        return draft
+
+    def publish(self, draft: RoundDraft, signers: Sequence[str] | None = None) -> None:
+        names = tuple(self.keys) if signers is None else signers
+        publish_round(self.public, draft, [envelope.sign(draft.payload, self.keys[name], name) for name in names])
+
+    def facts(self, outcome: str = "complete", reason: str = "All scheduled rounds were run.") -> RunFacts:
+        return RunFacts(
+            run_id=self.run_id,
+            outcome=outcome,  # type: ignore[arg-type]
+            reason=reason,
+            rounds_scheduled=self.rounds,
+            policy_sha256=sha256(self.policy),
+            started=START,
+            ended=START + timedelta(minutes=9),
+            incidents=(Incident(kind="quarantined file", text="Hospital b left out unreadable files."),),
+        )
+
+    def close(self, outcome: str = "complete", reason: str = "All scheduled rounds were run.") -> None:
+        write_manifest(self.public, self.facts(outcome, reason), self.keys)
+
+    def all_rounds(self) -> Run:
+        for number in range(1, self.rounds + 1):
+            self.report(number)
+        self.close()
+        return self
+
+
+@pytest.fixture(scope="session")
+def whole_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A 3-round run, finished and signed. Shared: copy it before changing anything (`bundle`)."""
+    return Run(tmp_path_factory.mktemp("runs") / "whole").all_rounds()
+
+
+@pytest.fixture
+def bundle(whole_run: Run, tmp_path: Path) -> Iterator[Path]:
+    """A private copy of the finished run's public folder."""
+    place = tmp_path / "copied"
+    shutil.copytree(whole_run.public, place)
+    yield place
+
+
+@pytest.fixture
+def new_run(tmp_path: Path) -> Callable[..., Run]:
+    """Makes an empty run with fresh keys."""
+
+    def make(**settings: Any) -> Run:
+        return Run(tmp_path / f"run-{os.urandom(4).hex()}", **settings)
+
+    return make
+
+
+@pytest.fixture
+def no_privacy_flags() -> Flags:
+    return Flags(no_privacy=True)
