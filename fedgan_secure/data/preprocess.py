@@ -77,5 +77,5 @@ def disc_of_the_eye(picture: Pixels) -> tuple[int, int, int, int] | None:
 
 def to_levels(values: NDArray[np.float64], low: float, high: float) -> Pixels:
     """Map low..high to 0..255 linearly, rounding to nearest, clipping outside. uint8 of the same shape."""
-    scaled = (values - low) * (255.0 / max(high - low, 1e-9))
+    scaled = (values - low) * 255.0 / max(high - low, 1e-9)
     return np.clip(np.rint(scaled), 0.0, 255.0).astype(np.uint8)
