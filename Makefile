@@ -25,6 +25,15 @@ lint: install
 types: install
 	$(VENV)/bin/mypy
 
+docs: install
+	$(PY) -m fedgan_cli.reference docs/cli.md
+
+crosscheck: install
+	test -f .venv-crosscheck/.installed || $(PYTHON) -m venv --without-pip .venv-crosscheck
+	test -f .venv-crosscheck/.installed || $(PYTHON) -m pip --python .venv-crosscheck/bin/python install --quiet --disable-pip-version-check --require-hashes -r requirements/crosscheck.txt
+	touch .venv-crosscheck/.installed
+	PYTHONPATH=.:protocols:audits:cli .venv-crosscheck/bin/python -m pytest -p no:cacheprovider tests/fedgan_secure/models tests/fedgan_secure/privacy
+
 test: lint types
 	$(PY) -m pytest
 

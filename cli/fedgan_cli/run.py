@@ -1,0 +1,277 @@
+"""`fedgan-secure run`: a whole federation in one process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from fedgan_cli import terminal
+
+if TYPE_CHECKING:
+    from fedgan_secure.federation.prepare import Federation
+    from fedgan_secure.federation.run import Outcome
+
+PLAIN_OPTIONS = {
+    "dataset": "data.dataset",
+    "hospitals": "federation.hospitals",
+    "partition": "data.partition",
+    "layout": "data.layout",
+    "conditional": "data.conditional",
+    "unit": "data.unit",
+    "images_per_patient": "data.images_per_patient",
+    "patient_pattern": "data.patient_pattern",
+    "phantom_patients": "data.phantom_patients",
+    "declared_patients": "privacy.declared_patients",
+    "rounds": "federation.rounds",
+    "steps_per_round": "federation.steps_per_round",
+    "spare_rounds": "federation.spare_rounds",
+    "threshold": "federation.threshold",
+    "sampling_probability": "privacy.sampling_probability",
+    "noise_multiplier": "privacy.noise_multiplier",
+    "epsilon": "privacy.epsilon",
+    "delta": "privacy.delta",
+    "l2_clip_norm": "privacy.l2_clip_norm",
+    "noise_placement": "privacy.noise_placement",
+    "epsilon_cap": "privacy.epsilon_cap",
+    "seed": "seed",
+}
+
+
+@click.command(
+    "run",
+    epilog="""\b
+Examples:
+  fedgan-secure run
+  fedgan-secure run federation.toml --epsilon 4
+  fedgan-secure run --dataset eyepacs/ --hospitals 4 --partition by-label --declared-patients 75
+  fedgan-secure run --hospital north=/data/north --hospital south=/data/south --hospital west=/data/west
+  fedgan-secure run --resume runs/2026-01-31-1""",
+)
+@click.argument("federation", required=False, type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--hospital", "hospital", multiple=True, metavar="NAME=PATH", help="One folder (or .npz) per hospital.")
+@click.option("--dataset", type=click.Path(), help="One data set, split by patient over the hospitals.")
+@click.option("--hospitals", type=int, help="How many hospitals share the data set, or draw phantoms. [default: 4]")
+@click.option("--partition", metavar="KIND", help="iid, by-label or dirichlet:ALPHA. [default: iid]")
+@click.option("--layout", metavar="NAME", help="auto, dicom, eyepacs, folders, npz, ... [default: auto]")
+@click.option("--image-size", type=click.Choice(["28", "64", "128"]), help="Pixels a side. [default: 64]")
+@click.option("--channels", type=click.Choice(["1", "3"]), help="1 grey, 3 colour. [default: 3]")
+@click.option("--conditional/--unconditional", default=None, help="Whether the generator takes a label.")
+@click.option("--unit", type=click.Choice(["patient", "image"]), help="What epsilon protects. [default: patient]")
+@click.option("--images-per-patient", type=int, help="Images of a patient used in one step. [default: 2]")
+@click.option("--exclude-patient", multiple=True, metavar="ID", help="Leave a patient out (repeatable).")
+@click.option("--patient-pattern", metavar="REGEX", help="Names the patient in a file name: (?P<patient>...).")
+@click.option("--phantom-patients", type=int, help="Patients drawn for each hospital when no data are given.")
+@click.option("--declared-patients", type=int, help="Public nominal cohort of a hospital.")
+@click.option("--rounds", type=int, help="Rounds of the fixed schedule.")
+@click.option("--steps-per-round", type=int, help="Discriminator steps of a hospital in a round.")
+@click.option("--sampling-probability", type=float, help="Chance of a patient to be in a step.")
+@click.option("--noise-multiplier", type=float, help="Noise over clip norm (instead of --epsilon).")
+@click.option("--epsilon", type=float, help="Target over the whole run; the noise follows. [default: 8]")
+@click.option("--delta", type=float, help="[default: 1 / (10 x declared patients)]")
+@click.option("--l2-clip-norm", type=float, help="Bound on one patient's gradient.")
+@click.option("--spare-rounds", type=int, help="Extra rounds, paid for in advance, for attempts that fail.")
+@click.option("--noise-placement", type=click.Choice(["per_hospital", "distributed"]), help="Who adds the noise.")
+@click.option("--threshold", type=int, help="Hospitals that must finish a round. [default: floor(2n/3) + 1]")
+@click.option("--no-privacy", is_flag=True, help="A researcher's baseline: epsilon unbounded, reports say so.")
+@click.option("--init-from", type=click.Path(path_type=Path), help="Start from another run's released model.")
+@click.option("--drop", multiple=True, metavar="NAME@ROUND[:STAGE]", help="Rehearse a drop-out (repeatable).")
+@click.option(
+    "--site-dir", type=click.Path(path_type=Path), help="Keep identities, ledgers and caches here, over runs."
+)
+@click.option("--epsilon-cap", type=float, help="A hospital's own cap over its whole ledger.")
+@click.option("--output", type=click.Path(path_type=Path), help="The run's folder, new. [default: runs/DATE-N]")
+@click.option("--seed", type=int, help="Fixes initial weights, phantoms and partitions (never keys, masks or noise).")
+@click.option("--resume", type=click.Path(path_type=Path), metavar="RUN", help="Go on with a run's next round.")
+@click.option("--insecure-deterministic", is_flag=True, help="Tests only: repeatable keys and noise protect nobody.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout, everything else on stderr.")
+@click.option("--quiet", is_flag=True, help="No progress.")
+@click.pass_context
+def command(ctx: click.Context, **options: Any) -> int:
+    """Run a whole private federation and leave verifiable reports behind.
+
+    Without arguments: four hospitals draw fundus phantoms, write them as DICOM, read them back and train a
+    class-conditional generator together, with differential privacy, secure aggregation and signed reports. With a
+    FEDERATION.toml, --dataset or --hospital: the same on your images. A value on the command line wins over the file.
+    """
+    import time
+
+    begun = time.monotonic()
+    if options["resume"] is not None:
+        _only_resume(ctx)
+    from fedgan_secure.federation.prepare import resume
+    from fedgan_secure.federation.run import carry_on
+
+    with terminal.progress(quiet=options["quiet"]) as display:
+        if options["resume"] is not None:
+            root: Path = options["resume"]
+            federation = resume(root, display.update)
+        else:
+            request = _request(options)
+            root = request.output
+            federation = _start(request, display)
+        try:
+            _announce(federation, display)
+            outcome = carry_on(federation, display)
+        except KeyboardInterrupt:
+            display.close()
+            terminal.note(f"interrupted; the state is saved. Go on with: fedgan-secure run --resume {root}")
+            return 130
+        finally:
+            federation.close()
+    if options["as_json"]:
+        terminal.emit(_as_json(federation, outcome, root))
+    else:
+        _summary(federation, outcome, root, time.monotonic() - begun)
+    return outcome.exit_code
+
+
+def _start(request: Any, display: terminal.Progress) -> Federation:
+    from fedgan_secure.federation.prepare import start
+
+    return start(request, display.update)
+
+
+def _only_resume(ctx: click.Context) -> None:
+    """A resumed run has its settings; anything else on the line would be silently ignored."""
+    allowed = {"resume", "as_json", "quiet"}
+    from click.core import ParameterSource
+
+    given = [
+        name for name in ctx.params
+        if name not in allowed and ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE
+    ]  # fmt: skip
+    if given:
+        raise click.UsageError(f"--resume takes the run's own settings; leave out {', '.join(sorted(given))}")
+
+
+def _request(options: dict[str, Any]) -> Any:
+    from fedgan_secure.errors import InputError
+    from fedgan_secure.federation.directories import default_run_folder
+    from fedgan_secure.federation.prepare import Request
+    from fedgan_secure.settings import RunSettings
+
+    overrides = {key: options[name] for name, key in PLAIN_OPTIONS.items() if options[name] is not None}
+    for name in ("image_size", "channels"):
+        if options[name] is not None:
+            overrides[f"data.{name}"] = int(options[name])
+    if options["exclude_patient"]:
+        overrides["data.exclude_patient"] = list(options["exclude_patient"])
+    if options["no_privacy"]:
+        overrides["privacy.no_privacy"] = True
+    if options["hospital"]:
+        folders: dict[str, str] = {}
+        for text in options["hospital"]:
+            name, equals, place = text.partition("=")
+            if not equals or not place:
+                raise InputError(f"--hospital {text!r}: expected NAME=PATH", hint="for example --hospital north=/data")
+            if name in folders:
+                raise InputError(f"--hospital {name}: named twice", hint="give every hospital its own name")
+            folders[name] = place
+        overrides["data.hospital"] = folders
+        overrides.pop("federation.hospitals", None)
+    path = options["federation"]
+    raw = {} if path is None else RunSettings.read(path)
+    source = "the command line" if path is None else f"{path} and the command line"
+    settings = RunSettings.merged(raw, overrides, source=source)
+    return Request(
+        settings=settings,
+        output=options["output"] or default_run_folder(Path.cwd()),
+        site_dir=options["site_dir"],
+        init_from=options["init_from"],
+        drops=tuple(options["drop"]),
+        insecure_seed=settings.seed if options["insecure_deterministic"] else None,
+    )
+
+
+def _announce(federation: Federation, display: terminal.Progress) -> None:
+    policy = federation.policy
+    mechanism = policy.mechanism
+    noise = "no noise: epsilon is unbounded" if policy.flags.no_privacy else f"noise {mechanism.noise_multiplier:.4g}"
+    display.note(
+        f"{len(policy.hospitals)} hospitals, {policy.rounds} rounds of {mechanism.steps_per_round} steps, sampling "
+        f"probability {mechanism.sampling_probability:g}, {noise}, delta {mechanism.delta:g}; threshold "
+        f"{policy.threshold}"
+    )
+    for name, findings in federation.source.findings.items():
+        found = findings.get("shared data set", findings)
+        display.note(
+            f"hospital {name}: {federation.hospitals[name].dataset.patients} patients, "
+            f"{len(federation.hospitals[name].dataset)} images"
+            + (f", {len(found['quarantined'])} files set aside" if found.get("quarantined") else "")
+        )
+    _remarks(federation, display)
+
+
+def _remarks(federation: Federation, display: terminal.Progress) -> None:
+    """What the one operator should know of the data; it stays on this machine."""
+    seen: set[str] = set()
+    for findings in federation.source.findings.values():
+        found = findings.get("shared data set", findings)
+        for path, reason in found.get("quarantined", ())[:5]:
+            seen.add(f"set aside: {path}: {reason}")
+        for pair in found.get("duplicates", ()):
+            seen.add(f"same pixels under different patients: {', '.join(pair)}")
+    for line in sorted(seen)[:12]:
+        display.note(line)
+
+
+def _summary(federation: Federation, outcome: Outcome, root: Path, seconds: float) -> None:
+    say = terminal.say
+    policy = federation.policy
+    public = root / "public"
+    say()
+    words = {"complete": "The run is complete", "refused": "The run ended: the budget refused a round",
+             "aborted": "The run ended because rounds were aborted"}  # fmt: skip
+    say(f"{words[outcome.status]} ({outcome.finished} of {policy.rounds} rounds, {seconds:.0f} s).")
+    if outcome.status != "complete":
+        say(f"  {outcome.reason}")
+    unit = "patient" if policy.mechanism.unit == "patient" else "single image (not a patient: no patient is named)"
+    say()
+    say(f"Privacy of one {unit}, add or remove one, delta {policy.mechanism.delta:g}:")
+    for name, epsilon in outcome.epsilons.items():
+        bounds = []
+        if policy.mechanism.epsilon_target is not None:
+            bounds.append(f"target {policy.mechanism.epsilon_target:g}")
+        if federation.hospitals[name].cap is not None:
+            bounds.append(f"cap {federation.hospitals[name].cap:g}")
+        say(f"  hospital {name:<12} epsilon {epsilon}" + (f"  ({', '.join(bounds)})" if bounds else ""))
+    if policy.flags.no_privacy:
+        say("  Privacy was switched off: nothing about these patients is protected by noise.")
+    if policy.flags.insecure_deterministic:
+        say("  Keys and noise were repeatable (--insecure-deterministic): nothing above holds.")
+    if outcome.score is not None:
+        trained, untrained = outcome.score["trained"], outcome.score["untrained"]
+        say()
+        say(f"Generator on phantoms: {trained['metric']} {trained['value']:.3f}, untrained {untrained['value']:.3f}"
+            f" ({trained['better']} is better)")  # fmt: skip
+    say()
+    say(f"Reports   {public / 'index.html'}")
+    samples = sorted((public / "samples").glob("round-*.png"))
+    if samples:
+        say(f"Samples   {samples[-1]}")
+        say(f"Generator {public / 'model' / 'generator.keras'}")
+    say(f"Verify    fedgan-secure audit verify {root} --trust {public / 'trust'}")
+    say("          (better: keys that you received from the hospitals themselves)")
+    if outcome.status == "complete" and samples:
+        say(f"Generate  fedgan-secure generate {root} --count 16 --format png --output images")
+
+
+def _as_json(federation: Federation, outcome: Outcome, root: Path) -> dict[str, Any]:
+    policy = federation.policy
+    return {
+        "run": str(root),
+        "run_id": policy.run_id,
+        "status": outcome.status,
+        "reason": outcome.reason,
+        "rounds_scheduled": policy.rounds,
+        "rounds_finished": outcome.finished,
+        "epsilon": outcome.epsilons,
+        "delta": policy.mechanism.delta,
+        "noise_multiplier": policy.mechanism.noise_multiplier,
+        "sampling_probability": policy.mechanism.sampling_probability,
+        "unit": policy.mechanism.unit,
+        "reports": str(root / "public" / "reports"),
+        "score": outcome.score,
+    }

@@ -1,0 +1,211 @@
+"""The coordinator: keeps the global model, opens rounds, applies sums, and publishes what was signed.
+
+A finished round is first staged, whole and durable, under ``checkpoints/``; then the hospitals sign it; then its
+files move to ``public/``. A crash at any point therefore leaves either a round that never finished or one that the
+next start can publish to the byte, and no hospital is ever asked to sign two reports of one round.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from fedgan_audits import bundle, envelope, manifest
+from fedgan_audits.records import Artefact, Incident
+from fedgan_audits.report import RoundDraft, read_payload
+from fedgan_protocols.keys import Identity
+from fedgan_protocols.parameters import Member, SessionParameters
+from fedgan_protocols.session import AggregateResult, ServerSession
+from fedgan_secure.federation.directories import RunDirectory
+from fedgan_secure.federation.entropy import Entropy
+from fedgan_secure.federation.fedavg import apply_sum, model_digest
+from fedgan_secure.federation.storage import (
+    explain_disk,
+    read_array,
+    read_json,
+    sync_folder,
+    write_array,
+    write_bytes,
+    write_json,
+)
+from fedgan_secure.policy import FederationPolicy
+
+_MARK = "staged.json"
+RunOutcome = Literal["running", "complete", "ended early", "refused"]
+ArtefactKind = Literal["policy", "transcript", "samples", "model", "other"]
+
+
+@dataclass(frozen=True)
+class State:
+    """Where a run stands, as ``checkpoints/state.json`` says it.
+
+    Attributes:
+        next_round: the next scheduled round to attempt.
+        started: start of the round in progress (UTC, ISO 8601), or None between rounds.
+        head: digest of the newest published report, or None before the first.
+        finished: rounds whose sum was applied.
+    """
+
+    next_round: int
+    started: str | None
+    head: str | None
+    finished: int
+
+
+class Coordinator:
+    """The coordinator's side of a federation.
+
+    Args:
+        run: the run's folder.
+        identity: its Ed25519 identity.
+        policy: the federation's policy.
+        layout: the flat layout of the models (size, hash, initial vector).
+    """
+
+    def __init__(
+        self, run: RunDirectory, identity: Identity, policy: FederationPolicy, layout: Any, entropy: Entropy
+    ) -> None:
+        self.run = run
+        self.identity = identity
+        self.policy = policy
+        self.layout = layout
+        self._entropy = entropy
+        self.vector: np.ndarray = np.zeros(0, np.float32)
+        self.average: np.ndarray = np.zeros(0, np.float32)
+        self.state = State(next_round=1, started=None, head=None, finished=0)
+
+    def begin(self, vector: np.ndarray) -> None:
+        """Start a new run from `vector`, float32[d]."""
+        self.vector, self.average = vector, vector.copy()
+        self._save_model()
+        self._save_state(self.state)
+
+    def restore(self) -> None:
+        """Take up a run where its files say it stands."""
+        raw = read_json(self.run.checkpoints / "state.json", "the run's state")
+        self.state = State(**raw)
+        self.vector = read_array(self.run.checkpoints / "global.npy").astype(np.float32)
+        self.average = read_array(self.run.checkpoints / "average.npy").astype(np.float32)
+
+    def digest(self) -> bytes:
+        """The digest that names the present global model."""
+        return model_digest(self.layout.layout_hash, self.vector)
+
+    def open_session(self, round_number: int) -> tuple[SessionParameters, ServerSession]:
+        """The parameters of a new attempt (fresh session id) and the server's side of it."""
+        parameters = SessionParameters(
+            session=self._entropy(32),
+            round=round_number,
+            roster=tuple(Member(entry.name, bytes.fromhex(entry.public_key)) for entry in self.policy.hospitals),
+            server_public_key=self.identity.public_key,
+            threshold=self.policy.threshold,
+            ring_bits=self.policy.ring_bits,
+            lengths=(self.layout.size,),
+            policy_hash=self.policy.digest(),
+        )
+        return parameters, ServerSession(parameters, self.identity, (self.digest(),))
+
+    def mark_started(self, started: str) -> None:
+        """Note, durably, that the next round is under way: from here on its number is used up."""
+        self._save_state(State(self.state.next_round, started, self.state.head, self.state.finished))
+
+    def apply(self, result: AggregateResult) -> tuple[np.ndarray, np.ndarray]:
+        """The next global vector and the next averaged one, both float32[d]; nothing is kept until published."""
+        vector = apply_sum(self.vector, result.sums[0], len(result.survivors), self.policy.fixed_point())
+        decay = self.policy.average_decay if self.state.finished else 0.0
+        average = (decay * self.average + (1.0 - decay) * vector).astype(np.float32)
+        return vector, average
+
+    def stage(self, round_number: int, files: Mapping[str, bytes], vector: np.ndarray, average: np.ndarray) -> Path:
+        """Lay a round's public files and the next model down beside the old ones, without the report yet."""
+        folder = self.run.staged(round_number)
+        with explain_disk(folder):
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            for name, data in files.items():
+                target = folder / "public" / name
+                target.parent.mkdir(parents=True, exist_ok=True)
+                write_bytes(target, data)
+            write_array(folder / "global.npy", vector)
+            write_array(folder / "average.npy", average)
+        return folder
+
+    def seal(self, round_number: int, draft: RoundDraft, applied: bool) -> None:
+        """Add the report to the staged files and mark them whole: from here on this is what the round was."""
+        folder = self.run.staged(round_number)
+        write_bytes(folder / "payload.json", draft.payload)
+        write_bytes(folder / "round.html", draft.html)
+        write_json(folder / _MARK, {"round": round_number, "digest": draft.digest, "applied": applied})
+        sync_folder(self.run.checkpoints)
+
+    def sealed(self, round_number: int) -> RoundDraft | None:
+        """The sealed draft of a round that was not published yet, or None."""
+        folder = self.run.staged(round_number)
+        if not (folder / _MARK).exists():
+            return None
+        payload = (folder / "payload.json").read_bytes()
+        html = (folder / "round.html").read_bytes()
+        return RoundDraft(report=read_payload(payload)[0], payload=payload, html=html)
+
+    def sign(self, draft: RoundDraft) -> envelope.Signature:
+        """The coordinator's own signature."""
+        return envelope.sign(draft.payload, self.identity.private_key, "coordinator")
+
+    def publish(self, round_number: int, draft: RoundDraft, signatures: Sequence[envelope.Signature]) -> None:
+        """Move a sealed, signed round to ``public/`` and advance the state. Safe to repeat after a crash."""
+        folder = self.run.staged(round_number)
+        applied = bool(read_json(folder / _MARK, "the staged round")["applied"])
+        staged = folder / "public"
+        with explain_disk(self.run.public):
+            for source in sorted(path for path in staged.rglob("*") if path.is_file()):
+                target = self.run.public / source.relative_to(staged)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                write_bytes(target, source.read_bytes())
+            bundle.publish_round(self.run.public, draft, signatures)
+        self.vector = read_array(folder / "global.npy")
+        self.average = read_array(folder / "average.npy")
+        self._save_model()
+        self._save_state(State(round_number + 1, None, draft.digest, self.state.finished + int(applied)))
+        shutil.rmtree(folder, ignore_errors=True)
+
+    def publish_manifest(
+        self,
+        outcome: str,
+        reason: str,
+        started: Any,
+        ended: Any,
+        incidents: Sequence[Incident],
+        signers: Mapping[str, Any],
+    ) -> None:
+        """Render the roll-up and sign the list of every public file."""
+        facts = manifest.RunFacts(
+            run_id=self.policy.run_id,
+            outcome=outcome,
+            reason=reason,
+            rounds_scheduled=self.policy.rounds,
+            policy_sha256=self.policy.digest().hex(),
+            started=started,
+            ended=ended,
+            incidents=tuple(incidents),
+        )
+        with explain_disk(self.run.public):
+            manifest.write_manifest(self.run.public, facts, {"coordinator": self.identity.private_key, **signers})
+
+    def _save_state(self, state: State) -> None:
+        self.state = state
+        write_json(self.run.checkpoints / "state.json", vars(state).copy(), private=True)
+
+    def _save_model(self) -> None:
+        write_array(self.run.checkpoints / "global.npy", self.vector)
+        write_array(self.run.checkpoints / "average.npy", self.average)
+
+
+def artefact(path: str, data: bytes, kind: ArtefactKind) -> Artefact:
+    """A public file as a report lists it."""
+    return Artefact(path=path, sha256=hashlib.sha256(data).hexdigest(), kind=kind)

@@ -1,0 +1,268 @@
+"""One hospital: its site, its ledger, its patients, its signature.
+
+A hospital trusts nobody's word for its own facts. It reserves the round's mechanism in its ledger before a step is
+taken, refuses what would exceed its cap, and signs a report only after comparing it with what it knows itself.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rfc8785
+
+from fedgan_audits.accountant import epsilon_pld, round_up
+from fedgan_audits.envelope import Signature
+from fedgan_audits.ledger import Ledger
+from fedgan_audits.mechanism import MechanismRecord
+from fedgan_audits.records import HospitalFacts, spending
+from fedgan_audits.report import RoundDraft, commit_annex, disagreements
+from fedgan_protocols.journal import Journal
+from fedgan_protocols.keys import Identity
+from fedgan_protocols.parameters import PolicyFloors, SessionParameters
+from fedgan_protocols.session import ClientSession
+from fedgan_secure.data.patients import PatientDataset
+from fedgan_secure.errors import FedganError
+from fedgan_secure.federation.directories import SiteDirectory
+from fedgan_secure.federation.entropy import Entropy
+from fedgan_secure.federation.storage import private_folder, write_bytes
+from fedgan_secure.policy import FederationPolicy
+
+Step = Callable[[int, int], None]
+
+
+class SignatureRefused(FedganError):  # noqa: N818 - a refusal is an outcome, not a defect
+    """A hospital does not sign: the report differs from what it knows."""
+
+    exit_code = 4
+
+
+@dataclass
+class Hospital:
+    """A hospital's side of a federation. Nothing but :class:`HospitalFacts`, protocol bytes and signatures leaves it.
+
+    Args:
+        site: its own folder.
+        identity: its Ed25519 identity.
+        ledger: its privacy ledger, open.
+        dataset: its patients; never leaves this object.
+        policy: the federation's policy, already checked.
+        cap: its own bound on epsilon over its whole ledger, or None.
+        findings: what its loader found; goes to the confidential annex alone.
+    """
+
+    site: SiteDirectory
+    identity: Identity
+    ledger: Ledger
+    dataset: PatientDataset
+    policy: FederationPolicy
+    name: str
+    cap: float | None
+    findings: dict[str, Any]
+    entropy: Entropy
+    journal: Journal
+    _trainer: Any = None
+    _annexes: dict[int, str] = field(default_factory=dict)
+    _statistics: dict[int, dict[str, Any]] = field(default_factory=dict)
+
+    @property
+    def run_id(self) -> str:
+        return self.policy.run_id
+
+    def would_exceed(self) -> str | None:
+        """Why the next round would be refused, or None: asked before anybody reserves, so that nobody pays in vain."""
+        if self.cap is None:
+            return None
+        spent = self.ledger.mechanisms()
+        delta = self.policy.mechanism.delta
+        asked = epsilon_pld((*spent, self.policy.mechanism_record()), delta)
+        if asked <= self.cap:
+            return None
+        return (
+            f"hospital {self.name} refuses the next round: its ledger stands at epsilon "
+            f"{round_up(epsilon_pld(spent, delta))} and would reach {round_up(asked)}, over its cap of {self.cap:g} "
+            f"(delta {delta:g})"
+        )
+
+    def record_refusal(self, round_number: int, reason: str) -> None:
+        """Keep in the ledger that a round was refused."""
+        self.ledger.record("refused", self.run_id, round_number, {"reason": reason})
+
+    def reserve(self, round_number: int) -> None:
+        """Spend the round's mechanism in the ledger, durably, before the step that uses it.
+
+        Raises:
+            BudgetRefused: the hospital's cap does not allow it.
+        """
+        self.ledger.reserve(
+            self.run_id, round_number, self.policy.mechanism_record(), self.policy.mechanism.delta, self.cap
+        )
+
+    def open_session(self, parameters: SessionParameters, model: bytes) -> ClientSession:
+        """A client of this round's secure aggregation, bound to the global model `model` (SHA-256)."""
+        return ClientSession(
+            parameters,
+            self.identity,
+            (model,),
+            self.entropy,
+            floors=PolicyFloors(
+                least_roster=len(self.policy.hospitals),
+                least_threshold=self.policy.threshold,
+                least_ring_bits=self.policy.ring_bits,
+            ),
+            journal=self.journal,
+        )
+
+    def train(self, round_number: int, global_vector: np.ndarray, progress: Step | None) -> np.ndarray:
+        """Train the round's steps on this hospital's patients and encode the update.
+
+        Returns:
+            uint32[d] or uint64[d], the clamped fixed-point update. Not masked: it goes to the client session alone.
+        """
+        from fedgan_secure.federation.training import LocalTrainer
+
+        if self._trainer is None:
+            from fedgan_secure.federation.prepare import model_of, training_of
+
+            self._trainer = LocalTrainer(model_of(self.policy), training_of(self.policy), self.dataset, self.entropy)
+            if self.site.optimiser.exists():
+                self._trainer.restore(self.site.optimiser)
+        result = self._trainer.train(global_vector, self.policy.mechanism.steps_per_round, progress)
+        codec = self.policy.fixed_point()
+        self._statistics[round_number] = {
+            **result.statistics,
+            "clamped_coordinates": int(codec.count_clamped(result.update)),
+            "seconds": round(float(result.seconds), 3),
+        }
+        return codec.encode(result.update)
+
+    def write_annex(self, round_number: int) -> None:
+        """Write the confidential annex of a round (mode 0600) and remember its commitment.
+
+        The commitment is SHA-256(32-byte salt || canonical annex): without the salt a few small numbers could be
+        guessed from a bare digest.
+        """
+        annex = {
+            "hospital": self.name,
+            "run_id": self.run_id,
+            "round": round_number,
+            "patients": self.dataset.patients,
+            "images": len(self.dataset),
+            "data": self.findings,
+            "training": _plain(self._statistics.pop(round_number, {})),
+        }
+        salt = secrets.token_bytes(32)
+        canonical = rfc8785.dumps(annex)
+        private_folder(self.site.confidential)
+        body = rfc8785.dumps({"salt": salt.hex(), "annex": annex})
+        write_bytes(self.site.annex(round_number), body, private=True)
+        self._annexes[round_number] = commit_annex(salt, canonical)
+
+    def facts(self, round_number: int, **round_facts: Any) -> HospitalFacts:
+        """What a report says of this hospital; `round_facts` are the protocol's (took part, receipt, drop-out)."""
+        return HospitalFacts(
+            name=self.name,
+            fingerprint=self.identity.fingerprint,
+            declared_patients=self.policy.mechanism.declared_patients,
+            reserved=self._reserved(round_number),
+            this_run=self._spent(),
+            earlier=self.ledger.mechanisms(exclude_run=self.run_id),
+            cap=self.cap,
+            ledger_lifetime="site" if self.site.lasting else "run",
+            annex_commitment=self._annexes.get(round_number),
+            **round_facts,
+        )
+
+    def review(
+        self, draft: RoundDraft, *, round_number: int, previous: str | None, transcript: str | None
+    ) -> list[str]:
+        """How the draft differs from what this hospital knows; empty where it would sign."""
+        return disagreements(
+            draft.payload,
+            self.name,
+            reserved=self._reserved(round_number),
+            this_run=self._spent(),
+            earlier=self.ledger.mechanisms(exclude_run=self.run_id),
+            cap=self.cap,
+            annex_commitment=self._annexes.get(round_number),
+            policy_sha256=self.policy.digest().hex(),
+            previous_report=previous,
+            transcript_sha256=transcript,
+        )
+
+    def sign(self, draft: RoundDraft, round_number: int) -> Signature:
+        """Sign a reviewed report and keep its digest in the ledger.
+
+        Signing the same report again gives the same signature; a second, different report of one round is refused.
+
+        Raises:
+            SignatureRefused: another report of this round was signed before.
+        """
+        from fedgan_audits import envelope
+
+        signed = self.ledger.signed_heads(self.run_id).get(round_number)
+        if signed is None:
+            self.ledger.record("report_signed", self.run_id, round_number, {"digest": draft.digest})
+        elif signed != draft.digest:
+            raise SignatureRefused(
+                f"{self.name} has signed another report of round {round_number} ({signed[:16]}...)",
+                hint="the coordinator shows different histories; compare the ledgers before going on",
+            )
+        return envelope.sign(draft.payload, self.identity.private_key, self.name)
+
+    def finish_round(self, round_number: int, outcome: str) -> None:
+        """Keep the optimiser's state and the round's end."""
+        if self._trainer is not None:
+            self._trainer.save(self.site.optimiser)
+        self.ledger.record(outcome, self.run_id, round_number, {})
+
+    def head(self) -> str | None:
+        """The digest of the newest report this hospital signed in this run."""
+        heads = self.ledger.signed_heads(self.run_id)
+        return heads[max(heads)] if heads else None
+
+    def close(self) -> None:
+        """Close the ledger and the journal."""
+        self.ledger.close()
+        self.journal.close()
+
+    def _reserved(self, round_number: int) -> MechanismRecord | None:
+        return self.ledger.reservations(self.run_id).get(round_number)
+
+    def _spent(self) -> tuple[Any, ...]:
+        return spending(self.ledger.reservations(self.run_id).items())
+
+
+def load_identity(path: Path, entropy: Entropy) -> Identity:
+    """The identity kept at `path`, made on first use."""
+    if path.exists():
+        return Identity.load(path)
+    identity = Identity.generate(entropy)
+    identity.save(path)
+    return identity
+
+
+def load_secret(path: Path) -> bytes:
+    """The site's 32-byte key for pseudonyms, made on first use."""
+    if not path.exists():
+        write_bytes(path, secrets.token_bytes(32), private=True)
+    return path.read_bytes()
+
+
+def _plain(value: Any) -> Any:
+    """Numpy and non-finite numbers as canonical JSON takes them."""
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | np.ndarray):
+        return [_plain(item) for item in value]
+    if isinstance(value, np.generic):
+        return _plain(value.item())
+    if isinstance(value, float) and not np.isfinite(value):
+        return str(value)
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) >= 2**53:
+        return str(value)
+    return value

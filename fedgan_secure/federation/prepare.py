@@ -1,0 +1,396 @@
+"""From a request to a federation that is ready for its next round: data, identities, policy, models."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from fedgan_audits import bundle
+from fedgan_audits.budget import advised_delta, plan_run
+from fedgan_audits.ledger import Ledger
+from fedgan_protocols.journal import Journal
+from fedgan_protocols.keys import Identity
+from fedgan_protocols.parameters import default_threshold
+from fedgan_protocols.quantization import widest_fraction_bits
+from fedgan_secure.errors import InputError
+from fedgan_secure.federation.coordinator import Coordinator
+from fedgan_secure.federation.defaults import Recipe, recipe_for
+from fedgan_secure.federation.directories import RunDirectory, SiteDirectory
+from fedgan_secure.federation.drivers.local import parse_drop
+from fedgan_secure.federation.entropy import entropy_for
+from fedgan_secure.federation.hospital import Hospital, load_identity
+from fedgan_secure.federation.settings import TrainingSettings
+from fedgan_secure.federation.sources import Source, names_of, read
+from fedgan_secure.federation.storage import explain_disk, private_folder, write_bytes
+from fedgan_secure.federation.transfer import initial_vector, read_initial
+from fedgan_secure.models.spec import ModelSpec
+from fedgan_secure.policy import (
+    CoordinatorEntry,
+    DataPolicy,
+    FederationPolicy,
+    Flags,
+    HospitalEntry,
+    InitialModel,
+    MechanismPolicy,
+    RingPolicy,
+)
+from fedgan_secure.settings import RunSettings, TrainingSection
+
+Progress = Callable[[str, int, int], None]
+MAX_FRACTION_BITS = 24
+
+
+@dataclass(frozen=True)
+class Request:
+    """One invocation of `run`.
+
+    Attributes:
+        settings: what is asked for, validated.
+        output: the run's folder, new.
+        site_dir: where hospitals keep identity, ledger and cache over many runs, or None (inside the run).
+        init_from: a run whose released model is the start, or None.
+        drops: rehearsed drop-outs, as given.
+        insecure_seed: fixes all randomness (tests only), or None.
+    """
+
+    settings: RunSettings
+    output: Path
+    site_dir: Path | None = None
+    init_from: Path | None = None
+    drops: tuple[str, ...] = ()
+    insecure_seed: int | None = None
+
+
+@dataclass
+class Federation:
+    """Everything of a run in one process: the coordinator, the hospitals, and what they hold."""
+
+    run: RunDirectory
+    settings: RunSettings
+    policy: FederationPolicy
+    coordinator: Coordinator
+    hospitals: dict[str, Hospital]
+    source: Source
+    drops: tuple[str, ...]
+
+    def close(self) -> None:
+        """Close every hospital's ledger and journal."""
+        for hospital in self.hospitals.values():
+            hospital.close()
+
+
+def start(request: Request, progress: Progress | None) -> Federation:
+    """Prepare a new run; what was made so far is removed where preparing fails.
+
+    Raises:
+        InputError: the data, a setting or the output folder is wrong.
+        BudgetRefused, UnreachableTarget: the budget cannot be met.
+    """
+    settings = request.settings
+    names = names_of(settings)
+    check_before_reading(settings, names, request.drops)
+    existed = request.output.exists()
+    run = RunDirectory.create(request.output)
+    try:
+        return _start(request, run, names, progress)
+    except BaseException:
+        if not run.policy.exists():
+            _discard(run.root, keep_root=existed)
+        raise
+
+
+def resume(root: Path, progress: Progress | None) -> Federation:
+    """Take up a run where its files say it stands.
+
+    Raises:
+        InputError: not a run, one that has ended, or one whose data have changed.
+    """
+    run = RunDirectory.open(root)
+    info = run.read_info()
+    settings = RunSettings.merged(dict(info["settings"]), {}, source=str(run.info))  # type: ignore[call-overload]
+    try:
+        policy = FederationPolicy.parse(run.policy.read_bytes())
+    except OSError as error:
+        raise InputError(
+            f"{run.policy} cannot be read: the run was interrupted before it was set up",
+            hint="nothing was spent; remove the folder and start the run again",
+        ) from error
+    site_dir = Path(str(info["site_dir"])) if info.get("site_dir") else None
+    sites = _sites(run, site_dir, policy.names, policy.run_id)
+    source = read(settings, run, sites, progress)
+    if source.classes != policy.data.classes:
+        raise InputError(
+            f"the data now have {source.classes} classes, the policy says {policy.data.classes}",
+            hint="restore the data that the run was started with",
+        )
+    seed = info.get("insecure_seed")
+    federation = _assemble(
+        run, settings, policy, sites, source, insecure_seed=seed if isinstance(seed, int) else None,
+        drops=tuple(str(item) for item in _list(info.get("drops"))),
+    )  # fmt: skip
+    federation.coordinator.restore()
+    return federation
+
+
+def check_before_reading(settings: RunSettings, names: tuple[str, ...], drops: tuple[str, ...]) -> None:
+    """Refuse what can be refused before hours of reading: thresholds, drop-outs, unreachable budgets."""
+    threshold = settings.federation.threshold or default_threshold(len(names))
+    if threshold > len(names):
+        raise InputError(
+            f"federation.threshold: {threshold} hospitals must finish a round, and there are {len(names)}",
+            hint="lower --threshold or add hospitals",
+        )
+    if 2 * threshold <= len(names):
+        raise InputError(
+            f"federation.threshold: {threshold} of {len(names)}; expected more than half, so that no two groups can "
+            "both finish a round",
+            hint=f"leave it out for the default of {default_threshold(len(names))}",
+        )
+    for drop in drops:
+        parse_drop(drop, names)
+    declared = settings.privacy.declared_patients
+    if declared is not None:
+        _mechanism(settings, _recipe(settings, declared), declared)
+
+
+def model_of(policy: FederationPolicy) -> ModelSpec:
+    """The networks that a policy names."""
+    return ModelSpec.from_json(policy.model)
+
+
+def training_of(policy: FederationPolicy) -> TrainingSettings:
+    """The optimiser's public constants and the mechanism that a policy names."""
+    return TrainingSettings.from_json({**policy.training, **_mechanism_fields(policy.mechanism)})
+
+
+def _training_table(
+    recipe: Recipe, section: TrainingSection, mechanism: MechanismPolicy, rounds: int
+) -> dict[str, Any]:
+    """The policy's `training` table: the recipe's constants under what the settings say, without the mechanism."""
+    chosen = {
+        "discriminator_learning_rate": section.discriminator_learning_rate,
+        "generator_learning_rate": section.generator_learning_rate,
+    }
+    mechanism_fields = _mechanism_fields(mechanism)
+    constants = {"decay_steps": rounds * mechanism.steps_per_round, **recipe.constants}
+    constants.update({key: value for key, value in chosen.items() if value is not None})
+    table = TrainingSettings(**mechanism_fields, **constants).to_json()
+    return {key: value for key, value in table.items() if key not in mechanism_fields}
+
+
+def _start(request: Request, run: RunDirectory, names: tuple[str, ...], progress: Progress | None) -> Federation:
+    settings = request.settings
+    run_entropy = entropy_for("run", insecure_seed=request.insecure_seed)
+    run_id = run_entropy(16).hex()
+    sites = _sites(run, request.site_dir, names, run_id)
+    initial = None if request.init_from is None else read_initial(request.init_from)
+    source = read(settings, run, sites, progress)
+    declared_from_data = settings.privacy.declared_patients is None and not source.phantoms
+    declared = settings.privacy.declared_patients or (
+        settings.data.phantom_patients
+        if source.phantoms
+        else min(
+            len(dataset) if settings.data.unit == "image" else dataset.patients for dataset in source.datasets.values()
+        )
+    )
+    recipe = _recipe(settings, declared)
+    mechanism = _mechanism(settings, recipe, declared)
+    rounds = settings.federation.rounds + settings.federation.spare_rounds
+    spec = ModelSpec.default(settings.data.image_size, settings.data.channels, source.classes)
+    if settings.training.latent_dim is not None:
+        spec = replace(spec, latent_dim=settings.training.latent_dim)
+    bits = settings.training.fraction_bits or min(
+        MAX_FRACTION_BITS,
+        widest_fraction_bits(settings.training.update_bound, settings.training.ring_bits, [1] * len(names)),
+    )
+    policy = FederationPolicy.build(
+        run_id=run_id,
+        coordinator=CoordinatorEntry(public_key=_coordinator_identity(run, request.insecure_seed).public_key.hex()),
+        hospitals=tuple(
+            HospitalEntry(name=name, public_key=_identity(sites[name], request.insecure_seed).public_key.hex())
+            for name in names
+        ),
+        threshold=settings.federation.threshold or default_threshold(len(names)),
+        rounds=rounds,
+        spare_rounds=settings.federation.spare_rounds,
+        mechanism=mechanism,
+        data=DataPolicy(
+            image_size=settings.data.image_size,
+            channels=settings.data.channels,
+            classes=source.classes,
+            label_names=source.label_names,
+            preprocessing=source.preprocessing,
+            phantoms=source.phantoms,
+        ),
+        model=spec.to_json(),
+        training=_training_table(recipe, settings.training, mechanism, rounds),
+        average_decay=recipe.average_decay,
+        ring=RingPolicy(
+            ring_bits=settings.training.ring_bits,
+            update_bound=settings.training.update_bound,
+            fraction_bits=bits,
+        ),
+        initial_model=InitialModel(
+            seed=settings.seed,
+            from_run=None if initial is None else initial.run_id,
+            model_digest=None if initial is None else initial.digest,
+            pretraining="none" if initial is None else initial.statement,
+        ),
+        flags=Flags(
+            no_privacy=settings.privacy.no_privacy,
+            insecure_deterministic=request.insecure_seed is not None,
+            declared_from_data=declared_from_data,
+        ),
+    )
+    run.write_info(
+        {
+            "run_id": run_id,
+            "status": "prepared",
+            "settings": settings.model_dump(mode="json", exclude_none=True),
+            "site_dir": None if request.site_dir is None else str(request.site_dir.resolve()),
+            "drops": list(request.drops),
+            "insecure_seed": request.insecure_seed,
+        }
+    )
+    federation = _assemble(
+        run, settings, policy, sites, source, insecure_seed=request.insecure_seed, drops=request.drops
+    )
+    keys = {hospital.name: hospital.identity.private_key.public_key() for hospital in federation.hospitals.values()}
+    with explain_disk(run.public):
+        bundle.publish_trust(
+            run.public, {**keys, "coordinator": federation.coordinator.identity.private_key.public_key()}
+        )
+    federation.coordinator.begin(initial_vector(federation.coordinator.layout, settings.seed, initial, spec))
+    write_bytes(run.policy, policy.canonical())
+    return federation
+
+
+def _assemble(
+    run: RunDirectory,
+    settings: RunSettings,
+    policy: FederationPolicy,
+    sites: dict[str, SiteDirectory],
+    source: Source,
+    *,
+    insecure_seed: int | None,
+    drops: tuple[str, ...],
+) -> Federation:
+    from fedgan_secure.models.vectors import VectorLayout
+
+    hospitals: dict[str, Hospital] = {}
+    for entry in policy.hospitals:
+        site = sites[entry.name]
+        identity = _identity(site, insecure_seed)
+        if identity.public_key.hex() != entry.public_key:
+            raise InputError(
+                f"hospital {entry.name}: the key in {site.identity} is not the one in the policy",
+                hint="restore the identity that the run was started with",
+            )
+        hospitals[entry.name] = Hospital(
+            site=site,
+            identity=identity,
+            ledger=Ledger.open(site.ledger, hospital=entry.name, create=True),
+            dataset=source.datasets[entry.name],
+            policy=policy,
+            name=entry.name,
+            cap=settings.privacy.epsilon_cap,
+            findings=source.findings[entry.name],
+            entropy=entropy_for(f"hospital/{entry.name}", insecure_seed=insecure_seed),
+            journal=Journal(site.journal),
+        )
+    coordinator = Coordinator(
+        run,
+        _coordinator_identity(run, insecure_seed),
+        policy,
+        VectorLayout.of(model_of(policy)),
+        entropy_for("coordinator", insecure_seed=insecure_seed),
+    )
+    return Federation(run, settings, policy, coordinator, hospitals, source, drops)
+
+
+def _recipe(settings: RunSettings, declared: int) -> Recipe:
+    return recipe_for(
+        image_size=settings.data.image_size,
+        declared_patients=declared,
+        phantoms=settings.data.dataset is None and not settings.data.hospital,
+    )
+
+
+def _mechanism(settings: RunSettings, recipe: Recipe, declared: int) -> MechanismPolicy:
+    """The mechanism of one round, its noise calibrated to the whole schedule where a target is given."""
+    privacy, federation = settings.privacy, settings.federation
+    probability = privacy.sampling_probability or recipe.sampling_probability
+    steps = federation.steps_per_round or recipe.steps_per_round
+    clip = privacy.l2_clip_norm or recipe.l2_clip_norm
+    delta = privacy.delta or advised_delta(declared)
+    images = 1 if settings.data.unit == "image" else settings.data.images_per_patient
+    target = None if privacy.no_privacy or privacy.noise_multiplier is not None else privacy.epsilon or recipe.epsilon
+    if privacy.no_privacy:
+        noise = 0.0
+    else:
+        noise = plan_run(
+            sampling_probability=probability,
+            steps_per_round=steps,
+            rounds=federation.rounds,
+            spare_rounds=federation.spare_rounds,
+            delta=delta,
+            noise_multiplier=privacy.noise_multiplier,
+            epsilon=target,
+            l2_clip_norm=clip,
+            unit=settings.data.unit,
+            images_per_patient=images,
+        ).mechanism.noise_multiplier
+    return MechanismPolicy(
+        sampling_probability=probability,
+        noise_multiplier=noise,
+        l2_clip_norm=clip,
+        steps_per_round=steps,
+        delta=delta,
+        epsilon_target=target,
+        declared_patients=declared,
+        expected_batch_size=probability * declared,
+        unit=settings.data.unit,
+        images_per_patient=images,
+    )
+
+
+def _mechanism_fields(mechanism: MechanismPolicy) -> dict[str, Any]:
+    wanted = (
+        "sampling_probability", "expected_batch_size", "noise_multiplier", "l2_clip_norm", "images_per_patient", "unit",
+    )  # fmt: skip
+    fields = mechanism.model_dump()
+    if not math.isfinite(fields["expected_batch_size"]):
+        raise InputError("the expected batch size is not a number", hint="check privacy.declared_patients")
+    return {name: fields[name] for name in wanted}
+
+
+def _sites(run: RunDirectory, site_dir: Path | None, names: tuple[str, ...], run_id: str) -> dict[str, SiteDirectory]:
+    base = site_dir if site_dir is not None else run.sites
+    with explain_disk(base):
+        private_folder(base)
+    return {name: SiteDirectory(base / name, run_id, site_dir is not None).prepare() for name in names}
+
+
+def _identity(site: SiteDirectory, insecure_seed: int | None) -> Identity:
+    name = f"identity/{site.root.name}"
+    return load_identity(site.identity, entropy_for(name, insecure_seed=insecure_seed))
+
+
+def _coordinator_identity(run: RunDirectory, insecure_seed: int | None) -> Identity:
+    folder = private_folder(run.sites / "coordinator")
+    return load_identity(folder / "identity.pem", entropy_for("identity/coordinator", insecure_seed=insecure_seed))
+
+
+def _discard(root: Path, *, keep_root: bool) -> None:
+    for child in root.iterdir():
+        shutil.rmtree(child, ignore_errors=True) if child.is_dir() else child.unlink()
+    if not keep_root:
+        root.rmdir()
+
+
+def _list(value: object) -> list[object]:
+    return value if isinstance(value, list) else []

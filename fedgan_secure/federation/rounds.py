@@ -1,0 +1,192 @@
+"""What a round was, as the audit room takes it: the facts of the coordinator, the protocol and every hospital."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+
+from fedgan_audits.records import (
+    AggregationFacts,
+    Artefact,
+    DataFacts,
+    HospitalFacts,
+    Incident,
+    MissingSignature,
+    PrivacySettings,
+    RoundHeader,
+    RoundRecord,
+    Software,
+)
+from fedgan_audits.records import Flags as ReportFlags
+from fedgan_protocols.session import AggregateResult, ServerSession
+from fedgan_secure.policy import FederationPolicy
+
+DEIDENTIFICATION = (
+    "The loaders keep pixels, a label and a keyed pseudonym (HMAC-SHA256 under the hospital's own secret); names, "
+    "identifiers, dates and all other header fields are dropped when an image is read. Text burned into pixels is "
+    "not looked for."
+)
+SAMPLING = "an independent coin for every patient and step (Poisson), from the operating system's entropy"
+NOISE = (
+    "Gaussian in 32-bit floating point from a ChaCha20 stream keyed by the operating system's entropy, fresh for "
+    "every round; the limits of floating point are not accounted (Mironov 2012)"
+)
+CLIPPING = "the mean gradient over a patient's images, clipped to the norm bound in Euclidean norm, exactly per patient"
+
+
+def now() -> datetime.datetime:
+    """The present time, UTC, in whole seconds."""
+    return datetime.datetime.now(datetime.UTC).replace(microsecond=0)
+
+
+@dataclass
+class RoundFacts:
+    """The protocol's side of one attempt, filled as it goes."""
+
+    number: int
+    started: datetime.datetime
+    model_before: bytes
+    ended: datetime.datetime | None = None
+    result: AggregateResult | None = None
+    model_after: bytes | None = None
+    transcript: bytes | None = None
+    abort_code: str | None = None
+    abort_detail: str | None = None
+    killed: bool = False
+    session: bytes | None = None
+    dropped: dict[str, tuple[str, str]] = field(default_factory=dict)
+
+    @property
+    def complete(self) -> bool:
+        """The sum was formed and enough hospitals acknowledged it."""
+        return self.result is not None and self.abort_code is None
+
+    def note_server(self, server: ServerSession) -> None:
+        """Keep what the server knows of the attempt, finished or not."""
+        self.transcript = server.transcript_so_far()
+        self.dropped = {name: (drop.stage, f"{drop.code}: {drop.message}") for name, drop in server.dropped.items()}
+
+    def hospital(self, name: str) -> dict[str, object]:
+        """The protocol's facts of one hospital, as keywords of :class:`HospitalFacts`."""
+        stage, reason = self.dropped.get(name, (None, None))
+        if self.result is None or name not in self.result.survivors:
+            receipt, why = "not due", None
+        else:
+            answer = self.result.receipts.get(name, "no answer")
+            receipt = "signed" if answer == "ok" else ("missing" if name in self.dropped else "refused")
+            why = None if answer == "ok" else answer
+        return {
+            "took_part": self.complete and self.result is not None and name in self.result.survivors,
+            "dropped_at": stage,
+            "drop_reason": reason,
+            "receipt": receipt,
+            "receipt_reason": why,
+        }
+
+
+def record_of(
+    policy: FederationPolicy,
+    facts: RoundFacts,
+    hospitals: Sequence[HospitalFacts],
+    *,
+    dimension: int,
+    colluders: int,
+    previous: str | None,
+    coordinator_fingerprint: str,
+    layouts: Sequence[str],
+    artefacts: Sequence[Artefact],
+    incidents: Sequence[Incident],
+    missing: Mapping[str, str],
+    lock: Path | None,
+) -> RoundRecord:
+    """All facts of one attempt, finished or not."""
+    mechanism = policy.mechanism
+    result = facts.result
+    return RoundRecord(
+        header=RoundHeader(
+            run_id=policy.run_id,
+            round=facts.number,
+            rounds_scheduled=policy.rounds,
+            started=facts.started,
+            ended=facts.ended or now(),
+            status="complete" if facts.complete else "incomplete",
+            abort_code=facts.abort_code,
+            abort_detail=facts.abort_detail,
+            killed=facts.killed,
+            policy_sha256=policy.digest().hex(),
+            coordinator_fingerprint=coordinator_fingerprint,
+            previous_report=previous,
+            software=software(lock),
+            setting="simulation",
+        ),
+        privacy=PrivacySettings(
+            unit=mechanism.unit,
+            noise_placement=mechanism.noise_placement,
+            delta=mechanism.delta,
+            epsilon_target=mechanism.epsilon_target,
+            planned=policy.mechanism_record(),
+            images_per_patient=mechanism.images_per_patient,
+            sampling=SAMPLING,
+            noise="none: privacy is switched off" if policy.flags.no_privacy else NOISE,
+            clipping=CLIPPING,
+        ),
+        hospitals=tuple(hospitals),
+        aggregation=AggregationFacts(
+            roster_size=len(policy.hospitals),
+            threshold=policy.threshold,
+            ring_bits=policy.ring_bits,
+            dimension=dimension,
+            headroom=policy.headroom,
+            survivors=result.survivors if result is not None and facts.complete else (),
+            dropouts=tuple(name for name in policy.names if name in facts.dropped),
+            colluders_tolerated=colluders,
+            semi_honest_colluders=policy.threshold - 1,
+            transcript_sha256=None if facts.transcript is None else hashlib.sha256(facts.transcript).hexdigest(),
+            model_before=facts.model_before.hex(),
+            model_after=None if facts.model_after is None else facts.model_after.hex(),
+            sum_sha256=result.sum_digests[0].hex() if result is not None and facts.complete else None,
+            session=None if facts.session is None else facts.session.hex(),
+        ),
+        data=DataFacts(
+            layouts=tuple(layouts),
+            image_size=policy.data.image_size,
+            channels=policy.data.channels,
+            conditional=policy.data.classes > 0,
+            classes=policy.data.classes,
+            synthetic_phantoms=policy.data.phantoms,
+            declared_from_data=policy.flags.declared_from_data,
+            deidentification=DEIDENTIFICATION,
+        ),
+        artefacts=tuple(artefacts),
+        incidents=tuple(incidents),
+        flags=ReportFlags(
+            no_privacy=policy.flags.no_privacy, insecure_deterministic=policy.flags.insecure_deterministic
+        ),
+        missing_cosignatures=tuple(
+            MissingSignature(name=name, reason=reason) for name, reason in sorted(missing.items())
+        ),
+    )
+
+
+def software(lock: Path | None) -> Software:
+    """The versions at work; the lock's digest where the run was started beside one."""
+
+    def version(name: str) -> str | None:
+        try:
+            return metadata.version(name)
+        except metadata.PackageNotFoundError:
+            return None
+
+    return Software(
+        fedgan_secure=version("fedgan-secure") or "unknown",
+        lock_sha256=None if lock is None else hashlib.sha256(lock.read_bytes()).hexdigest(),
+        python=platform.python_version(),
+        tensorflow=version("tensorflow"),
+        dp_accounting=version("dp-accounting") or "unknown",
+        cryptography=version("cryptography") or "unknown",
+    )

@@ -1,0 +1,347 @@
+"""The run: the fixed schedule of rounds, each an attempt that is spent whether it finishes or not.
+
+Order inside a round: every hospital is asked whether its cap allows the round; each reserves; keys and shares are
+exchanged; the hospitals train; the masked updates are summed; the round is staged, reviewed, signed and published.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from fedgan_audits.accountant import epsilon_pld, round_up
+from fedgan_audits.records import Incident
+from fedgan_audits.report import RoundDraft, build_round
+from fedgan_audits.report import record_of as facts_of
+from fedgan_protocols.errors import ProtocolError
+from fedgan_secure.federation.coordinator import ArtefactKind, RunOutcome, artefact
+from fedgan_secure.federation.drivers.local import LocalDriver, parse_drop
+from fedgan_secure.federation.hospital import Hospital
+from fedgan_secure.federation.prepare import Federation, model_of
+from fedgan_secure.federation.rounds import RoundFacts, now, record_of
+from fedgan_secure.federation.storage import sole_owner
+
+
+class Display(Protocol):
+    """Where progress goes; `fedgan_cli.terminal.Progress` is one."""
+
+    def update(self, task: str, done: int, total: int) -> None: ...
+
+    def note(self, text: str) -> None: ...
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended.
+
+    Attributes:
+        status: "complete", "refused" (a cap) or "aborted" (no whole round left or the last one failed).
+        reason: one sentence.
+        finished: rounds whose sum was applied.
+        epsilons: hospital -> epsilon at the policy's delta over this run, rounded up ("unbounded" without privacy).
+        score: what the trained generator reaches against the untrained one, where that costs nothing (phantoms).
+    """
+
+    status: str
+    reason: str
+    finished: int
+    epsilons: dict[str, str]
+    score: dict[str, Any] | None
+
+    @property
+    def exit_code(self) -> int:
+        """As in the command line's table: 0 done, 3 refused, 4 aborted."""
+        return {"complete": 0, "refused": 3, "aborted": 4}[self.status]
+
+
+def carry_on(federation: Federation, display: Display) -> Outcome:
+    """Attempt every scheduled round that is left, then end the run in order."""
+    with sole_owner(federation.run.lock, f"the run {federation.run.root}"):
+        return _Run(federation, display).carry_on()
+
+
+class _Run:
+    def __init__(self, federation: Federation, display: Display) -> None:
+        self.federation = federation
+        self.policy = federation.policy
+        self.coordinator = federation.coordinator
+        self.hospitals = federation.hospitals
+        self.display = display
+        self.incidents: list[Incident] = []
+        info = federation.run.read_info()
+        started = info.get("started")
+        self.started = datetime.datetime.fromisoformat(started) if isinstance(started, str) else now()
+        self._status("running")
+
+    def carry_on(self) -> Outcome:
+        self._finish_interrupted()
+        status, reason, last_complete = "complete", "all scheduled rounds were attempted", True
+        while (number := self.coordinator.state.next_round) <= self.policy.rounds:
+            refusal = self._refusal(number)
+            if refusal is not None:
+                status, reason = "refused", refusal
+                break
+            last_complete = self._attempt(number)
+            self._manifest("running", "rounds are left")
+        finished = self.coordinator.state.finished
+        if status == "complete" and (finished == 0 or not self._last_complete(last_complete)):
+            status, reason = (
+                "aborted",
+                f"{finished} of {self.policy.rounds} scheduled rounds were whole; the last was not",
+            )
+        elif status == "complete" and finished < self.policy.rounds:
+            reason = f"{finished} of {self.policy.rounds} scheduled rounds were whole"
+        ends: dict[str, RunOutcome] = {"complete": "complete", "refused": "refused", "aborted": "ended early"}
+        self._manifest(ends[status], reason, ended=now())
+        score = self._score() if finished else None
+        outcome = Outcome(status, reason, finished, self.epsilons(), score)
+        self._status(
+            status, reason=reason, ended=now().isoformat(), epsilon=outcome.epsilons, score=score,
+            finished_rounds=finished,
+        )  # fmt: skip
+        return outcome
+
+    def epsilons(self) -> dict[str, str]:
+        """Every hospital's epsilon over this run, rounded up."""
+        delta = self.policy.mechanism.delta
+        return {
+            name: round_up(epsilon_pld(hospital.ledger.mechanisms(run_id=self.policy.run_id), delta))
+            for name, hospital in self.hospitals.items()
+        }
+
+    # one attempt ----------------------------------------------------------------------------------------------
+
+    def _attempt(self, number: int) -> bool:
+        started = now()
+        facts = RoundFacts(number, started, self.coordinator.digest())
+        self.coordinator.mark_started(started.isoformat())
+        for hospital in self.hospitals.values():
+            hospital.reserve(number)
+        parameters, server = self.coordinator.open_session(number)
+        facts.session = parameters.session
+        model = self.coordinator.digest()
+        clients = {name: hospital.open_session(parameters, model) for name, hospital in self.hospitals.items()}
+
+        def before_input(sum_index: int, asked: tuple[str, ...]) -> None:
+            for name in asked:
+                clients[name].provide_input(sum_index, self._train(self.hospitals[name], number))
+
+        drops = [
+            drop for text in self.federation.drops if (drop := parse_drop(text, self.policy.names)).round == number
+        ]
+        vector, average = self.coordinator.vector, self.coordinator.average
+        incidents: list[Incident] = []
+        try:
+            result = LocalDriver(server, clients, before_input, drops).run()
+            facts.result = result
+            if result.receipts_ok < self.policy.threshold:
+                facts.abort_code = "too-few-receipts"
+                facts.abort_detail = (
+                    f"{result.receipts_ok} hospitals acknowledged the result, {self.policy.threshold} were needed; "
+                    "the model was left as it was"
+                )
+            else:
+                vector, average = self.coordinator.apply(result)
+        except ProtocolError as error:
+            facts.abort_code = str(error.code)
+            facts.abort_detail = str(error) + (f" (blamed: {error.culprit})" if error.culprit else "")
+        facts.note_server(server)
+        for drop in drops:
+            incidents.append(
+                Incident(
+                    kind="rehearsal",
+                    round=number,
+                    text=f"the operator rehearsed a drop-out: {drop.hospital} at {drop.stage}",
+                )
+            )
+        if facts.abort_code is not None:
+            incidents.append(Incident(kind="abort", round=number, text=facts.abort_detail or facts.abort_code))
+        self._conclude(facts, vector, average, incidents, parameters.colluders)
+        what = f"{len(facts.result.survivors)} of {len(self.hospitals)} hospitals" if facts.result else "aborted"
+        spent = max(self.epsilons().values(), key=lambda text: float("inf") if text == "unbounded" else float(text))
+        self.display.note(f"round {number} of {self.policy.rounds}: {what}, epsilon so far {spent}")
+        return facts.complete
+
+    def _train(self, hospital: Hospital, number: int) -> np.ndarray:
+        task = f"round {number}: hospital {hospital.name}"
+        step: Callable[[int, int], None] = lambda done, total: self.display.update(task, done, total)  # noqa: E731
+        return hospital.train(number, self.coordinator.vector, step)
+
+    def _conclude(
+        self,
+        facts: RoundFacts,
+        vector: np.ndarray,
+        average: np.ndarray,
+        incidents: list[Incident],
+        colluders: int,
+    ) -> None:
+        """Stage, review, seal, sign and publish the attempt."""
+        number = facts.number
+        for hospital in self.hospitals.values():
+            hospital.write_annex(number)
+        applied = facts.complete
+        if applied:
+            from fedgan_secure.federation.fedavg import model_digest
+
+            facts.model_after = model_digest(self.coordinator.layout.layout_hash, vector)
+        files = self._files(facts, average)
+        facts.ended = now()
+        self.coordinator.stage(number, files, vector, average)
+        draft = self._draft(facts, files, incidents, colluders)
+        self.coordinator.seal(number, draft, applied)
+        self._publish(number, draft, "round_finished" if applied else "round_aborted")
+
+    def _files(self, facts: RoundFacts, average: np.ndarray) -> dict[str, bytes]:
+        """The attempt's public files but for the report: name below ``public/`` -> bytes."""
+        files: dict[str, bytes] = {}
+        if facts.transcript is not None:
+            files[f"transcripts/round-{facts.number:04d}.cbor"] = facts.transcript
+        if facts.complete:
+            from fedgan_secure.federation.pictures import model_files, sample_sheet
+
+            files.update(model_files(average, model_of(self.policy)))
+            files[f"samples/round-{facts.number:04d}.png"] = sample_sheet(
+                average, model_of(self.policy), self.policy.data.label_names, self.policy.initial_model.seed
+            )
+        return files
+
+    def _draft(
+        self, facts: RoundFacts, files: dict[str, bytes], incidents: list[Incident], colluders: int
+    ) -> RoundDraft:
+        """The report that every hospital would sign; a hospital that would not is listed with its reasons."""
+        kinds: dict[str, ArtefactKind] = {"transcripts": "transcript", "samples": "samples", "model": "model"}
+        artefacts = [artefact("policy.json", self.federation.run.policy.read_bytes(), "policy")]
+        artefacts += [artefact(name, data, kinds[name.split("/")[0]]) for name, data in sorted(files.items())]
+        sample = next((data for name, data in files.items() if name.startswith("samples/")), None)
+        missing: dict[str, str] = {}
+        while True:
+            record = record_of(
+                self.policy,
+                facts,
+                [hospital.facts(facts.number, **facts.hospital(name)) for name, hospital in self.hospitals.items()],
+                dimension=self.coordinator.layout.size,
+                colluders=colluders,
+                previous=self.coordinator.state.head,
+                coordinator_fingerprint=self.coordinator.identity.fingerprint,
+                layouts=self.federation.source.layouts,
+                artefacts=artefacts,
+                incidents=incidents,
+                missing=missing,
+                lock=_lock_file(),
+            )
+            draft = build_round(record, sample_png=sample)
+            transcript = record.aggregation.transcript_sha256
+            objections = {
+                name: found
+                for name, hospital in self.hospitals.items()
+                if name not in missing
+                and (
+                    found := hospital.review(
+                        draft, round_number=facts.number, previous=hospital.head(), transcript=transcript
+                    )
+                )
+            }
+            if not objections:
+                return draft
+            missing.update({name: "; ".join(found)[:1000] for name, found in objections.items()})
+
+    def _publish(self, number: int, draft: RoundDraft, outcome: str) -> None:
+        refused = {row.name for row in facts_of(draft.report).missing_cosignatures}
+        signatures = [self.coordinator.sign(draft)]
+        signatures += [hospital.sign(draft, number) for name, hospital in self.hospitals.items() if name not in refused]
+        for hospital in self.hospitals.values():
+            hospital.finish_round(number, outcome)
+        self.coordinator.publish(number, draft, signatures)
+
+    # before, between and after --------------------------------------------------------------------------------
+
+    def _finish_interrupted(self) -> None:
+        """Publish a round that was sealed before the process ended, or report one that was not as incomplete."""
+        state = self.coordinator.state
+        if state.started is None:
+            return
+        number = state.next_round
+        draft = self.coordinator.sealed(number)
+        if draft is not None:
+            self.display.note(f"round {number} had finished; publishing its report")
+            whole = facts_of(draft.report).header.status == "complete"
+            self._publish(number, draft, "round_finished" if whole else "round_aborted")
+        else:
+            self.display.note(f"round {number} was interrupted: its budget stays spent, its report says INCOMPLETE")
+            started = datetime.datetime.fromisoformat(state.started)
+            facts = RoundFacts(
+                number,
+                started,
+                self.coordinator.digest(),
+                abort_code="interrupted",
+                abort_detail="the process ended during the round; nothing of it was used, what was reserved is spent",
+                killed=True,
+            )
+            incidents = [Incident(kind="interruption", round=number, text=facts.abort_detail or "")]
+            parameters, _ = self.coordinator.open_session(number)
+            self._conclude(facts, self.coordinator.vector, self.coordinator.average, incidents, parameters.colluders)
+        self._manifest("running", "the run was interrupted and goes on")
+
+    def _last_complete(self, last: bool) -> bool:
+        """Whether the newest round is whole, also where this process attempted none."""
+        newest = self.federation.run.public / "reports" / f"round-{self.coordinator.state.next_round - 1:04d}.dsse.json"
+        if not last or not newest.exists():
+            return last
+        from fedgan_audits.envelope import parse
+        from fedgan_audits.report import read_payload
+
+        return facts_of(read_payload(parse(newest.read_bytes()).payload)[0]).header.status == "complete"
+
+    def _refusal(self, number: int) -> str | None:
+        """Ask every hospital before anyone pays; a refusal ends the run in order."""
+        for hospital in self.hospitals.values():
+            reason = hospital.would_exceed()
+            if reason is not None:
+                hospital.record_refusal(number, reason)
+                text = f"round {number} did not take place: {reason}"
+                self.incidents.append(Incident(kind="refusal", round=number, text=text))
+                self.display.note(text)
+                return text
+        return None
+
+    def _manifest(self, outcome: RunOutcome, reason: str, ended: datetime.datetime | None = None) -> None:
+        signers = {name: hospital.identity.private_key for name, hospital in self.hospitals.items()}
+        self.coordinator.publish_manifest(outcome, reason, self.started, ended or now(), self.incidents, signers)
+
+    def _score(self) -> dict[str, Any] | None:
+        """On phantoms alone: a metric on patients' images would cost budget."""
+        if not self.policy.data.phantoms:
+            return None
+        from fedgan_secure.federation.pictures import phantom_score
+
+        self.display.note("scoring the generator against an untrained one, on phantoms")
+        score: dict[str, Any] = phantom_score(
+            self.coordinator.average,
+            self.coordinator.layout.initial_vector(self.policy.initial_model.seed),
+            model_of(self.policy),
+            [hospital.dataset for hospital in self.hospitals.values()],
+            self.policy.initial_model.seed,
+        )
+        json.dumps(score, allow_nan=False)
+        return score
+
+    def _status(self, status: str, **more: Any) -> None:
+        info = {
+            **self.federation.run.read_info(),
+            "status": status,
+            "started": self.started.isoformat(),
+            **more,
+        }
+        self.federation.run.write_info(info)
+
+
+def _lock_file() -> Path | None:
+    """The hash-locked requirements beside a checkout, where there are any."""
+    lock = Path(__file__).resolve().parents[2] / "requirements" / "run.txt"
+    return lock if lock.is_file() else None

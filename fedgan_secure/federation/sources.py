@@ -1,0 +1,174 @@
+"""Every hospital's patients: phantoms that are drawn, one folder each, or one data set split by patient."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from fedgan_secure.data.loading import LoadResult, LoadSettings, load, resolve
+from fedgan_secure.data.partitions import hospital_names, parse_partition, split
+from fedgan_secure.data.patients import PatientDataset
+from fedgan_secure.data.phantoms import CLASSES, GRADES, PhantomSettings, write_hospitals
+from fedgan_secure.errors import InputError
+from fedgan_secure.federation.directories import RunDirectory, SiteDirectory
+from fedgan_secure.federation.hospital import load_secret
+from fedgan_secure.federation.storage import private_folder
+from fedgan_secure.settings import RunSettings, check_hospital_name
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Source:
+    """What the hospitals hold and how it was read.
+
+    `datasets` and `findings` are private, each to its hospital; the rest is public.
+    """
+
+    datasets: dict[str, PatientDataset]
+    findings: dict[str, dict[str, Any]]
+    layouts: tuple[str, ...]
+    preprocessing: str
+    label_names: tuple[str, ...]
+    classes: int
+    phantoms: bool
+
+
+def names_of(settings: RunSettings) -> tuple[str, ...]:
+    """The hospitals of a run, in roster order.
+
+    Raises:
+        InputError: fewer than three hospitals.
+    """
+    if settings.data.hospital:
+        names = tuple(settings.data.hospital)
+        if len(names) < 3:
+            raise InputError(
+                f"data.hospital: {len(names)} hospital(s), expected at least 3: of two, each sees the other's part",
+                hint="give --hospital NAME=PATH three times or more",
+            )
+        return names
+    names = tuple(hospital_names(settings.federation.hospitals))
+    for name in names:
+        check_hospital_name(name)
+    return names
+
+
+def read(
+    settings: RunSettings, run: RunDirectory, sites: Mapping[str, SiteDirectory], progress: Progress | None
+) -> Source:
+    """Read (or draw, write and read back) all images of a run.
+
+    Raises:
+        InputError: as the loaders do, and where a conditional model finds no labels.
+    """
+    data = settings.data
+    base = LoadSettings(
+        layout=data.layout,
+        image_size=data.image_size,
+        channels=data.channels,
+        unit=data.unit,
+        exclude=data.exclude_patient,
+        patient_pattern=data.patient_pattern,
+    )
+    if data.dataset is not None:
+        return _shared(settings, run, base, progress)
+    if data.hospital:
+        return _folders({name: Path(place) for name, place in data.hospital.items()}, settings, sites, base, progress)
+    names = names_of(settings)
+    phantoms = PhantomSettings(patients=data.phantom_patients, image_size=data.image_size, seed=settings.seed)
+    folders = write_hospitals(run.phantoms, names, phantoms, progress)
+    base = replace(base, layout="dicom", preprocessing="fundus-crop/1", label_names=GRADES, classes=CLASSES)
+    read_back = _folders(folders, settings, sites, base, progress)
+    return replace(read_back, phantoms=True)
+
+
+def _folders(
+    folders: Mapping[str, Path],
+    settings: RunSettings,
+    sites: Mapping[str, SiteDirectory],
+    base: LoadSettings,
+    progress: Progress | None,
+) -> Source:
+    found = {name: resolve(place, base) for name, place in folders.items()}
+    preprocessing = sorted({item.preprocessing for item in found.values()})
+    if len(preprocessing) > 1:
+        raise InputError(
+            f"the hospitals' folders hold different kinds of images ({', '.join(preprocessing)}); expected one kind",
+            hint="give every hospital the same kind of images, or name the layout with --layout",
+        )
+    labels = base.label_names or _common_labels([item.label_names for item in found.values()])
+    classes = base.classes or len(labels)
+    results: dict[str, LoadResult] = {}
+    for name, place in folders.items():
+        wanted = replace(
+            base,
+            layout=found[name].layout,
+            preprocessing=preprocessing[0],
+            label_names=labels or None,
+            classes=classes or None,
+            secret=load_secret(sites[name].pseudonym_secret),
+            cache_dir=sites[name].cache,
+        )
+        results[name] = load(place, wanted, _named(progress, f"hospital {name}"))
+    return Source(
+        datasets={name: _trainable(result.dataset, settings, name) for name, result in results.items()},
+        findings={name: result.findings.to_dict() for name, result in results.items()},
+        layouts=tuple(sorted({item.layout for item in found.values()})),
+        preprocessing=preprocessing[0],
+        label_names=labels if settings.data.conditional else (),
+        classes=classes if settings.data.conditional else 0,
+        phantoms=False,
+    )
+
+
+def _shared(settings: RunSettings, run: RunDirectory, base: LoadSettings, progress: Progress | None) -> Source:
+    if settings.data.dataset is None:
+        raise InputError("no data set was named", hint="give --dataset PATH")
+    cache = private_folder(run.cache)
+    wanted = replace(base, secret=load_secret(cache / "pseudonym.key"), cache_dir=cache)
+    result = load(Path(settings.data.dataset), wanted, progress)
+    names = names_of(settings)
+    dataset = _trainable(result.dataset, settings, "the data set")
+    parts = split(dataset, len(names), parse_partition(settings.data.partition), settings.seed)
+    findings = {"shared data set": result.findings.to_dict(), "partition": settings.data.partition}
+    return Source(
+        datasets=parts,
+        findings=dict.fromkeys(names, findings),
+        layouts=(result.layout,),
+        preprocessing=result.preprocessing,
+        label_names=result.label_names if settings.data.conditional else (),
+        classes=result.dataset.classes if settings.data.conditional else 0,
+        phantoms=False,
+    )
+
+
+def _trainable(dataset: PatientDataset, settings: RunSettings, whose: str) -> PatientDataset:
+    """The images that training can use: the labelled ones where the model is conditional."""
+    if not settings.data.conditional:
+        return dataset
+    if dataset.classes == 0:
+        raise InputError(
+            f"{whose}: no labels were found, and a conditional generator needs them",
+            hint="train without labels: --unconditional",
+        )
+    return dataset.labelled()
+
+
+def _common_labels(all_labels: list[tuple[str, ...]]) -> tuple[str, ...]:
+    """The union of the hospitals' label names, in a fixed order (numbers by value, then text)."""
+    union = {label for labels in all_labels for label in labels}
+    return tuple(sorted(union, key=lambda text: (0, int(text), "") if text.isdigit() else (1, 0, text)))
+
+
+def _named(progress: Progress | None, prefix: str) -> Progress | None:
+    if progress is None:
+        return None
+    shown = progress
+
+    def step(task: str, done: int, total: int) -> None:
+        shown(f"{prefix}: {task}", done, total)
+
+    return step

@@ -1,0 +1,217 @@
+"""The policy of a federation: the public, validated settings that every hospital checks before it takes part.
+
+A policy holds public facts only. Nothing in it is measured on patients: the cohort is the declared one, never the
+counted one. Its digest is in every secure-aggregation message and every report, so two parties that hold
+different policies cannot finish a round together.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from typing import Any, Literal
+
+import rfc8785
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from fedgan_audits.mechanism import MechanismRecord
+from fedgan_protocols.errors import ProtocolError
+from fedgan_protocols.quantization import FixedPoint, prove_headroom
+from fedgan_secure.errors import InputError
+from fedgan_secure.settings import check_hospital_name
+
+
+class _Public(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class HospitalEntry(_Public):
+    """A hospital as its peers know it: a pseudonymous name and the Ed25519 key (hex, 32 bytes) exchanged beforehand."""
+
+    name: str
+    public_key: str = Field(pattern=r"^[0-9a-f]{64}$")
+
+    @field_validator("name")
+    @classmethod
+    def _name(cls, value: str) -> str:
+        check_hospital_name(value)
+        return value
+
+
+class CoordinatorEntry(_Public):
+    """The coordinator's Ed25519 key (hex, 32 bytes)."""
+
+    public_key: str = Field(pattern=r"^[0-9a-f]{64}$")
+
+
+class MechanismPolicy(_Public):
+    """What every hospital does to its patients' gradients, in the accountant's terms."""
+
+    sampling_probability: float = Field(gt=0, le=1)
+    noise_multiplier: float = Field(ge=0)
+    l2_clip_norm: float = Field(gt=0)
+    steps_per_round: int = Field(ge=1)
+    delta: float = Field(gt=0, lt=0.5)
+    epsilon_target: float | None = None
+    declared_patients: int = Field(ge=1)
+    expected_batch_size: float = Field(gt=0)
+    unit: Literal["patient", "image"] = "patient"
+    images_per_patient: int = Field(ge=1)
+    neighbouring_relation: Literal["add_or_remove_one"] = "add_or_remove_one"
+    sampler: Literal["poisson"] = "poisson"
+    noise_placement: Literal["per_hospital"] = "per_hospital"
+
+
+class DataPolicy(_Public):
+    """How pixels are prepared, the same at every hospital."""
+
+    image_size: Literal[28, 64, 128]
+    channels: Literal[1, 3]
+    classes: int = Field(ge=0, description="0: unconditional")
+    label_names: tuple[str, ...] = ()
+    preprocessing: str
+    phantoms: bool = False
+
+
+class RingPolicy(_Public):
+    """Fixed-point encoding of updates and the ring they are masked in."""
+
+    ring_bits: Literal[32, 64]
+    update_bound: float = Field(gt=0)
+    fraction_bits: int = Field(ge=1, le=60)
+
+
+class Flags(_Public):
+    """What weakens or qualifies the claims of the reports; each is printed in every report."""
+
+    no_privacy: bool = False
+    insecure_deterministic: bool = False
+    declared_from_data: bool = False
+
+
+class InitialModel(_Public):
+    """Where the first weights came from: a seed, or another run's released model."""
+
+    seed: int
+    from_run: str | None = None
+    model_digest: str | None = None
+    pretraining: str = "none"
+
+
+class FederationPolicy(_Public):
+    """The whole policy. `digest` is SHA-256 of its canonical JSON (RFC 8785).
+
+    Raises:
+        InputError: from :meth:`parse`, naming the key; from :meth:`build`, also where the ring would overflow.
+    """
+
+    policy_version: Literal["0"] = "0"
+    run_id: str = Field(pattern=r"^[0-9a-f]{32}$")
+    coordinator: CoordinatorEntry
+    hospitals: tuple[HospitalEntry, ...] = Field(min_length=3)
+    threshold: int = Field(ge=2)
+    rounds: int = Field(ge=1)
+    spare_rounds: int = Field(ge=0)
+    mechanism: MechanismPolicy
+    data: DataPolicy
+    model: dict[str, Any]
+    training: dict[str, Any]
+    ring: RingPolicy
+    ring_bits: Literal[32, 64]
+    average_decay: float = Field(ge=0, lt=1, description="running average of the published generator, per round")
+    initial_model: InitialModel
+    flags: Flags = Flags()
+    headroom: str = ""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> FederationPolicy:
+        names = [entry.name for entry in self.hospitals]
+        keys = [entry.public_key for entry in self.hospitals] + [self.coordinator.public_key]
+        if len(set(names)) != len(names) or len(set(keys)) != len(keys):
+            raise ValueError("hospital names and keys must all differ")
+        if self.threshold > len(names):
+            raise ValueError(f"threshold {self.threshold} is more than the {len(names)} hospitals")
+        if 2 * self.threshold <= len(names):
+            raise ValueError(
+                f"threshold {self.threshold} of {len(names)} hospitals: two disjoint groups could each finish a "
+                "round, expected more than half"
+            )
+        if self.ring.ring_bits != self.ring_bits:
+            raise ValueError("ring_bits is stated twice with different values")
+        if (self.mechanism.noise_multiplier == 0) != self.flags.no_privacy:
+            raise ValueError("a noise multiplier of 0 and the flag no_privacy go together")
+        expected = self.mechanism.sampling_probability * self.mechanism.declared_patients
+        if not math.isclose(self.mechanism.expected_batch_size, expected, rel_tol=1e-9):
+            raise ValueError("expected_batch_size must be sampling_probability x declared_patients")
+        return self
+
+    @classmethod
+    def build(cls, **fields: Any) -> FederationPolicy:
+        """Validate a policy and prove that its ring cannot overflow; the proof becomes part of the policy."""
+        ring: RingPolicy = fields["ring"]
+        try:
+            codec = FixedPoint(ring.update_bound, ring.ring_bits, ring.fraction_bits)
+            proof = prove_headroom(codec, [1] * len(fields["hospitals"]))
+        except ProtocolError as error:
+            raise InputError(
+                f"training.fraction_bits, training.update_bound, training.ring_bits: {error}",
+                hint="leave training.fraction_bits out (the finest that fits), or set training.ring_bits = 64",
+            ) from error
+        return cls._validated({**fields, "ring_bits": ring.ring_bits, "headroom": proof})
+
+    @classmethod
+    def parse(cls, data: bytes) -> FederationPolicy:
+        """Read `policy.json`; bytes that are not their own canonical form are refused."""
+        import json
+
+        try:
+            policy = cls._validated(json.loads(data))
+        except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+            raise InputError(f"policy.json is not JSON: {error}", hint="restore it from the run's backup") from error
+        if policy.canonical() != data:
+            raise InputError("policy.json is not in canonical form", hint="restore it from the run's backup")
+        return policy
+
+    @classmethod
+    def _validated(cls, fields: Any) -> FederationPolicy:
+        try:
+            return cls.model_validate(fields)
+        except ValidationError as error:
+            first = error.errors()[0]
+            key = ".".join(str(part) for part in first["loc"]) or "policy"
+            raise InputError(
+                f"policy: {key}: {first['msg'].removeprefix('Value error, ')}",
+                hint="change the setting that decides it, or upgrade fedgan-secure if the policy is newer",
+            ) from error
+
+    def canonical(self) -> bytes:
+        """The bytes of `policy.json`: canonical JSON (RFC 8785)."""
+        return rfc8785.dumps(self.model_dump(mode="json"))
+
+    def digest(self) -> bytes:
+        """SHA-256 of :meth:`canonical`, 32 bytes."""
+        return hashlib.sha256(self.canonical()).digest()
+
+    def fixed_point(self) -> FixedPoint:
+        """The encoder of updates that this policy fixes."""
+        return FixedPoint(self.ring.update_bound, self.ring.ring_bits, self.ring.fraction_bits)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Hospital names in roster order."""
+        return tuple(entry.name for entry in self.hospitals)
+
+    def mechanism_record(self) -> MechanismRecord:
+        """One round's mechanism as the accountant takes it."""
+        mechanism = self.mechanism
+        return MechanismRecord(
+            sampling_probability=mechanism.sampling_probability,
+            noise_multiplier=mechanism.noise_multiplier,
+            steps=mechanism.steps_per_round,
+            l2_clip_norm=mechanism.l2_clip_norm,
+            unit=mechanism.unit,
+            neighbouring_relation=mechanism.neighbouring_relation,
+            sampler=mechanism.sampler,
+            noise_placement=mechanism.noise_placement,
+            images_per_patient=mechanism.images_per_patient,
+        )

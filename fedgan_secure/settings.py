@@ -1,0 +1,204 @@
+"""What a person asks for: the settings of a run, from `federation.toml` and the command line, validated.
+
+Settings are a request; :mod:`fedgan_secure.policy` turns them, with the public facts of the data, into the policy
+that every hospital checks and signs. A value on the command line wins over the file, the file over the default.
+Nothing here is read from patients' data.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from fedgan_secure.errors import InputError
+
+LAYOUTS = (
+    "auto", "dicom", "rsna-ct", "rsna-pneumonia", "eyepacs", "aptos", "idrid", "messidor", "folders", "npz", "csv",
+)  # fmt: skip
+HOSPITAL_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
+RESERVED_NAMES = frozenset({"coordinator"})
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class FederationSection(_Section):
+    """Who takes part and for how long."""
+
+    hospitals: int = Field(4, ge=3, le=99, description="how many hospitals share one data set (or draw phantoms)")
+    threshold: int | None = Field(None, ge=2, description="hospitals that must finish a round; default floor(2n/3)+1")
+    rounds: int = Field(8, ge=1, le=10_000, description="rounds of the fixed schedule")
+    spare_rounds: int = Field(
+        0, ge=0, le=1_000, description="extra rounds, paid for in advance, for attempts that fail"
+    )
+    steps_per_round: int | None = Field(
+        None, ge=1, le=1_000_000, description="discriminator steps of a hospital a round"
+    )
+
+
+class DataSection(_Section):
+    """Where the images are and how they are read. Without `dataset` and `hospital`, phantoms are drawn."""
+
+    dataset: Path | None = Field(None, description="one data set, split by patient over the hospitals")
+    hospital: dict[str, Path] = Field(default_factory=dict, description="one folder (or .npz) a hospital")
+    layout: Literal[LAYOUTS] = Field("auto", description="how the folder names its patients and labels")  # type: ignore[valid-type]
+    partition: str = Field("iid", description="iid, by-label or dirichlet:ALPHA (only with `dataset`)")
+    image_size: Literal[28, 64, 128] = Field(64, description="pixels a side")
+    channels: Literal[1, 3] = Field(3, description="1 grey, 3 colour")
+    conditional: bool = Field(True, description="the generator takes a label")
+    unit: Literal["patient", "image"] = Field("patient", description="what epsilon protects")
+    images_per_patient: int = Field(2, ge=1, le=64, description="public bound: images of a patient used in one step")
+    exclude_patient: tuple[str, ...] = Field((), description="patients that a person has withdrawn")
+    patient_pattern: str | None = Field(None, description="regular expression with a group `patient` (class folders)")
+    phantom_patients: int = Field(2000, ge=8, le=100_000, description="patients drawn for each hospital, without data")
+
+    @field_validator("partition")
+    @classmethod
+    def _partition(cls, value: str) -> str:
+        if value in ("iid", "by-label"):
+            return value
+        match = re.fullmatch(r"dirichlet:([0-9]*\.?[0-9]+)", value)
+        if match is None or float(match.group(1)) <= 0:
+            raise ValueError("expected iid, by-label or dirichlet:ALPHA with ALPHA > 0, such as dirichlet:0.5")
+        return value
+
+    @field_validator("hospital")
+    @classmethod
+    def _names(cls, value: dict[str, Path]) -> dict[str, Path]:
+        for name in value:
+            check_hospital_name(name)
+        return value
+
+    @model_validator(mode="after")
+    def _one_source(self) -> DataSection:
+        if self.dataset is not None and self.hospital:
+            raise ValueError("expected either `dataset` or `hospital` folders, found both")
+        return self
+
+
+class PrivacySection(_Section):
+    """The mechanism and what it may cost."""
+
+    epsilon: float | None = Field(None, gt=0, le=1000, description="target; the noise is calibrated to it")
+    noise_multiplier: float | None = Field(None, gt=0, le=1e6, description="noise over clip norm; instead of epsilon")
+    delta: float | None = Field(None, gt=0, lt=0.5, description="default 1 / (10 x declared patients)")
+    sampling_probability: float | None = Field(None, gt=0, le=1, description="chance of a patient to be in a step")
+    declared_patients: int | None = Field(None, ge=1, description="public nominal cohort of a hospital")
+    l2_clip_norm: float | None = Field(None, gt=0, description="bound on one patient's gradient")
+    noise_placement: Literal["per_hospital", "distributed"] = Field("per_hospital", description="who adds the noise")
+    epsilon_cap: float | None = Field(None, gt=0, description="a hospital's own cap over its whole ledger")
+    no_privacy: bool = Field(False, description="a researcher's baseline: unbounded epsilon, every report says so")
+
+    @model_validator(mode="after")
+    def _one_target(self) -> PrivacySection:
+        if self.epsilon is not None and self.noise_multiplier is not None:
+            raise ValueError("expected `epsilon` or `noise_multiplier`, found both: the one decides the other")
+        if self.no_privacy and (self.epsilon is not None or self.noise_multiplier is not None):
+            raise ValueError("expected no `epsilon` and no `noise_multiplier` with `no_privacy`")
+        if self.noise_placement == "distributed":
+            raise ValueError("`distributed` noise is not available in this version; expected `per_hospital`")
+        return self
+
+
+class TrainingSection(_Section):
+    """Public constants of the optimisation; None means the default for the image size."""
+
+    discriminator_learning_rate: float | None = Field(None, gt=0, le=1)
+    generator_learning_rate: float | None = Field(None, gt=0, le=1)
+    latent_dim: int | None = Field(None, ge=2, le=1024)
+    update_bound: float = Field(1.0, gt=0, le=1000, description="box that every coordinate of an update is clamped to")
+    ring_bits: Literal[32, 64] = Field(32, description="width of the ring that masks live in")
+    fraction_bits: int | None = Field(
+        None, ge=1, le=60, description="fixed-point precision; default the finest that fits"
+    )
+
+
+class RunSettings(_Section):
+    """Everything that `fedgan-secure run` takes, but for the flags of one invocation.
+
+    Raises:
+        InputError: from :meth:`read` and :meth:`merged`, naming the key that is wrong.
+    """
+
+    federation: FederationSection = FederationSection.model_validate({})
+    data: DataSection = DataSection.model_validate({})
+    privacy: PrivacySection = PrivacySection.model_validate({})
+    training: TrainingSection = TrainingSection.model_validate({})
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+
+    @classmethod
+    def read(cls, path: Path) -> dict[str, Any]:
+        """The raw tables of a federation file; relative data paths are taken from the file's own folder."""
+        try:
+            raw = tomllib.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise InputError(f"no such file: {path}", hint="write one with `fedgan-secure init`") from error
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"cannot read {path}: {error}", hint="expected a UTF-8 text file in TOML") from error
+        except tomllib.TOMLDecodeError as error:
+            raise InputError(f"{path} is not TOML: {error}", hint="compare it with `fedgan-secure init`") from error
+        data = raw.get("data")
+        if isinstance(data, dict):
+            if isinstance(data.get("dataset"), str):
+                data["dataset"] = str(path.parent / data["dataset"])
+            if isinstance(data.get("hospital"), dict):
+                data["hospital"] = {
+                    name: str(path.parent / place) if isinstance(place, str) else place
+                    for name, place in data["hospital"].items()
+                }
+        return raw
+
+    @classmethod
+    def merged(cls, raw: dict[str, Any], overrides: dict[str, Any], source: str = "the settings") -> RunSettings:
+        """Validate file tables with dotted command-line overrides (`privacy.epsilon`) laid over them."""
+        tree = {key: dict(value) if isinstance(value, dict) else value for key, value in raw.items()}
+        data = tree.get("data")
+        if isinstance(data, dict):
+            if "data.dataset" in overrides:
+                data.pop("hospital", None)
+            if "data.hospital" in overrides:
+                data.pop("dataset", None)
+        privacy = tree.get("privacy")
+        if isinstance(privacy, dict) and {
+            "privacy.epsilon",
+            "privacy.noise_multiplier",
+            "privacy.no_privacy",
+        } & set(overrides):
+            for key in ("epsilon", "noise_multiplier", "no_privacy"):
+                privacy.pop(key, None)
+        for dotted, value in overrides.items():
+            *sections, key = dotted.split(".")
+            target = tree
+            for section in sections:
+                target = target.setdefault(section, {})
+            target[key] = value
+        try:
+            return cls.model_validate(tree)
+        except ValidationError as error:
+            first = error.errors()[0]
+            key = ".".join(str(part) for part in first["loc"]) or "the request"
+            found = first.get("input")
+            shown = f" (found {found!r})" if isinstance(found, str | int | float | bool) else ""
+            text = first["msg"].removeprefix("Value error, ")
+            raise InputError(
+                f"{source}: {key}: {text}{shown}",
+                hint="`fedgan-secure init` prints every key with its meaning",
+            ) from error
+
+
+def check_hospital_name(name: str) -> None:
+    """Refuse a name that could not be a folder, a file name in a report, or that another part of a run uses.
+
+    Raises:
+        ValueError: naming what was found and expected.
+    """
+    if not HOSPITAL_NAME.fullmatch(name) or name in RESERVED_NAMES:
+        raise ValueError(
+            f"hospital name {name!r}: expected 1 to 32 of a-z, 0-9 and -, starting with a letter or digit, "
+            "and not 'coordinator'"
+        )

@@ -1,0 +1,83 @@
+"""Settings: what wins over what, and errors that name the key."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fedgan_cli.init import template
+from fedgan_secure.errors import InputError
+from fedgan_secure.settings import RunSettings
+
+
+def test_the_template_says_the_same_as_no_file_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "federation.toml"
+    path.write_text(template())
+    assert RunSettings.merged(RunSettings.read(path), {}).model_dump(exclude={"privacy": {"epsilon"}}) == (
+        RunSettings.merged({}, {}).model_dump(exclude={"privacy": {"epsilon"}})
+    )
+
+
+def test_every_key_of_every_section_is_in_the_template() -> None:
+    text = template()
+    for name, field in RunSettings.model_fields.items():
+        if hasattr(field.annotation, "model_fields"):
+            for key in field.annotation.model_fields:
+                assert f"{key} =" in text or f"[{name}.{key}]" in text, f"{name}.{key}"
+
+
+def test_the_command_line_wins_over_the_file() -> None:
+    raw = {
+        "federation": {"rounds": 5},
+        "privacy": {"epsilon": 3.0},
+        "data": {"hospital": {"a": "x", "b": "y", "c": "z"}},
+    }
+    merged = RunSettings.merged(
+        raw, {"federation.rounds": 7, "privacy.noise_multiplier": 1.5, "data.dataset": "images"}
+    )
+    assert merged.federation.rounds == 7
+    assert merged.privacy.noise_multiplier == 1.5 and merged.privacy.epsilon is None
+    assert merged.data.dataset == Path("images") and not merged.data.hospital
+    assert raw["privacy"] == {"epsilon": 3.0}
+
+
+@pytest.mark.parametrize(
+    ("raw", "key"),
+    [
+        ({"federation": {"rounds": 0}}, "federation.rounds"),
+        ({"federation": {"round": 3}}, "federation.round"),
+        ({"data": {"image_size": 63}}, "data.image_size"),
+        ({"data": {"partition": "dirichlet:-1"}}, "data.partition"),
+        ({"data": {"hospital": {"coordinator": "x"}}}, "data.hospital"),
+        ({"data": {"hospital": {"../up": "x"}}}, "data.hospital"),
+        ({"privacy": {"epsilon": 3, "noise_multiplier": 1}}, "privacy"),
+        ({"privacy": {"noise_placement": "distributed"}}, "privacy"),
+        ({"privacy": {"no_privacy": True, "epsilon": 1}}, "privacy"),
+        ({"privacy": {"delta": 0.7}}, "privacy.delta"),
+        ({"seed": -1}, "seed"),
+        ({"nonsense": 1}, "nonsense"),
+    ],
+)
+def test_an_error_names_its_key(raw: dict[str, object], key: str) -> None:
+    with pytest.raises(InputError) as caught:
+        RunSettings.merged(raw, {}, source="federation.toml")
+    assert key in str(caught.value) and caught.value.exit_code == 2 and caught.value.hint
+
+
+def test_a_file_that_is_not_toml_or_not_there(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such file"):
+        RunSettings.read(tmp_path / "absent.toml")
+    broken = tmp_path / "broken.toml"
+    broken.write_text("rounds = = 3")
+    with pytest.raises(InputError, match="not TOML"):
+        RunSettings.read(broken)
+    broken.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(InputError, match="cannot read"):
+        RunSettings.read(broken)
+
+
+def test_paths_in_a_file_start_at_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "federation.toml"
+    path.write_text('[data]\ndataset = "images"\n')
+    assert RunSettings.merged(RunSettings.read(path), {}).data.dataset == tmp_path / "images"
