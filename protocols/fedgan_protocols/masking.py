@@ -27,7 +27,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from fedgan_protocols.encoding import encode
+from fedgan_protocols.encoding import Item, encode
 from fedgan_protocols.errors import Code, ProtocolError
 from fedgan_protocols.parameters import SessionParameters
 
@@ -50,7 +50,7 @@ def pair_seed(
 ) -> bytes:
     """The 32-byte seed of sum j that members u and v share, with the model's hash bound in (Pasquini et al. 2021)."""
     members = (min(u, v), max(u, v))
-    where = [_DOMAIN, "mask", parameters.session, parameters.round, j, *members, model_hash]
+    where: list[Item] = [_DOMAIN, "mask", parameters.session, parameters.round, j, *members, model_hash]
     return derive(shared, t1, encode(where))
 
 

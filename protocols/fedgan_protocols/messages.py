@@ -66,10 +66,10 @@ def _ids(item: Any) -> tuple[int, ...]:
     return ids
 
 
-def _drop(item: Any) -> tuple[int, int, str, str]:
-    if not isinstance(item, list) or len(item) != 4:
-        raise malformed("a drop-out is [id, stage, code, culprit]")
-    return _uint(item[0]), _uint(item[1]), _text(item[2]), _text(item[3])
+def _drop(item: Any) -> tuple[int, int, str, str, int]:
+    if not isinstance(item, list) or len(item) != 5:
+        raise malformed("a drop-out is [id, stage, code, culprit, verified]")
+    return _uint(item[0]), _uint(item[1]), _text(item[2]), _text(item[3]), _uint(item[4])
 
 
 def _field(check: Callable[[Any], Any]) -> Any:
@@ -204,7 +204,7 @@ class Closing:
     complete: int = _field(_uint)
     code: str = _field(_text)
     culprit: str = _field(_text)
-    drops: tuple[tuple[int, int, str, str], ...] = _field(_list_of(_drop))
+    drops: tuple[tuple[int, int, str, str, int], ...] = _field(_list_of(_drop))
 
 
 BODIES: dict[tuple[Stage, bool], type] = {

@@ -7,6 +7,8 @@ the clients with anything but availability: see docs/protocol.md.
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TypeAlias
@@ -36,7 +38,7 @@ from fedgan_protocols.messages import (
     open_message,
     sign_message,
 )
-from fedgan_protocols.parameters import SERVER, sum_digest
+from fedgan_protocols.parameters import SERVER, SessionParameters, sum_digest
 from fedgan_protocols.server_states import (
     Asked,
     AwaitingModel,
@@ -51,6 +53,7 @@ from fedgan_protocols.server_states import (
     DeadlinePassed,
     Drop,
     Event,
+    Failure,
     Finished,
     Group,
     Lost,
@@ -67,6 +70,8 @@ from fedgan_protocols.unmasking import check_openings, rebuild, remove_masks
 Packets: TypeAlias = tuple[tuple[int, bytes], ...]
 """(member id, packet) for everyone the next stage asks."""
 
+_CODE = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
+
 
 def step(state: State, event: Event) -> tuple[State, Packets]:
     """Answer one event; raises ProtocolError when the round must be aborted (the given state stays valid evidence)."""
@@ -74,8 +79,7 @@ def step(state: State, event: Event) -> tuple[State, Packets]:
         return (_accept(state, event), ()) if isinstance(state, Collecting) else (state, ())
     if isinstance(event, Lost):
         if isinstance(state, Collecting) and _is_awaited(state, event.member):
-            failure = event.failure
-            return _dropped(state, event.member, failure.code, failure.message, failure.culprit), ()
+            return _dropped(state, event.member, _claim(state.context.parameters, event.failure)), ()
         return state, ()
     if isinstance(event, Start) and isinstance(state, Ready):
         new, packets = _invite(state)
@@ -84,7 +88,8 @@ def step(state: State, event: Event) -> tuple[State, Packets]:
     elif isinstance(event, DeadlinePassed) and isinstance(state, Collecting):
         for member in state.asked.members:
             if _is_awaited(state, member):
-                state = _dropped(state, member, Code.NO_ANSWER.value, "no answer before the deadline", "")
+                silent = Failure(Code.NO_ANSWER.value, "no answer before the deadline")
+                state = _dropped(state, member, silent)
         new, packets = _CLOSE[type(state)](state)
     else:
         raise ProtocolError(Code.OUT_OF_ORDER, f"{type(event).__name__} does not belong to phase {state.phase.value}")
@@ -101,8 +106,17 @@ def _is_awaited(state: Collecting, member: int) -> bool:
     return member in asked.members and member not in asked.replies and member not in state.context.drops
 
 
-def _dropped(state: Collecting, member: int, code: str, message: str, culprit: str) -> Collecting:
-    drop = Drop(state.asked.broadcast.stage.label, code, message, culprit)
+def _claim(parameters: SessionParameters, failure: Failure) -> Failure:
+    """A failure as it is reported: a short code, a printable text, and a culprit that exists."""
+    code = failure.code if _CODE.fullmatch(failure.code) else Code.NO_ANSWER.value
+    message = "".join(letter for letter in failure.message[:300] if letter.isprintable())
+    known = failure.culprit in ("server", *parameters.names)
+    return Failure(code, message, failure.culprit if known else "")
+
+
+def _dropped(state: Collecting, member: int, failure: Failure, *, verified: bool = False) -> Collecting:
+    stage = state.asked.broadcast.stage.label
+    drop = Drop(stage, failure.code, failure.message, failure.culprit, verified)
     context = replace(state.context, drops={**state.context.drops, member: drop})
     return replace(state, context=context)
 
@@ -120,7 +134,7 @@ def _accept(state: Collecting, event: Reply) -> Collecting:
         )
         state = _VERIFY[type(state)](state, message, attachment)
     except ProtocolError as error:
-        return _dropped(state, event.member, error.code.value, error.message, error.culprit or name)
+        return _dropped(state, event.member, Failure(error.code.value, error.message, name), verified=True)
     asked = replace(state.asked, replies={**state.asked.replies, event.member: message})
     return replace(state, asked=asked)
 
@@ -246,16 +260,23 @@ def _enough(state: Collecting, what: str) -> tuple[int, ...]:
     members = tuple(sorted(state.asked.replies))
     parameters = state.context.parameters
     if len(members) < parameters.threshold:
-        blamed = {drop.culprit for drop in state.context.drops.values() if drop.culprit}
         reasons = ", ".join(
             f"{parameters.name_of(member)}: {drop.code}" for member, drop in sorted(state.context.drops.items())
         )
         raise ProtocolError(
             Code.TOO_FEW,
             f"{what} has {len(members)} members; the threshold is {parameters.threshold} (dropped out: {reasons})",
-            culprit=blamed.pop() if len(blamed) == 1 else "",
+            culprit=_culprit(state.context),
         )
     return members
+
+
+def _culprit(context: Context) -> str:
+    """The one party whose fault the server saw, or that more members blame than could collude; else nobody."""
+    verified = {drop.culprit for drop in context.drops.values() if drop.verified}
+    claims = Counter(drop.culprit for drop in context.drops.values() if drop.culprit and not drop.verified)
+    blamed = verified | {name for name, count in claims.items() if count > context.parameters.colluders}
+    return blamed.pop() if len(blamed) == 1 else ""
 
 
 def _invite(state: Ready) -> tuple[State, Packets]:

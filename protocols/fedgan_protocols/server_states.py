@@ -67,12 +67,16 @@ Event: TypeAlias = Start | Reply | Lost | DeadlinePassed | ModelKnown
 
 @dataclass(frozen=True)
 class Drop:
-    """When a member stopped taking part (a stage's label), and why; culprit is a name, "server" or empty."""
+    """When a member stopped taking part (a stage's label), and why; culprit is a name, "server" or empty.
+
+    `verified`: the server saw the fault itself; otherwise code, message and culprit are the member's or driver's claim.
+    """
 
     stage: str
     code: str
     message: str = ""
     culprit: str = ""
+    verified: bool = False
 
 
 @dataclass(frozen=True)

@@ -85,7 +85,8 @@ def write(
 ) -> bytes:
     """The transcript, closed and signed by the server."""
     listed = tuple(
-        (member, int(Stage.of(drop.stage)), drop.code[:64], drop.culprit[:64]) for member, drop in sorted(drops.items())
+        (member, int(Stage.of(drop.stage)), drop.code, drop.culprit, int(drop.verified))
+        for member, drop in sorted(drops.items())
     )
     body = Closing(int(complete), code, culprit, listed)
     closing = sign_message(identity, parameters, Stage.CLOSING, SERVER, _groups_digest(parameters, groups), body)
@@ -436,7 +437,7 @@ class _Walk:
 
     def facts(self, closing: Closing, data: bytes) -> TranscriptFacts:
         parameters = self.parameters
-        if any(not 1 <= member <= parameters.n or stage > Stage.RECEIPT for member, stage, _, _ in closing.drops):
+        if any(not 1 <= member <= parameters.n or stage > Stage.RECEIPT for member, stage, _, _, _ in closing.drops):
             raise malformed("its closing names a stranger")
         return TranscriptFacts(
             parameters.session,
@@ -453,8 +454,8 @@ class _Walk:
             tuple(SumFacts(**one) for one in self.sums),
             self._names(self.receipts),
             {
-                parameters.name_of(member): Drop(Stage(stage).label, code, "", culprit)
-                for member, stage, code, culprit in closing.drops
+                parameters.name_of(member): Drop(Stage(stage).label, code, "", culprit, bool(verified))
+                for member, stage, code, culprit, verified in closing.drops
             },
             self.stage.label if self.stage is not None else "",
             bool(closing.complete),
