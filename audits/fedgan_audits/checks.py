@@ -1,0 +1,66 @@
+"""The outcome of a verification: a table of checks, each PASS, FAIL or NOT CHECKED."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Outcome = Literal["PASS", "FAIL", "NOT CHECKED"]
+
+
+@dataclass(frozen=True)
+class Check:
+    """One check: its name, its outcome, the file it is about ("" for the run as a whole) and a sentence."""
+
+    name: str
+    outcome: Outcome
+    file: str
+    detail: str
+
+
+@dataclass
+class Verification:
+    """All checks of one run, in the order in which they were made."""
+
+    run: Mapping[str, Any] = field(default_factory=dict)
+    checks: list[Check] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        """Whether no check failed. Checks that were not made do not count."""
+        return not any(check.outcome == "FAIL" for check in self.checks)
+
+    @property
+    def exit_code(self) -> int:
+        """0, or 5 when a check failed."""
+        return 0 if self.ok else 5
+
+    def passed(self, name: str, detail: str, file: str = "") -> None:
+        self.checks.append(Check(name, "PASS", file, detail))
+
+    def failed(self, name: str, detail: str, file: str = "") -> None:
+        self.checks.append(Check(name, "FAIL", file, detail))
+
+    def skipped(self, name: str, detail: str, file: str = "") -> None:
+        self.checks.append(Check(name, "NOT CHECKED", file, detail))
+
+    def has_failed(self, name: str) -> bool:
+        """Whether a check of this name failed."""
+        return any(check.name == name and check.outcome == "FAIL" for check in self.checks)
+
+    def conclude(self, name: str, detail: str, file: str = "") -> None:
+        """Note a PASS unless a check of this name has failed already."""
+        if not self.has_failed(name):
+            self.passed(name, detail, file)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The whole outcome for `--json`."""
+        return {
+            "ok": self.ok,
+            "run": dict(self.run),
+            "checks": [
+                {"name": check.name, "outcome": check.outcome, "file": check.file, "detail": check.detail}
+                for check in self.checks
+            ],
+        }

@@ -1,0 +1,203 @@
+"""`fedgan-secure audit`: show and verify a run's signed reports. TensorFlow is never loaded here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from fedgan_cli.terminal import emit, note, say
+
+if TYPE_CHECKING:
+    from fedgan_audits.checks import Verification
+    from fedgan_audits.sections import RoundReport
+    from fedgan_audits.verify import TranscriptContext
+
+_SIGNS = {"PASS": "[ok]", "FAIL": "[FAIL]", "NOT CHECKED": "[ -- ]"}
+
+
+@click.group()
+def command() -> None:
+    """Show and verify a run's signed reports.
+
+    \b
+    Example:
+      fedgan-secure audit show runs/2026-03-02-1
+      fedgan-secure audit verify runs/2026-03-02-1 --trust keys/
+    """
+
+
+def check_transcript(context: TranscriptContext) -> str:
+    """Give a round's transcript to the protocol's own check, with everything that policy and report say about it.
+
+    Raises fedgan_protocols.ProtocolError where the transcript does not fit.
+    """
+    from fedgan_protocols.parameters import Member
+    from fedgan_protocols.transcript import TranscriptExpectations, check
+
+    facts, header = context.report.aggregation.facts, context.report.header
+    finished = header.status == "complete"
+
+    def digest(text: str | None) -> tuple[bytes, ...] | None:
+        return (bytes.fromhex(text),) if text else None
+
+    found = check(
+        context.data,
+        TranscriptExpectations(
+            roster=tuple(Member(name, key) for name, key in context.hospitals.items()),
+            server_public_key=context.coordinator,
+            session=bytes.fromhex(facts.session) if facts.session else None,
+            round=context.round,
+            threshold=facts.threshold,
+            ring_bits=facts.ring_bits,
+            lengths=(facts.dimension,),
+            policy_hash=bytes.fromhex(context.policy_sha256),
+            model_hashes=digest(facts.model_before),
+            sum_digests=digest(facts.sum_sha256) if finished else None,
+            survivors=(facts.survivors,) if finished else None,
+            complete=True if finished else None,
+        ),
+    )
+    return f"round {found.round}, last stage {found.stage}"
+
+
+@command.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--round", "number", type=click.IntRange(min=1), help="Show this round; the newest one by default.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
+def show(run: Path, number: int | None, as_json: bool) -> None:
+    """Show what a round's report says: the verdict, epsilon per hospital, where the page is.
+
+    The signatures are NOT checked here: `fedgan-secure audit verify` does that.
+
+    \b
+    Example:
+      fedgan-secure audit show runs/2026-03-02-1 --round 2
+    """
+    from fedgan_audits.errors import RecordInvalid
+    from fedgan_audits.manifest import read_reports
+    from fedgan_audits.report import html_path
+    from fedgan_audits.verify import public_folder
+
+    public = public_folder(run)
+    reports = {report.header.round: (report, digest) for report, digest in read_reports(public)}
+    if not reports:
+        raise RecordInvalid(f"{run} has no reports yet", hint="A report is written when a round ends.")
+    chosen = max(reports) if number is None else number
+    if chosen not in reports:
+        raise RecordInvalid(
+            f"there is no report of round {chosen}; found {', '.join(str(n) for n in sorted(reports)[:20])}",
+            hint="Leave --round out to see the newest.",
+        )
+    report, digest = reports[chosen]
+    page = public / html_path(chosen)
+    if as_json:
+        emit(
+            {
+                "run_id": report.header.run_id,
+                "round": chosen,
+                "rounds": sorted(reports),
+                "verified": False,
+                "digest": digest,
+                "html": str(page),
+                "index": str(public / "index.html"),
+                "verdict": report.verdict.model_dump(mode="json"),
+                "hospitals": [row.model_dump(mode="json") for row in report.composition.hospitals],
+            }
+        )
+        return
+    _show(report, digest)
+    say(f"Page: {page}")
+    say(f"All rounds: {public / 'index.html'}")
+    note("The signatures were not checked: run `fedgan-secure audit verify` for that.")
+
+
+def _show(report: RoundReport, digest: str) -> None:
+    verdict, header = report.verdict, report.header
+    say(f"Run {header.run_id}, round {header.round} of {header.rounds_scheduled}: {verdict.verdict}")
+    say(verdict.headline)
+    say(verdict.rounds_left_text)
+    say()
+    rows = [("hospital", "epsilon", "left", "in this round", "budget")]
+    for row, facts in zip(report.composition.hospitals, report.aggregation.participants, strict=True):
+        part = (
+            "took part"
+            if facts.took_part
+            else f"dropped out ({facts.dropped_at})"
+            if facts.dropped_at
+            else "not in the sum"
+        )
+        rows.append((row.name, row.spent, row.remaining or "no limit", part, row.status))
+    _table(rows)
+    say()
+    say(f"Epsilon at delta {verdict.delta}, per {report.privacy.settings.unit}; known to two hospitals: "
+        f"{report.composition.two_hospitals}.")  # fmt: skip
+    for reason in verdict.reasons:
+        say(f"- {reason}")
+    say()
+    say(f"Digest: {digest}")
+
+
+def _table(rows: list[tuple[str, ...]]) -> None:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        say("  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+@command.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option(
+    "--trust",
+    type=click.Path(exists=True, path_type=Path),
+    multiple=True,
+    help="A folder of NAME.pub.pem files, or one such file, from a source other than the run. May be given again.",
+)
+@click.option(
+    "--ledger",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="A hospital's ledger.sqlite: were all of the reports that it signed published?",
+)
+@click.option("--head", metavar="DIGEST", help="The newest report's digest, as kept elsewhere.")
+@click.option("--full", is_flag=True, help="Compute every round's epsilon by both methods, not only where it matters.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
+def verify(
+    run: Path, trust: tuple[Path, ...], ledger: Path | None, head: str | None, full: bool, as_json: bool
+) -> None:
+    """Check a run's signatures, chain, files and figures, offline. Exit code 5 when anything does not fit.
+
+    RUN is a run's folder, or a copy of its public folder. Give --trust keys that the hospitals sent you themselves.
+
+    \b
+    Example:
+      fedgan-secure audit verify runs/2026-03-02-1 --trust keys/
+      fedgan-secure audit verify public/ --trust coordinator.pub.pem --head 3f9a...
+    """
+    from fedgan_audits.verify import verify_run
+
+    result = verify_run(
+        run, trust=trust or None, transcript_check=check_transcript, ledger=ledger, head=head, full=full
+    )
+    if as_json:
+        emit(result.to_dict())
+    else:
+        _print(result)
+    click.get_current_context().exit(result.exit_code)
+
+
+def _print(result: Verification) -> None:
+    rows: list[dict[str, Any]] = result.to_dict()["checks"]
+    width = max((len(row["name"]) for row in rows), default=0)
+    for row in rows:
+        where = f"{row['file']}: " if row["file"] and row["outcome"] == "FAIL" else ""
+        say(f"{_SIGNS[row['outcome']]:<7}{row['name']:<{width}}  {where}{row['detail']}")
+    say()
+    failed = sum(row["outcome"] == "FAIL" for row in rows)
+    left_out = sum(row["outcome"] == "NOT CHECKED" for row in rows)
+    tail = f" {left_out} {'check was' if left_out == 1 else 'checks were'} NOT CHECKED (see above)." if left_out else ""
+    if failed:
+        say(
+            f"VERIFICATION FAILED: {failed} {'check' if failed == 1 else 'checks'} did not pass. Do not rely on this run."
+        )
+    else:
+        say(f"Everything that was checked fits.{tail}")
