@@ -274,3 +274,8 @@ def new_run(tmp_path: Path) -> Callable[..., Run]:
 @pytest.fixture
 def no_privacy_flags() -> Flags:
     return Flags(no_privacy=True)
+
+
+@pytest.fixture(scope="session")
+def transcript_check() -> Callable[[Any], str]:
+    return toy_transcript_check

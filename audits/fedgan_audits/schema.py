@@ -1,0 +1,44 @@
+"""The JSON Schemas (draft 2020-12) of what is signed, generated from the typed models and published in `schemas/`.
+
+`python -m fedgan_audits.schema` writes them again; a test compares them with the models.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from fedgan_audits.manifest import Manifest
+from fedgan_audits.sections import SCHEMA_NOTE, RoundReport
+
+SCHEMAS: Mapping[str, tuple[type[BaseModel], str]] = {
+    "round-report-0.json": (RoundReport, "The signed report of one round"),
+    "run-manifest-0.json": (Manifest, "The signed manifest of one run"),
+}
+
+
+def schema_text(name: str) -> str:
+    """The schema published under `name`."""
+    model, title = SCHEMAS[name]
+    schema = model.model_json_schema(mode="serialization")
+    head = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": f"urn:fedgan-secure:schema:{name.removesuffix('.json')}",
+        "title": title,
+        "$comment": SCHEMA_NOTE,
+    }
+    return json.dumps({**schema, **head}, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+def write(folder: Path) -> None:
+    """Write all schemas to `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in SCHEMAS:
+        (folder / name).write_text(schema_text(name), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    write(Path(__file__).parent / "schemas")
