@@ -243,7 +243,7 @@ def colluder_figures(mechanisms: Sequence[MechanismRecord]) -> str:
 
 
 def delta_profile(mechanisms: Sequence[MechanismRecord], epsilons: Sequence[float]) -> tuple[float, ...]:
-    """The proved delta at each epsilon (>= 0). Raises as epsilon_pld; RecordInvalid for an epsilon below 0 or not finite."""
+    """The proved delta at each epsilon. Raises as epsilon_pld; RecordInvalid for one below 0 or not finite."""
     for epsilon in epsilons:
         if not (epsilon >= 0 and math.isfinite(epsilon)):
             raise RecordInvalid(f"epsilon is {epsilon}, but a finite number of at least 0 is expected")
@@ -265,7 +265,7 @@ def epsilon_profile(mechanisms: Sequence[MechanismRecord], deltas: Sequence[floa
 
 
 def _gaussian_deltas(mu: float, epsilons: _Array) -> _Array:
-    """Delta at each epsilon of the Gaussian mechanism of sensitivity/deviation `mu` (Balle and Wang 2018, Theorem 8)."""
+    """Delta at each epsilon of a Gaussian of sensitivity/deviation `mu` (Balle and Wang 2018, Theorem 8)."""
     special = importlib.import_module("scipy.special")
     first = special.log_ndtr(-epsilons / mu + mu / 2)
     second = epsilons + special.log_ndtr(-epsilons / mu - mu / 2)

@@ -23,19 +23,19 @@ class AuditError(Exception):
             self.exit_code = exit_code
 
 
-class RecordInvalid(AuditError):
+class RecordInvalid(AuditError):  # noqa: N818 - named after what happened
     """A record, policy or other input does not have the form that was expected."""
 
     default_hint = "Correct the value that the message names."
 
 
-class NotAccounted(AuditError):
+class NotAccounted(AuditError):  # noqa: N818 - named after what happened
     """A mechanism whose privacy cost this accountant does not prove; it never guesses."""
 
     default_hint = "Use noise_placement 'per_hospital' with Poisson sampling and add/remove-one neighbours."
 
 
-class UnreachableTarget(AuditError):
+class UnreachableTarget(AuditError):  # noqa: N818 - named after what happened
     """No noise within the bounds reaches the epsilon that was asked for.
 
     `nearest_epsilon` is the smallest epsilon that can be reached with the same steps, sampling and delta (it may be
@@ -49,7 +49,7 @@ class UnreachableTarget(AuditError):
         self.nearest_epsilon = nearest_epsilon
 
 
-class BudgetRefused(AuditError):
+class BudgetRefused(AuditError):  # noqa: N818 - named after what happened
     """A hospital's ledger refuses a reservation that would exceed its cap.
 
     `spent` is the epsilon composed over the whole ledger so far, `asked` the epsilon with the reservation included
@@ -67,11 +67,11 @@ class BudgetRefused(AuditError):
 
 
 class LedgerError(AuditError):
-    """A ledger cannot be used as asked: wrong hospital, another writer, another version, no room, a second reservation."""
+    """A ledger cannot be used as asked: wrong hospital or version, another writer, no room, a second reservation."""
 
 
-class LedgerCorrupt(AuditError):
-    """A ledger's hash chain, or the file that holds it, is damaged; `entry` is the first bad entry where one is known."""
+class LedgerCorrupt(AuditError):  # noqa: N818 - named after what happened
+    """A ledger's hash chain, or the file that holds it, is damaged; `entry` is the first bad entry, where known."""
 
     exit_code = 5
     default_hint = "Keep the file as it is for an inquiry and restore the ledger from a copy; do not start a new one."
@@ -81,7 +81,7 @@ class LedgerCorrupt(AuditError):
         self.entry = entry
 
 
-class VerificationFailed(AuditError):
+class VerificationFailed(AuditError):  # noqa: N818 - named after what happened
     """Evidence does not verify: a signature, a digest, a chain or a recomputed figure differs."""
 
     exit_code = 5

@@ -56,7 +56,7 @@ class _Pair:
         return x
 
     def divergence(self, epsilons: _Array, x: _Array, *, remove: bool) -> _Array:
-        """Hockey-stick divergence at `epsilons`, whose set of outcomes ends at x: mixture over normal, or the reverse."""
+        """Hockey-stick divergence at `epsilons`, over the outcomes up to x: mixture over normal, or the reverse."""
         special = importlib.import_module("scipy.special")
         sign = -1.0 if remove else 1.0
         mixture = np.zeros_like(x)

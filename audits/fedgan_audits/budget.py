@@ -1,0 +1,203 @@
+"""The planning arithmetic of a run: what its schedule will cost, and what a hospital's cap still allows.
+
+The schedule is fixed before the first round: every scheduled round, spare ones included, is counted, since an
+attempt consumes its round whether it finishes or not. Every figure is a composition of events; none is a sum.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+from pydantic import ValidationError
+
+from fedgan_audits import accountant
+from fedgan_audits.errors import RecordInvalid
+from fedgan_audits.mechanism import MechanismRecord, NoisePlacement, Unit
+
+_MAX_ROUNDS = 1_000_000
+
+
+def mechanism_record(**fields: object) -> MechanismRecord:
+    """A MechanismRecord from its fields; raises RecordInvalid, which names the first bad field in one sentence."""
+    try:
+        return MechanismRecord.model_validate(fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"]) or "mechanism"
+        raise RecordInvalid(f"{name} is {first['input']!r}: {first['msg'].lower()}") from None
+
+
+@dataclass(frozen=True)
+class RunBudget:
+    """One run's schedule for one hospital: `rounds` + `spare_rounds` times `mechanism` (the mechanism of ONE round).
+
+    delta is that of every figure. Raises RecordInvalid when made with numbers out of range.
+    """
+
+    mechanism: MechanismRecord
+    rounds: int
+    delta: float
+    spare_rounds: int = 0
+
+    def __post_init__(self) -> None:
+        accountant.check_delta(self.delta)
+        _whole("rounds", self.rounds, 1)
+        _whole("spare_rounds", self.spare_rounds, 0)
+
+    @property
+    def rounds_scheduled(self) -> int:
+        """Rounds that are calibrated and paid for: `rounds` + `spare_rounds`."""
+        return self.rounds + self.spare_rounds
+
+    def epsilon_after(self, attempts: int) -> float:
+        """Composed epsilon after `attempts` scheduled rounds, finished or not (0 to rounds_scheduled)."""
+        if not 0 <= attempts <= self.rounds_scheduled:
+            raise RecordInvalid(f"round {attempts} is asked for, but {self.rounds_scheduled} rounds are scheduled")
+        return accountant.epsilon_pld(repeated(self.mechanism, attempts), self.delta)
+
+    @property
+    def schedule(self) -> tuple[float, ...]:
+        """Composed epsilon after each scheduled round, in order."""
+        return tuple(self.epsilon_after(attempt) for attempt in range(1, self.rounds_scheduled + 1))
+
+    @property
+    def epsilon_total(self) -> float:
+        """Composed epsilon of the whole schedule."""
+        return self.epsilon_after(self.rounds_scheduled)
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where a hospital stands. Epsilons at one delta; `remaining` and `rounds_left` are None without a cap.
+
+    `remaining` is cap - spent, for people to read: it is not an epsilon that a further mechanism may simply have, since
+    epsilons do not add up. `rounds_left` is how many more rounds of the same mechanism the cap allows.
+    """
+
+    spent: float
+    remaining: float | None
+    rounds_left: int | None
+
+
+def _whole(name: str, value: int, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= _MAX_ROUNDS:
+        raise RecordInvalid(f"{name} is {value}, but a whole number from {least} to {_MAX_ROUNDS} is expected")
+
+
+def repeated(mechanism: MechanismRecord, times: int) -> tuple[MechanismRecord, ...]:
+    """`times` rounds of `mechanism` as one record of so many steps (none for 0); for the accountant the same."""
+    if times == 0:
+        return ()
+    return (mechanism.model_copy(update={"steps": mechanism.steps * times}),)
+
+
+def plan_run(
+    *,
+    sampling_probability: float,
+    steps_per_round: int,
+    rounds: int,
+    delta: float,
+    spare_rounds: int = 0,
+    noise_multiplier: float | None = None,
+    epsilon: float | None = None,
+    l2_clip_norm: float = 1.0,
+    unit: Unit = "patient",
+    images_per_patient: int = 1,
+    noise_placement: NoisePlacement = "per_hospital",
+) -> RunBudget:
+    """Fix a run's schedule from the noise multiplier, or from a target epsilon for all scheduled rounds together.
+
+    Raises RecordInvalid unless exactly one of the two is given and every number is in range, UnreachableTarget where no
+    noise reaches `epsilon`, NotAccounted for a placement that is not proved.
+    """
+    if (noise_multiplier is None) == (epsilon is None):
+        raise RecordInvalid(
+            "exactly one of noise_multiplier and epsilon is expected, but "
+            + ("both are given" if epsilon is not None else "neither is given"),
+            hint="Give a target epsilon and let the noise be calibrated, or fix the noise.",
+        )
+    _whole("rounds", rounds, 1)
+    _whole("spare_rounds", spare_rounds, 0)
+    fields: dict[str, object] = {
+        "sampling_probability": sampling_probability,
+        "steps": steps_per_round,
+        "l2_clip_norm": l2_clip_norm,
+        "unit": unit,
+        "images_per_patient": images_per_patient,
+        "noise_placement": noise_placement,
+    }
+    accountant.refuse_unaccounted([mechanism_record(noise_multiplier=1.0, **fields)])
+    if epsilon is not None:
+        noise_multiplier = accountant.calibrate_noise_multiplier(
+            sampling_probability=sampling_probability,
+            steps=steps_per_round * (rounds + spare_rounds),
+            epsilon=epsilon,
+            delta=delta,
+        )
+    mechanism = mechanism_record(noise_multiplier=noise_multiplier, **fields)
+    return RunBudget(mechanism=mechanism, rounds=rounds, spare_rounds=spare_rounds, delta=delta)
+
+
+def advised_delta(declared_patients: int) -> float:
+    """1 / (10 N) for the public nominal number of patients N, never above it. Raises RecordInvalid unless N >= 1.
+
+    A delta of 1/N or more would allow publishing one patient's record outright.
+    """
+    if isinstance(declared_patients, bool) or not isinstance(declared_patients, int) or declared_patients < 1:
+        raise RecordInvalid(f"declared_patients is {declared_patients}, but a whole number of at least 1 is expected")
+    exact = Fraction(1, 10 * declared_patients)
+    value = float(exact)
+    return value if Fraction(value) <= exact else math.nextafter(value, 0.0)
+
+
+def capped_epsilon(by_run: Mapping[str, Sequence[MechanismRecord]], delta: float) -> float:
+    """The epsilon that is held against a hospital's cap, for the reservations of each run in its ledger.
+
+    One run has a schedule that was fixed before it began: its PLD. Where there are several, each next one may have been
+    chosen after seeing what the last one gave, and PLD composition does not cover that; their RDP curves add up to a
+    valid filter at every order (Lécuyer 2021; Feldman and Zrnic 2021), so the RDP figure stands. It is never below the
+    reported PLD figure of the same mechanisms. Raises as accountant.epsilon_pld.
+    """
+    everything = [record for records in by_run.values() for record in records]
+    figure = accountant.epsilon_pld(everything, delta)
+    if sum(1 for records in by_run.values() if records) > 1:
+        figure = max(figure, accountant.epsilon_rdp(everything, delta))
+    return figure
+
+
+def standing(
+    *,
+    earlier: Sequence[MechanismRecord],
+    mechanism: MechanismRecord,
+    delta: float,
+    cap: float | None = None,
+    this_run: Sequence[MechanismRecord] = (),
+    most: int = 10_000,
+) -> Standing:
+    """What is spent, what the cap leaves, and how many more rounds of `mechanism` it allows (counted up to `most`).
+
+    `earlier` are the reservations of other runs in the ledger, `this_run` those of the run that goes on. Raises as
+    accountant.epsilon_pld.
+    """
+    spent = accountant.epsilon_pld([*earlier, *this_run], delta)
+    if cap is None:
+        return Standing(spent=spent, remaining=None, rounds_left=None)
+
+    def allowed(rounds: int) -> bool:
+        more = [*this_run, *repeated(mechanism, rounds)]
+        return capped_epsilon({"earlier": earlier, "this": more}, delta) <= cap
+
+    low, high = 0, 1
+    while high <= most and allowed(high):
+        low, high = high, high * 2
+    high = min(high, most + 1)
+    while high - low > 1:
+        middle = (low + high) // 2
+        if allowed(middle):
+            low = middle
+        else:
+            high = middle
+    return Standing(spent=spent, remaining=max(0.0, cap - spent), rounds_left=low)
