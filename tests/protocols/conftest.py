@@ -52,7 +52,7 @@ class Federation:
     models: tuple[bytes, ...]
     inputs: Mapping[tuple[str, int], np.ndarray] = field(repr=False)
     seed: str = "seed"
-    floors: PolicyFloors = PolicyFloors(least_roster=2)
+    floors: PolicyFloors = field(default_factory=lambda: PolicyFloors(least_roster=2))
 
     def server(self, **changes: Any) -> ServerSession:
         parameters = replace(self.parameters, **changes) if changes else self.parameters

@@ -11,9 +11,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fedgan_protocols import Failure, Identity, Member, ProtocolError, SessionParameters, Stage
+from fedgan_protocols import (
+    Failure,
+    Identity,
+    Member,
+    ProtocolError,
+    SessionParameters,
+    Stage,
+    client_states,
+    server_states,
+)
 from fedgan_protocols import client as client_machine
-from fedgan_protocols import client_states, server_states
 from fedgan_protocols import server as server_machine
 from fedgan_protocols.transcript import check
 
