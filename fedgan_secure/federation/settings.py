@@ -50,6 +50,8 @@ class TrainingSettings:
     class_weight_discriminator: float = 0.5
     class_weight_generator: float = 0.3
     discriminator_weight_decay: float = 0.0
+    diversity_weight: float = 0.0
+    diversity_target: float = 0.2
 
     def __post_init__(self) -> None:
         if self.unit not in UNITS:

@@ -26,7 +26,7 @@ from fedgan_secure.models.dcgan import (
     discriminator_graph,
     generator_inputs,
 )
-from fedgan_secure.models.losses import fake_loss, generator_loss, real_loss
+from fedgan_secure.models.losses import fake_loss, generator_loss, lack_of_diversity, real_loss
 from fedgan_secure.models.optimiser import AdamState, FlatAdam
 from fedgan_secure.models.spec import ModelSpec
 from fedgan_secure.models.vectors import VectorLayout, named_weights
@@ -130,8 +130,11 @@ class _Compiled:
     def _generator_step(self, z: Any, labels: Any, rate: Any) -> Any:
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(self.generator_weights)
-            outputs = self.engine.apply(self._fakes(z, labels), self._labels(labels))
+            images = self._fakes(z, labels)
+            outputs = self.engine.apply(images, self._labels(labels))
             mean = tf.reduce_mean(generator_loss(outputs, labels, self.settings.class_weight_generator))
+            if self.settings.diversity_weight:
+                mean += self.settings.diversity_weight * lack_of_diversity(images, self.settings.diversity_target)
         gradients = tape.gradient(mean, self.generator_weights)
         flat = tf.concat([tf.reshape(tf.convert_to_tensor(value), [-1]) for value in gradients], axis=0)
         self.generator_adam.apply(flat, rate)
@@ -225,9 +228,7 @@ class LocalTrainer:
         self._generator_state = compiled.generator_adam.state()
         local = self._layout.flatten(compiled.generator, compiled.discriminator)
         self._layout.check(local)
-        return LocalResult(
-            local - global_vector, record.summary(self.settings), steps, time.monotonic() - started
-        )
+        return LocalResult(local - global_vector, record.summary(self.settings), steps, time.monotonic() - started)
 
     def _step(self, compiled: _Compiled, record: _Record) -> None:
         settings = self.settings
@@ -261,7 +262,7 @@ class LocalTrainer:
         mean_generator = None
         if self._steps_done % settings.steps_per_generator_step == 0:
             mean_generator = compiled.generator_step(
-                *self._fake_inputs(settings.generator_batch_size),
+                *self._pairs(settings.generator_batch_size),
                 np.float32(settings.generator_learning_rate * share),
             )
         record.add(len(chosen), norms, scales, losses, mean_fake, mean_generator, noise)
@@ -274,6 +275,13 @@ class LocalTrainer:
         """Latent vectors and labels from the public uniform prior (not private, not cryptographic)."""
         z = self._public.standard_normal((count, self.spec.latent_dim), dtype=np.float32)
         labels = self._public.integers(0, max(self.spec.classes, 1), (count, 1), dtype=np.int32)
+        return z, labels
+
+    def _pairs(self, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """As `_fake_inputs`, the second half with the labels of the first: pairs of one class for diversity."""
+        z, labels = self._fake_inputs(count)
+        half = count // 2
+        labels[count - half :] = labels[:half]
         return z, labels
 
     def save(self, path: Path) -> None:

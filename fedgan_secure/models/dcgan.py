@@ -16,7 +16,13 @@ import numpy as np
 import tensorflow as tf
 
 from fedgan_secure.models.errors import ModelError
-from fedgan_secure.models.features import feature_grid, feature_scales, oriented_bank
+from fedgan_secure.models.features import (
+    feature_grid,
+    feature_scales,
+    oriented_bank,
+    surround_bank,
+    surround_scales,
+)
 from fedgan_secure.models.spec import ModelSpec
 
 LayerCall = Callable[..., Any]
@@ -63,20 +69,41 @@ def build_generator(spec: ModelSpec, seed: int) -> keras.Model:
             name="g_label",
         )(label)
         hidden = layers.Concatenate(name="g_input")([z, layers.Flatten(name="g_label_flat")(embedded)])
+    condition = hidden
     first = spec.generator_widths[0]
     size = spec.start_size
-    hidden = layers.Dense(size * size * first, kernel_initializer=fresh(), name="g_dense")(hidden)
+    hidden = layers.Dense(size * size * first, kernel_initializer=fresh(), name="g_dense")(condition)
     hidden = layers.Reshape((size, size, first), name="g_reshape")(hidden)
     for index in range(spec.doublings):
-        hidden = layers.GroupNormalization(groups=_groups(hidden.shape[-1]), name=f"g_norm{index}")(hidden)
+        hidden = layers.GroupNormalization(
+            groups=_groups(hidden.shape[-1]), center=False, scale=False, name=f"g_norm{index}"
+        )(hidden)
+        hidden = _modulated(hidden, condition, fresh, index)
         hidden = layers.ReLU(negative_slope=SLOPE, name=f"g_act{index}")(hidden)
         last = index == spec.doublings - 1
         width = spec.channels if last else spec.generator_widths[index + 1]
         hidden = layers.Conv2DTranspose(
             width, 4, strides=2, padding="same", kernel_initializer=fresh(), name=f"g_up{index}"
         )(hidden)
-    image = layers.Activation("tanh", name="g_image")(hidden)
+    smooth = layers.DepthwiseConv2D(3, padding="same", use_bias=False, trainable=False, name="g_smooth")
+    image = layers.Activation("tanh", name="g_image")(smooth(hidden))
+    binomial = np.outer([1, 2, 1], [1, 2, 1]).astype(np.float32) / 16.0
+    smooth.set_weights([np.repeat(binomial[:, :, None, None], spec.channels, axis=2)])
     return keras.Model(inputs, image, name="generator")
+
+
+def _modulated(hidden: Any, condition: Any, fresh: Callable[[], Any], index: int) -> Any:
+    """Scale and shift every channel by noise vector and class: both stay visible at every resolution."""
+    layers = keras.layers
+    width = hidden.shape[-1]
+    scale = layers.Dense(
+        width, kernel_initializer=fresh(), bias_initializer="ones", name=f"g_scale{index}"
+    )(condition)
+    shift = layers.Dense(width, kernel_initializer=fresh(), name=f"g_shift{index}")(condition)
+    scale = layers.Reshape((1, 1, width), name=f"g_scale{index}_shape")(scale)
+    shift = layers.Reshape((1, 1, width), name=f"g_shift{index}_shape")(shift)
+    scaled = layers.Multiply(name=f"g_scaled{index}")([hidden, scale])
+    return layers.Add(name=f"g_shifted{index}")([scaled, shift])
 
 
 def build_discriminator(spec: ModelSpec, seed: int) -> keras.Model:
@@ -102,6 +129,8 @@ def build_discriminator(spec: ModelSpec, seed: int) -> keras.Model:
     for name, layer in made.items():
         if name.startswith("f_bank"):
             layer.set_weights([oriented_bank() * np.float32(FEATURE_GAIN)])
+        elif name.startswith("f_spots") and name.removeprefix("f_spots").isdigit():
+            layer.set_weights([surround_bank(spec.channels) * np.float32(FEATURE_GAIN)])
         elif name == "f_grey":
             layer.set_weights([np.full((1, 1, spec.channels, 1), 1.0 / spec.channels, np.float32)])
     return model
@@ -126,8 +155,14 @@ def discriminator_graph(spec: ModelSpec, call: LayerCall, image: Any, label: Any
         for scale in feature_scales(spec.image_size):
             reduced = grey if scale == 1 else call(f"f_reduce{scale}", grey)
             response = call(f"f_rectify{scale}", call(f"f_bank{scale}", reduced))
-            pooled = spec.image_size // scale > feature_grid(spec.image_size)
+            stride = _bank_stride(spec.image_size, scale)
+            pooled = spec.image_size // scale // stride > feature_grid(spec.image_size)
             parts.append(call(f"f_pool{scale}", response) if pooled else response)
+        for scale in surround_scales(spec.image_size):
+            reduced = image if scale == 1 else call(f"f_shrink{scale}", image)
+            response = call(f"f_spots_rectify{scale}", call(f"f_spots{scale}", reduced))
+            pooled = spec.image_size // scale > feature_grid(spec.image_size)
+            parts.append(call(f"f_spots_pool{scale}", response) if pooled else response)
         hidden = call("f_stack", parts)
     for index in range(len(spec.discriminator_widths)):
         hidden = call(f"d_conv{index}", hidden)
@@ -160,6 +195,7 @@ def _discriminator_layers(spec: ModelSpec, seed: int) -> dict[str, keras.layers.
                 layers.Conv2D(
                     bank.shape[-1],
                     bank.shape[0],
+                    strides=_bank_stride(spec.image_size, scale),
                     padding="same",
                     use_bias=False,
                     trainable=False,
@@ -167,14 +203,25 @@ def _discriminator_layers(spec: ModelSpec, seed: int) -> dict[str, keras.layers.
                 )
             )
             made.append(layers.ReLU(name=f"f_rectify{scale}"))
-            ratio = spec.image_size // scale // grid
+            ratio = spec.image_size // scale // grid // _bank_stride(spec.image_size, scale)
             if ratio > 1:
                 made.append(layers.AveragePooling2D(ratio, name=f"f_pool{scale}"))
+        for scale in surround_scales(spec.image_size):
+            if scale > 1:
+                made.append(layers.AveragePooling2D(scale, name=f"f_shrink{scale}"))
+            made.append(
+                layers.DepthwiseConv2D(
+                    5, depth_multiplier=2, padding="same", use_bias=False, trainable=False, name=f"f_spots{scale}"
+                )
+            )
+            made.append(layers.ReLU(name=f"f_spots_rectify{scale}"))
+            if spec.image_size // scale > grid:
+                made.append(layers.AveragePooling2D(spec.image_size // scale // grid, name=f"f_spots_pool{scale}"))
         made.append(layers.Concatenate(name="f_stack"))
     for index, width in enumerate(spec.discriminator_widths):
         made.append(
             layers.Conv2D(
-                width, 4, strides=2, padding="same", kernel_initializer=fresh(), name=f"d_conv{index}"
+                width, 3, strides=2, padding="same", kernel_initializer=fresh(), name=f"d_conv{index}"
             )
         )
         if spec.normalization == "group" and index > 0:
@@ -198,6 +245,11 @@ def _discriminator_layers(spec: ModelSpec, seed: int) -> dict[str, keras.layers.
             layers.Dense(spec.classes, kernel_initializer=fresh(), name="d_classes"),
         ]
     return {layer.name: layer for layer in made}
+
+
+def _bank_stride(image_size: int, scale: int) -> int:
+    """2 where the bank's response is averaged over at least 4 x 4 cells afterwards, 1 elsewhere."""
+    return 2 if image_size // scale // feature_grid(image_size) >= 4 else 1
 
 
 def _groups(width: int) -> int:
@@ -239,7 +291,7 @@ def draw_images(
     for start in range(0, count, batch):
         rows = slice(start, min(start + batch, count))
         chosen = labels[rows] if labels is not None else None
-        drawn = np.asarray(generator(generator_inputs(spec, z[rows], chosen), training=False))
+        drawn = np.asarray(generator(generator_inputs(spec, tf.constant(z[rows]), chosen), training=False))
         images[rows] = np.clip(np.rint((drawn + 1.0) * 127.5), 0, 255).astype(np.uint8)
     return images
 

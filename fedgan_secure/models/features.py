@@ -45,3 +45,24 @@ def feature_scales(image_size: int) -> tuple[int, ...]:
     """Factors by which the image is reduced before the bank is applied (1, 2, 4, ... down to the grid)."""
     grid = feature_grid(image_size)
     return tuple(2**k for k in range(8) if image_size // 2**k >= grid and image_size % 2**k == 0)
+
+
+def surround_bank(channels: int) -> np.ndarray:
+    """Centre-surround detectors (bright and dark spots) for every colour channel by itself.
+
+    Returns:
+        float32[5, 5, channels, 2] depthwise kernels, of zero mean and unit absolute sum, the second the negative of
+        the first.
+    """
+    y, x = np.mgrid[-2:3, -2:3].astype(np.float64)
+    radius2 = x**2 + y**2
+    kernel = np.exp(-radius2 / (2 * 0.7**2)) / 0.7**2 - np.exp(-radius2 / (2 * 1.4**2)) / 1.4**2
+    kernel -= kernel.mean()
+    kernel /= np.abs(kernel).sum()
+    pair = np.stack([kernel, -kernel], axis=-1)
+    return np.repeat(pair[:, :, None, :], channels, axis=2).astype(np.float32)
+
+
+def surround_scales(image_size: int) -> tuple[int, ...]:
+    """Factors by which the image is reduced before the centre-surround detectors: 1 and 2."""
+    return feature_scales(image_size)[:2]

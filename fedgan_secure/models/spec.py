@@ -41,8 +41,8 @@ class ModelSpec:
     classes: int = 5
     latent_dim: int = 64
     generator_widths: tuple[int, ...] = (128, 96, 64, 32)
-    discriminator_widths: tuple[int, ...] = (32, 64)
-    discriminator_dense: int = 64
+    discriminator_widths: tuple[int, ...] = (32, 48)
+    discriminator_dense: int = 48
     features: str = "oriented"
     normalization: str = "none"
 
@@ -86,7 +86,7 @@ class ModelSpec:
     @classmethod
     def default(cls, image_size: int = 64, channels: int = 3, classes: int = 5) -> ModelSpec:
         """The architecture used unless a policy says otherwise, found on phantoms (public images) only."""
-        widths = {28: (96, 48), 64: (128, 96, 64, 32), 128: (128, 96, 64, 32, 16)}
+        widths = {28: (64, 32), 64: (96, 64, 32, 16), 128: (96, 64, 32, 16, 12)}
         if image_size not in widths:
             raise ModelError(f"image size {image_size} is not supported, expected one of {IMAGE_SIZES}")
         return cls(

@@ -101,7 +101,9 @@ def discriminator_gradient(
         loss=real_loss,
     )
     fake_images, fake_labels = fake
-    from_fake, mean_fake = engine.plain_gradient(
-        tf.stop_gradient(fake_images), fake_labels, lambda outputs, labels: fake_loss(outputs)
+    ones = tf.ones([tf.shape(fake_images)[0], 1])
+    made = engine.clipped_sum(
+        tf.stop_gradient(fake_images), fake_labels, ones, clip_norm, lambda outputs, labels: fake_loss(outputs)
     )
-    return noisy + from_fake, clipped, mean_fake
+    count = tf.cast(tf.shape(fake_images)[0], tf.float32)
+    return noisy + made.gradient / count, clipped, tf.reduce_mean(made.loss)

@@ -1,0 +1,77 @@
+"""The Gaussian stream: fit, variance, tails, independence of what it should be independent of; fixed keys throughout."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from fedgan_secure.privacy.errors import PrivacyRefused
+from fedgan_secure.privacy.noise import GaussianStream
+
+
+def keyed(number: int) -> GaussianStream:
+    return GaussianStream(lambda count: number.to_bytes(count, "little"))
+
+
+def test_the_values_fit_a_standard_normal() -> None:
+    values = keyed(1).normal(400_000)
+    assert values.dtype == np.float32
+    assert stats.kstest(values.astype(np.float64), "norm").pvalue > 1e-3
+    assert abs(values.mean(dtype=np.float64)) < 5 / np.sqrt(values.size)
+    assert abs(values.var(dtype=np.float64) - 1) < 5 * np.sqrt(2 / values.size)
+    assert abs(stats.kurtosis(values)) < 5 * np.sqrt(24 / values.size)
+
+
+@pytest.mark.parametrize("level", [2.0, 3.0, 4.0, 4.5])
+def test_the_tails_are_as_heavy_as_they_should_be(level: float) -> None:
+    count = 4_000_000
+    beyond = int((np.abs(keyed(2).normal(count)) > level).sum())
+    expected = 2 * stats.norm.sf(level) * count
+    assert abs(beyond - expected) < 5 * np.sqrt(expected)
+
+
+def test_neighbouring_values_and_the_two_halves_are_uncorrelated() -> None:
+    values = keyed(3).normal(200_000).astype(np.float64)
+    half = values.size // 2
+    for left, right in ((values[:-1], values[1:]), (values[:half], values[half:])):
+        assert abs(np.corrcoef(left, right)[0, 1]) < 5 / np.sqrt(left.size)
+        assert abs(np.corrcoef(left**2, right**2)[0, 1]) < 5 / np.sqrt(left.size)
+
+
+def test_a_stream_goes_on_and_never_repeats_itself() -> None:
+    stream = keyed(4)
+    first, second = stream.normal(1000), stream.normal(1000)
+    assert not np.intersect1d(first, second).size
+    assert np.array_equal(first, keyed(4).normal(1000))
+    assert not np.array_equal(first, keyed(5).normal(1000))
+
+
+@pytest.mark.parametrize("size", [0, 1, 2, 3, 65_536 * 2 + 1])
+def test_any_number_of_values_can_be_drawn(size: int) -> None:
+    values = keyed(6).normal(size)
+    assert values.shape == (size,)
+    assert np.isfinite(values).all()
+
+
+def test_the_largest_value_is_the_documented_limit() -> None:
+    stream = keyed(7)
+    stream._stream = lambda words: np.zeros(words, np.uint64)  # type: ignore[method-assign]
+    assert stream.normal(2)[0] == pytest.approx(np.sqrt(2 * np.log(2.0**54)), rel=1e-6)
+
+
+def test_a_new_key_is_taken_long_before_the_cipher_repeats(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fedgan_secure.privacy.noise._REKEY_BYTES", 4096)
+    keys: list[int] = []
+
+    def entropy(count: int) -> bytes:
+        keys.append(count)
+        return len(keys).to_bytes(count, "little")
+
+    stream = GaussianStream(entropy)
+    values = np.concatenate([stream.normal(256) for _ in range(8)])
+    assert keys == [32] * 4
+    assert len(np.unique(values)) == values.size
+
+
+def test_a_short_key_is_refused() -> None:
+    with pytest.raises(PrivacyRefused, match="expected 32"):
+        GaussianStream(lambda count: b"\0" * 16)
