@@ -21,13 +21,19 @@ _Z = 10.2
 """Normal deviations beyond which mass is truncated (into infinity): below 1e-23."""
 
 
+def _binomial(n: int, i: int, q: float) -> float:
+    if q == 1.0:
+        return float(i == n)
+    choose = math.lgamma(n + 1) - math.lgamma(i + 1) - math.lgamma(n - i + 1)
+    return math.exp(choose + i * math.log(q) + (n - i) * math.log1p(-q))
+
+
 class _Pair:
     """loss(x) = ln(mixture density / normal density) at x, increasing and convex; q < 1 bounds it from below."""
 
     def __init__(self, q: float, sigma: float, images: int) -> None:
-        binom = importlib.import_module("scipy.stats").binom
         self.sigma = sigma
-        weights = np.asarray(binom.pmf(np.arange(images + 1), images, q), dtype=np.float64)
+        weights = np.array([_binomial(images, i, q) for i in range(images + 1)])
         self.shifts: _Array = np.flatnonzero(weights > 0).astype(np.float64)
         self.weights: _Array = weights[weights > 0]
         self.log_weights: _Array = np.log(self.weights)
@@ -46,7 +52,7 @@ class _Pair:
         return top + np.log(total), moment / total / self.sigma**2
 
     def where(self, losses: _Array, low: float, high: float) -> _Array:
-        """x with loss(x) = `losses` (which lie between loss(low) and loss(high)), shape as `losses`."""
+        """x in [low, high] with loss(x) nearest to each of `losses`, shape as `losses`."""
         xs = np.linspace(low, high, 20001)
         table, _ = self.loss_and_slope(xs)
         x = np.interp(losses, table, xs)
@@ -91,7 +97,7 @@ def one_step(q: float, sigma: float, images: int, grid: float) -> Any:
     pair = _Pair(q, sigma, images)
     low, high = _bounds(pair)
     ends, _ = pair.loss_and_slope(np.array([low, high]))
-    first, last = math.ceil(ends[0] / grid), math.floor(ends[1] / grid)
+    first, last = math.floor(ends[0] / grid), math.ceil(ends[1] / grid)  # outwards: no loss may fall off the grid
     epsilons = np.arange(first, last + 1) * grid
     x = pair.where(epsilons, low, high)
     remove = pair.divergence(epsilons, x, remove=True)

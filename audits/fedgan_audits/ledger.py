@@ -400,7 +400,8 @@ def _refusal(
     way = "" if runs < 2 else f" (by the Rényi filter, since {runs} runs on the same patients follow one another)"
     return BudgetRefused(
         f"hospital {hospital} refuses round {round_}: its ledger would reach epsilon "
-        f"{accountant.round_up(asked)}{way}, over its cap of {cap:g}, at delta {delta:g}; {accountant.round_up(spent)} is spent so far",
+        f"{accountant.round_up(asked)}{way}, over its cap of {cap:g}, at delta {delta:g}; "
+        f"{accountant.round_up(spent)} is spent so far",
         spent=spent,
         asked=asked,
         cap=cap,
