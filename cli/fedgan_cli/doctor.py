@@ -86,6 +86,7 @@ def _package(name: str) -> Finding:
 
 def _tensorflow() -> Finding:
     try:
+        terminal.load_tensorflow()
         import tensorflow as tf
     except ImportError as error:
         return Finding("TensorFlow loads", "missing", str(error)[:120], "install tensorflow for this Python")

@@ -32,6 +32,7 @@ Examples:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 def command(run: Path, count: int, form: str, label: str | None, output: Path, seed: int | None, as_json: bool) -> None:
     """Draw synthetic images, with a contact sheet, their labels, and where they come from (model, report, epsilon)."""
+    terminal.load_tensorflow()
     from fedgan_secure.federation.release import draw
 
     drawn = draw(run, count=count, form=form, label=label, output=output, seed=seed)

@@ -106,7 +106,7 @@ def command(ctx: click.Context, **options: Any) -> int:
     with terminal.progress(quiet=options["quiet"]) as display:
         if options["resume"] is not None:
             root: Path = options["resume"]
-            federation = resume(root, display.update)
+            federation = resume(root, display.update, terminal.load_tensorflow)
         else:
             request = _request(options)
             root = request.output
@@ -130,7 +130,7 @@ def command(ctx: click.Context, **options: Any) -> int:
 def _start(request: Any, display: terminal.Progress) -> Federation:
     from fedgan_secure.federation.prepare import start
 
-    return start(request, display.update)
+    return start(request, display.update, terminal.load_tensorflow)
 
 
 def _only_resume(ctx: click.Context) -> None:

@@ -99,3 +99,29 @@ def progress(*, quiet: bool = False) -> Iterator[Progress]:
         yield shown
     finally:
         shown.close()
+
+
+def load_tensorflow() -> None:
+    """Import TensorFlow without the lines that its native code writes to stderr before any log level counts.
+
+    What it wrote is shown where the import fails.
+    """
+    import importlib
+    import os
+    import tempfile
+
+    if "tensorflow" in sys.modules:
+        return
+    sys.stderr.flush()
+    with tempfile.TemporaryFile() as written:
+        kept = os.dup(2)
+        try:
+            os.dup2(written.fileno(), 2)
+            importlib.import_module("tensorflow")
+        except BaseException:
+            written.seek(0)
+            os.write(kept, written.read())
+            raise
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)

@@ -174,16 +174,10 @@ class Coordinator:
         self._save_state(State(round_number + 1, None, draft.digest, self.state.finished + int(applied)))
         shutil.rmtree(folder, ignore_errors=True)
 
-    def publish_manifest(
-        self,
-        outcome: str,
-        reason: str,
-        started: Any,
-        ended: Any,
-        incidents: Sequence[Incident],
-        signers: Mapping[str, Any],
-    ) -> None:
-        """Render the roll-up and sign the list of every public file."""
+    def draft_manifest(
+        self, outcome: RunOutcome, reason: str, started: Any, ended: Any, incidents: Sequence[Incident]
+    ) -> bytes:
+        """Render the roll-up and list every public file; the bytes that are to be signed."""
         facts = manifest.RunFacts(
             run_id=self.policy.run_id,
             outcome=outcome,
@@ -195,7 +189,13 @@ class Coordinator:
             incidents=tuple(incidents),
         )
         with explain_disk(self.run.public):
-            manifest.write_manifest(self.run.public, facts, {"coordinator": self.identity.private_key, **signers})
+            return manifest.draft_manifest(self.run.public, facts)
+
+    def publish_manifest(self, payload: bytes, signatures: Sequence[envelope.Signature]) -> None:
+        """Publish a manifest with the coordinator's and the hospitals' signatures."""
+        own = envelope.sign(payload, self.identity.private_key, "coordinator")
+        with explain_disk(self.run.public):
+            manifest.publish_manifest(self.run.public, payload, [own, *signatures])
 
     def _save_state(self, state: State) -> None:
         self.state = state

@@ -6,6 +6,7 @@ taken, refuses what would exceed its cap, and signs a report only after comparin
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,9 +16,11 @@ from typing import Any
 import numpy as np
 import rfc8785
 
+from fedgan_audits import envelope
 from fedgan_audits.accountant import epsilon_pld, round_up
 from fedgan_audits.envelope import Signature
 from fedgan_audits.ledger import Ledger
+from fedgan_audits.manifest import read_manifest
 from fedgan_audits.mechanism import MechanismRecord
 from fedgan_audits.records import HospitalFacts, spending
 from fedgan_audits.report import RoundDraft, commit_annex, disagreements
@@ -27,8 +30,10 @@ from fedgan_protocols.parameters import PolicyFloors, SessionParameters
 from fedgan_protocols.session import ClientSession
 from fedgan_secure.data.patients import PatientDataset
 from fedgan_secure.errors import FedganError
+from fedgan_secure.federation.attempt import Attempt
 from fedgan_secure.federation.directories import SiteDirectory
 from fedgan_secure.federation.entropy import Entropy
+from fedgan_secure.federation.fedavg import model_digest
 from fedgan_secure.federation.storage import private_folder, write_bytes
 from fedgan_secure.policy import FederationPolicy
 
@@ -66,6 +71,7 @@ class Hospital:
     entropy: Entropy
     journal: Journal
     _trainer: Any = None
+    _attempt: Attempt | None = None
     _annexes: dict[int, str] = field(default_factory=dict)
     _statistics: dict[int, dict[str, Any]] = field(default_factory=dict)
 
@@ -102,9 +108,14 @@ class Hospital:
             self.run_id, round_number, self.policy.mechanism_record(), self.policy.mechanism.delta, self.cap
         )
 
-    def open_session(self, parameters: SessionParameters, model: bytes) -> ClientSession:
-        """A client of this round's secure aggregation, bound to the global model `model` (SHA-256)."""
-        return ClientSession(
+    def open_session(self, parameters: SessionParameters, vector: np.ndarray, layout_hash: str) -> ClientSession:
+        """A client of this round's secure aggregation, bound to the global model `vector`, float32[d].
+
+        The hospital computes the model's digest itself; a coordinator that sends different models to different
+        hospitals finds that nobody's masks cancel.
+        """
+        model = model_digest(layout_hash, vector)
+        client = ClientSession(
             parameters,
             self.identity,
             (model,),
@@ -116,6 +127,8 @@ class Hospital:
             ),
             journal=self.journal,
         )
+        self._attempt = Attempt(parameters, client, vector, layout_hash, self.policy)
+        return client
 
     def train(self, round_number: int, global_vector: np.ndarray, progress: Step | None) -> np.ndarray:
         """Train the round's steps on this hospital's patients and encode the update.
@@ -177,21 +190,26 @@ class Hospital:
             **round_facts,
         )
 
-    def review(
-        self, draft: RoundDraft, *, round_number: int, previous: str | None, transcript: str | None
-    ) -> list[str]:
-        """How the draft differs from what this hospital knows; empty where it would sign."""
-        return disagreements(
+    def review(self, draft: RoundDraft, transcript: bytes | None, sample_png: bytes | None) -> list[str]:
+        """How a draft differs from what this hospital knows; empty where it would sign.
+
+        Compared are its own reservations, cap and annex, the policy, the report it signed last, the transcript
+        (verified again, against this hospital's own session and model), and the model that the report names as the
+        result: it must be the one that the sum this hospital received leads to.
+        """
+        own = [] if self._attempt is None else self._attempt.objections(draft, transcript)
+        return own + disagreements(
             draft.payload,
             self.name,
-            reserved=self._reserved(round_number),
+            reserved=self._reserved(draft.report.header.round),
             this_run=self._spent(),
             earlier=self.ledger.mechanisms(exclude_run=self.run_id),
             cap=self.cap,
-            annex_commitment=self._annexes.get(round_number),
+            annex_commitment=self._annexes.get(draft.report.header.round),
             policy_sha256=self.policy.digest().hex(),
-            previous_report=previous,
-            transcript_sha256=transcript,
+            previous_report=self.head(),
+            transcript_sha256=None if transcript is None else hashlib.sha256(transcript).hexdigest(),
+            sample_png=sample_png,
         )
 
     def sign(self, draft: RoundDraft, round_number: int) -> Signature:
@@ -202,8 +220,6 @@ class Hospital:
         Raises:
             SignatureRefused: another report of this round was signed before.
         """
-        from fedgan_audits import envelope
-
         signed = self.ledger.signed_heads(self.run_id).get(round_number)
         if signed is None:
             self.ledger.record("report_signed", self.run_id, round_number, {"digest": draft.digest})
@@ -213,6 +229,12 @@ class Hospital:
                 hint="the coordinator shows different histories; compare the ledgers before going on",
             )
         return envelope.sign(draft.payload, self.identity.private_key, self.name)
+
+    def sign_manifest(self, payload: bytes) -> Signature | None:
+        """Sign the list of public files where its newest report is the one this hospital signed last."""
+        if read_manifest(payload)[0].head != self.head():
+            return None
+        return envelope.sign(payload, self.identity.private_key, self.name)
 
     def finish_round(self, round_number: int, outcome: str) -> None:
         """Keep the optimiser's state and the round's end."""

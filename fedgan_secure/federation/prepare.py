@@ -41,7 +41,12 @@ from fedgan_secure.policy import (
 from fedgan_secure.settings import RunSettings, TrainingSection
 
 Progress = Callable[[str, int, int], None]
+Hook = Callable[[], None]
 MAX_FRACTION_BITS = 24
+
+
+def _nothing() -> None:
+    """The default hook."""
 
 
 @dataclass(frozen=True)
@@ -83,8 +88,10 @@ class Federation:
             hospital.close()
 
 
-def start(request: Request, progress: Progress | None) -> Federation:
+def start(request: Request, progress: Progress | None, before_models: Hook = _nothing) -> Federation:
     """Prepare a new run; what was made so far is removed where preparing fails.
+
+    `before_models` is called when the data have been read, just before TensorFlow is needed.
 
     Raises:
         InputError: the data, a setting or the output folder is wrong.
@@ -96,14 +103,14 @@ def start(request: Request, progress: Progress | None) -> Federation:
     existed = request.output.exists()
     run = RunDirectory.create(request.output)
     try:
-        return _start(request, run, names, progress)
+        return _start(request, run, names, progress, before_models)
     except BaseException:
         if not run.policy.exists():
             _discard(run.root, keep_root=existed)
         raise
 
 
-def resume(root: Path, progress: Progress | None) -> Federation:
+def resume(root: Path, progress: Progress | None, before_models: Hook = _nothing) -> Federation:
     """Take up a run where its files say it stands.
 
     Raises:
@@ -122,6 +129,7 @@ def resume(root: Path, progress: Progress | None) -> Federation:
     site_dir = Path(str(info["site_dir"])) if info.get("site_dir") else None
     sites = _sites(run, site_dir, policy.names, policy.run_id)
     source = read(settings, run, sites, progress)
+    before_models()
     if source.classes != policy.data.classes:
         raise InputError(
             f"the data now have {source.classes} classes, the policy says {policy.data.classes}",
@@ -182,13 +190,18 @@ def _training_table(
     return {key: value for key, value in table.items() if key not in mechanism_fields}
 
 
-def _start(request: Request, run: RunDirectory, names: tuple[str, ...], progress: Progress | None) -> Federation:
+def _start(
+    request: Request, run: RunDirectory, names: tuple[str, ...], progress: Progress | None, before_models: Hook
+) -> Federation:
     settings = request.settings
     run_entropy = entropy_for("run", insecure_seed=request.insecure_seed)
     run_id = run_entropy(16).hex()
     sites = _sites(run, request.site_dir, names, run_id)
+    if request.init_from is not None:
+        before_models()
     initial = None if request.init_from is None else read_initial(request.init_from)
     source = read(settings, run, sites, progress)
+    before_models()
     declared_from_data = settings.privacy.declared_patients is None and not source.phantoms
     declared = settings.privacy.declared_patients or (
         settings.data.phantom_patients

@@ -74,6 +74,7 @@ class _Run:
         self.hospitals = federation.hospitals
         self.display = display
         self.incidents: list[Incident] = []
+        self.dispute: str | None = None
         info = federation.run.read_info()
         started = info.get("started")
         self.started = datetime.datetime.fromisoformat(started) if isinstance(started, str) else now()
@@ -88,6 +89,9 @@ class _Run:
                 status, reason = "refused", refusal
                 break
             last_complete = self._attempt(number)
+            if self.dispute is not None:
+                status, reason = "aborted", self.dispute
+                break
             self._manifest("running", "rounds are left")
         finished = self.coordinator.state.finished
         if status == "complete" and (finished == 0 or not self._last_complete(last_complete)):
@@ -125,8 +129,11 @@ class _Run:
             hospital.reserve(number)
         parameters, server = self.coordinator.open_session(number)
         facts.session = parameters.session
-        model = self.coordinator.digest()
-        clients = {name: hospital.open_session(parameters, model) for name, hospital in self.hospitals.items()}
+        vector, average = self.coordinator.vector, self.coordinator.average
+        clients = {
+            name: hospital.open_session(parameters, vector, self.coordinator.layout.layout_hash)
+            for name, hospital in self.hospitals.items()
+        }
 
         def before_input(sum_index: int, asked: tuple[str, ...]) -> None:
             for name in asked:
@@ -135,7 +142,6 @@ class _Run:
         drops = [
             drop for text in self.federation.drops if (drop := parse_drop(text, self.policy.names)).round == number
         ]
-        vector, average = self.coordinator.vector, self.coordinator.average
         incidents: list[Incident] = []
         try:
             result = LocalDriver(server, clients, before_input, drops).run()
@@ -236,20 +242,24 @@ class _Run:
                 lock=_lock_file(),
             )
             draft = build_round(record, sample_png=sample)
-            transcript = record.aggregation.transcript_sha256
             objections = {
                 name: found
                 for name, hospital in self.hospitals.items()
-                if name not in missing
-                and (
-                    found := hospital.review(
-                        draft, round_number=facts.number, previous=hospital.head(), transcript=transcript
-                    )
-                )
+                if name not in missing and (found := hospital.review(draft, facts.transcript, sample))
             }
             if not objections:
+                self._note_dispute(facts.number, missing)
                 return draft
             missing.update({name: "; ".join(found)[:1000] for name, found in objections.items()})
+
+    def _note_dispute(self, number: int, missing: dict[str, str]) -> None:
+        for name, reason in missing.items():
+            self.display.note(f"hospital {name} does not sign the report of round {number}: {reason}")
+        if len(self.hospitals) - len(missing) < self.policy.threshold:
+            self.dispute = (
+                f"{len(missing)} of {len(self.hospitals)} hospitals did not sign the report of round {number}; fewer "
+                f"than {self.policy.threshold} agree on what happened"
+            )
 
     def _publish(self, number: int, draft: RoundDraft, outcome: str) -> None:
         refused = {row.name for row in facts_of(draft.report).missing_cosignatures}
@@ -311,8 +321,9 @@ class _Run:
         return None
 
     def _manifest(self, outcome: RunOutcome, reason: str, ended: datetime.datetime | None = None) -> None:
-        signers = {name: hospital.identity.private_key for name, hospital in self.hospitals.items()}
-        self.coordinator.publish_manifest(outcome, reason, self.started, ended or now(), self.incidents, signers)
+        payload = self.coordinator.draft_manifest(outcome, reason, self.started, ended or now(), self.incidents)
+        signed = [hospital.sign_manifest(payload) for hospital in self.hospitals.values()]
+        self.coordinator.publish_manifest(payload, [signature for signature in signed if signature is not None])
 
     def _score(self) -> dict[str, Any] | None:
         """On phantoms alone: a metric on patients' images would cost budget."""

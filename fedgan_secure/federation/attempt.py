@@ -1,0 +1,62 @@
+"""What one hospital saw of one attempt, and how a report of it may differ from that."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from fedgan_audits.report import RoundDraft, record_of
+from fedgan_protocols.errors import ProtocolError
+from fedgan_protocols.parameters import SessionParameters
+from fedgan_protocols.session import ClientSession
+from fedgan_protocols.transcript import TranscriptExpectations, check
+from fedgan_secure.federation.fedavg import apply_sum, model_digest
+from fedgan_secure.policy import FederationPolicy
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """The session a hospital opened, the model it started from (float32[d]), and its side of the protocol."""
+
+    parameters: SessionParameters
+    client: ClientSession
+    vector: np.ndarray
+    layout_hash: str
+    policy: FederationPolicy
+
+    def objections(self, draft: RoundDraft, transcript: bytes | None) -> list[str]:
+        """How a report differs from this attempt; empty where the report is of another round or agrees."""
+        record = record_of(draft.report)
+        if record.header.round != self.parameters.round:
+            return []
+        found = []
+        before = model_digest(self.layout_hash, self.vector)
+        facts = record.aggregation
+        if facts.model_before != before.hex():
+            found.append("the model that the round started from is not the one this hospital received")
+        if transcript is None:
+            return [*found, "the round was opened, and the report has no transcript of it"]
+        complete = record.header.status == "complete"
+        expected = TranscriptExpectations(
+            roster=self.parameters.roster,
+            server_public_key=self.parameters.server_public_key,
+            session=self.parameters.session,
+            round=self.parameters.round,
+            threshold=self.parameters.threshold,
+            ring_bits=self.parameters.ring_bits,
+            lengths=self.parameters.lengths,
+            policy_hash=self.parameters.policy_hash,
+            model_hashes=(before,),
+            survivors=(facts.survivors,) if complete else None,
+            complete=True if complete else None,
+        )
+        try:
+            check(transcript, expected)
+        except ProtocolError as error:
+            return [*found, f"the transcript does not stand up: {error}"]
+        if complete and self.client.sums:
+            after = apply_sum(self.vector, self.client.sums[0], len(facts.survivors), self.policy.fixed_point())
+            if facts.model_after != model_digest(self.layout_hash, after).hex():
+                found.append("the model that the report names is not what the sum leads to")
+        return found
