@@ -143,7 +143,7 @@ def _check_deflated(data: bytes) -> None:
     start = 144 + int.from_bytes(data[140:144], "little")
     inflate = zlib.decompressobj(-zlib.MAX_WBITS)
     total, rest = 0, data[start:]
-    while rest:
+    while rest and not inflate.eof:
         total += len(inflate.decompress(rest, 2**20))
         rest = inflate.unconsumed_tail
         if total > MAXIMUM_DECODED_BYTES:
@@ -217,7 +217,7 @@ def _grey(dataset: Any, stored: NDArray[Any], frame: int) -> NDArray[np.uint8]:
         values = values * rescale[0] + rescale[1]
         low, high = sorted((low * rescale[0] + rescale[1], high * rescale[0] + rescale[1]))
     if dataset.get("VOILUTSequence", None):
-        looked_up = apply_voi_lut(values.astype(stored.dtype), dataset, prefer_lut=True)
+        looked_up = apply_voi_lut(np.rint(values).astype(np.int64), dataset, prefer_lut=True)
         pixels = to_levels(
             np.asarray(looked_up, dtype=np.float64),
             0.0,
