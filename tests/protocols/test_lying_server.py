@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from fedgan_protocols import Code, Failure, ParameterError, PolicyFloors, ProtocolError, Stage, masking
+from fedgan_protocols import Code, Failure, ParameterError, PolicyFloors, ProtocolError, Stage, masking, shamir
 from fedgan_protocols.client_states import Signed
 from fedgan_protocols.encoding import encode_strings
 from fedgan_protocols.messages import (
@@ -127,22 +127,24 @@ class LyingServer:
             self.inputs[member], data = self.send(R2, member, self.mask_request(member, self.everyone))
             self.vectors[member] = np.frombuffer(data, dtype=self.parameters.dtype)
 
-    def survivors(self, u3: Sequence[int], **lies: Any) -> tuple[Message, bytes, bytes]:
+    def survivors(self, u3: Sequence[int], previous: bytes = b"", **lies: Any) -> tuple[Message, bytes, bytes]:
         digests = [(i, self.inputs[i].digest) for i in u3]
         t3 = extend("T3", self.t2, self.b2.digest, digests)
         body = SurvivorList(0, self.federation.models[0], tuple(u3))
-        message = self.federation.sign(R3, t3, replace(body, **lies))
+        message = self.federation.sign(R3, previous or t3, replace(body, **lies))
         return message, t3, self.lab.join(message.raw, encode_strings([digest for _, digest in digests]))
 
     def agree(self, u3: Sequence[int], members: Iterable[int]) -> dict[int, Message]:
         _, _, packet = self.survivors(u3)
         return {member: self.send(R3, member, packet)[0] for member in members}
 
-    def unmask_request(self, u3: Sequence[int], statements: dict[int, Message], **lies: Any) -> bytes:
+    def unmask_request(
+        self, u3: Sequence[int], statements: dict[int, Message], previous: bytes = b"", **lies: Any
+    ) -> bytes:
         message, t3, _ = self.survivors(u3)
         t4 = extend("T4", t3, message.digest, [(i, one.digest) for i, one in sorted(statements.items())])
         body = UnmaskRequest(0, tuple(sorted(statements)))
-        self.t4, self.b4 = t4, self.federation.sign(R4, t4, replace(body, **lies))
+        self.t4, self.b4 = t4, self.federation.sign(R4, previous or t4, replace(body, **lies))
         return self.lab.join(self.b4.raw, encode_strings([statements[i].raw for i in sorted(statements)]))
 
 
@@ -441,6 +443,88 @@ def test_sets_of_r3(liar: LyingServer) -> None:
     liar.refused(R3, 5, liar.survivors(liar.everyone, sum=1)[2], Code.OUT_OF_ORDER)
 
 
+def test_requests_that_follow_another_transcript(liar: LyingServer) -> None:
+    masked(liar)
+    liar.refused(R3, 1, liar.survivors(liar.everyone, previous=bytes(32))[2], Code.TRANSCRIPT_MISMATCH)
+    others = (2, 3, 4, 5)
+    statements = liar.agree(others, others)
+    liar.refused(R4, 2, liar.unmask_request(others, statements, previous=bytes(32)), Code.TRANSCRIPT_MISMATCH)
+    liar.refused(R4, 3, liar.unmask_request(others, statements, sum=1), Code.OUT_OF_ORDER)
+
+
+def test_a_changed_sum_between_two_sums(lab: Any) -> None:
+    """The vector that comes with the next request is the one whose digest the server signed, or the client aborts."""
+    federation = lab.federation(n=3, t=2, sums=2)
+
+    def change(name: str, phase: str, packet: bytes) -> bytes:
+        raw, attachment = lab.split(packet)
+        if name != "h2" or phase != "masked-input":
+            return packet
+        message = open_message(federation.parameters, raw, stage=R2, sender=SERVER, previous=None, blame="")
+        if message.body.sum == 0:
+            return packet
+        digests, total = lab.split(bytes(attachment))
+        return lab.join(raw, lab.join(digests, bytes(total[:-1]) + bytes([total[-1] ^ 1])))
+
+    errors: dict[str, ProtocolError] = {}
+    result = federation.result(to_client=change, errors=errors)
+    assert errors["h2"].code is Code.RESULT_MISMATCH and errors["h2"].culprit == "server"
+    assert result.survivors_per_sum == (("h1", "h2", "h3"), ("h1", "h3"))
+
+
+def equivocate(
+    liar: LyingServer, told_alive: Sequence[int], told_dead: Sequence[int], colluders: Sequence[int]
+) -> tuple[dict[int, bytes], dict[int, bytes]]:
+    """Show one U3 with member 1 to `told_alive`, one without to `told_dead`; colluders sign both and give all shares.
+
+    Returns what the server then holds of member 1: its seed's openings and its mask key's, by holder.
+    """
+    seeds: dict[int, bytes] = {}
+    keys: dict[int, bytes] = {}
+    for u3, honest, found in ((liar.everyone, told_alive, seeds), ((2, 3, 4, 5), told_dead, keys)):
+        _, t3, packet = liar.survivors(u3)
+        statement = Consistency(0, liar.t2, liar.federation.models[0], tuple(u3))
+        statements = {member: liar.send(R3, member, packet)[0] for member in honest}
+        statements |= {member: liar.federation.sign(R3, t3, statement, sender=member) for member in colluders}
+        request = liar.unmask_request(u3, statements)
+        for member in honest:
+            try:
+                found[member] = liar.send(R4, member, request)[1][:65]
+            except ProtocolError as error:
+                assert error.code is Code.TOO_FEW
+    for member in colluders:
+        opening = liar.clients[member]._state.secrets.openings[1]  # type: ignore[union-attr]
+        keys[member], seeds[member] = opening[:65], opening[65:130]
+    return seeds, keys
+
+
+def test_the_collusion_bound_is_tight(lab: Any) -> None:
+    """n = 5, t = 4: no split of the honest works for 2t - n - 1 = 2 colluders; 2t - n = 3 recover a vector.
+
+    So c = min(2t - n - 1, t - 2) may not be claimed any larger.
+    """
+    for told_alive, told_dead in (((1,), (2, 3)), ((1, 2), (3,)), ((1, 3), (2,)), ((1, 2, 3), ())):
+        liar = masked(LyingServer(lab, lab.federation(n=5, t=4, d=3)))
+        seeds, keys = equivocate(liar, told_alive, told_dead, (4, 5))
+        assert min(len(seeds), len(keys)) < 4
+
+    liar = masked(LyingServer(lab, lab.federation(n=5, t=4, d=3)))
+    seeds, keys = equivocate(liar, (1,), (2,), (3, 4, 5))
+    parameters = liar.parameters
+    seed, key = (
+        shamir.reconstruct({x: shamir.share_from_bytes(one[:33]) for x, one in held.items()}, 4).to_bytes(32, "big")
+        for held in (seeds, keys)
+    )
+    terms = [(masking.stream_key(parameters, seed, 0, "self"), -1)]
+    for peer in (2, 3, 4, 5):
+        shared = masking.exchange(key, liar.adverts[peer].body.mask_keys[0])
+        pair = masking.pair_seed(parameters, shared, liar.t1(liar.adverts), 0, 1, peer, liar.federation.models[0])
+        terms.append((masking.stream_key(parameters, pair, 0, "pair"), -1))
+    recovered = liar.vectors[1].copy()
+    masking.add_streams(recovered, terms)
+    assert np.array_equal(recovered, liar.federation.inputs["h1", 0])
+
+
 def test_u3_may_not_hold_a_member_that_was_not_in_u2(liar: LyingServer) -> None:
     liar.advertise()
     liar.share()
@@ -474,6 +558,24 @@ def test_t_minus_one_signatures_and_foreign_statements(liar: LyingServer) -> Non
         other = liar.federation.sign(R3, statements[1].previous, body, sender=1)
         packet = liar.unmask_request(liar.everyone, {**statements, 1: other})
         liar.refused(R4, victim, packet, Code.INCONSISTENT)
+
+
+def test_a_signature_over_other_masked_inputs_does_not_count(liar: LyingServer) -> None:
+    """The body is the same; the header's previous hash shows that its signer saw other inputs."""
+    masked(liar)
+    statements = liar.agree(liar.everyone, liar.everyone)
+    other = liar.federation.sign(R3, bytes(32), statements[5].body, sender=5)
+    packet = liar.unmask_request(liar.everyone, {**statements, 5: other})
+    liar.refused(R4, 1, packet, Code.INCONSISTENT)
+
+
+def test_a_members_own_deal_comes_back_unaltered(liar: LyingServer) -> None:
+    liar.advertise()
+    liar.share()
+    body = replace(liar.deals[1].body, seed_commitments=(bytes(32),))
+    liar.deals[1] = liar.federation.sign(R1, liar.t1(liar.adverts), body, sender=1)
+    liar.provide(1)
+    liar.refused(R2, 1, liar.mask_request(1, liar.everyone), Code.OWN_MESSAGE_ALTERED)
 
 
 def test_a_signature_counts_once_and_for_its_signer_only(liar: LyingServer) -> None:
@@ -637,8 +739,6 @@ def test_a_dealer_whose_shares_rebuild_another_secret_is_named(
     lab: Any, monkeypatch: pytest.MonkeyPatch, dies: bool
 ) -> None:
     """Its shares meet their commitments but belong to another secret: only rebuilding shows it."""
-    from fedgan_protocols import shamir
-
     federation = lab.federation(n=4, t=3)
     clients = federation.clients()
     honest = shamir.share
