@@ -115,7 +115,8 @@ class Building:
             self._file.close()
             np.savez(self._folder / "index.npz", labels=labels, patient=patient)
             index = hashlib.sha256((self._folder / "index.npz").read_bytes()).hexdigest()
-            described = {"images_sha256": digest, "index_sha256": index, "facts": facts}
+            checked = _facts_digest(facts)
+            described = {"images_sha256": digest, "index_sha256": index, "facts_sha256": checked, "facts": facts}
             (self._folder / "entry.json").write_text(json.dumps(described), encoding="utf-8")
             final = self._directory / self._name
             if final.exists():
@@ -152,6 +153,8 @@ def read_entry(directory: Path, name: str) -> Entry | None:
         described = json.loads((folder / "entry.json").read_text(encoding="utf-8"))
         index = (folder / "index.npz").read_bytes()
         if hashlib.sha256(index).hexdigest() != described["index_sha256"]:
+            return None
+        if _facts_digest(described["facts"]) != described["facts_sha256"]:
             return None
         with np.load(io.BytesIO(index), allow_pickle=False) as arrays:
             labels, patient = arrays["labels"].astype(np.int32), arrays["patient"].astype(np.int32)
@@ -191,6 +194,10 @@ def _alive(process: int) -> bool:
         except (ProcessLookupError, OverflowError):
             return False
     return True
+
+
+def _facts_digest(facts: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
 def _digest(path: Path) -> str:

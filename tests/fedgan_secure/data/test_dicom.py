@@ -83,9 +83,7 @@ def test_the_files_own_window_is_applied(
     dicom: Make, tmp_path: Path, function: str, values: list[int], expected: list[int]
 ) -> None:
     pixels = np.array([values], np.uint16)
-    found = _one(
-        dicom(pixels, WindowCenter=["100", "5"], WindowWidth=["200", "5"], VOILUTFunction=function), tmp_path
-    )
+    found = _one(dicom(pixels, WindowCenter=["100", "5"], WindowWidth=["200", "5"], VOILUTFunction=function), tmp_path)
     assert np.abs(found[0].astype(int) - expected).max() <= 1
 
 
