@@ -21,7 +21,7 @@ from fedgan_protocols.encoding import (
     join_packet,
     split_packet,
 )
-from fedgan_protocols.messages import BODIES, open_message
+from fedgan_protocols.messages import BODIES, Closing, KeyDirectory, open_message
 from fedgan_protocols.transcript import check
 
 ITEMS = st.recursive(
@@ -164,6 +164,28 @@ def test_messages_packets_and_transcripts_from_noise(lab: Any, data: bytes, stag
         check(data, federation.expectations())
     with pytest.raises(ProtocolError):
         federation.client("h1").handle(stage.label, data)
+
+
+def test_a_message_of_another_stage_or_sender_is_named_as_such(lab: Any) -> None:
+    federation = lab.federation()
+    directory = federation.sign(Stage.SHARE_KEYS, bytes(32), KeyDirectory((1, 2, 3)))
+
+    def code(stage: Stage, sender: int, previous: bytes | None) -> Code:
+        with pytest.raises(ProtocolError) as caught:
+            open_message(federation.parameters, directory.raw, stage=stage, sender=sender, previous=previous, blame="x")
+        return caught.value.code
+
+    assert code(Stage.ADVERTISE_KEYS, 0, None) is Code.OUT_OF_ORDER
+    assert code(Stage.SHARE_KEYS, 1, None) is Code.WRONG_SENDER
+    assert code(Stage.SHARE_KEYS, 0, bytes([1]) * 32) is Code.TRANSCRIPT_MISMATCH
+    again = open_message(
+        federation.parameters, directory.raw, stage=Stage.SHARE_KEYS, sender=0, previous=bytes(32), blame="x"
+    )
+    assert again == directory
+    with pytest.raises(ProtocolError):
+        again.body_as(Closing)
+    with pytest.raises(TypeError):
+        federation.sign(Stage.SHARE_KEYS, bytes(32), KeyDirectory((1, 2)), sender=1)
 
 
 BODY_ITEMS = st.recursive(

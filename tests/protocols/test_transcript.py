@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from fedgan_protocols import ProtocolError, ServerSession, Stage, fingerprint
 from fedgan_protocols.encoding import decode, encode
-from fedgan_protocols.messages import Closing
+from fedgan_protocols.messages import Closing, open_message
 from fedgan_protocols.transcript import check
 
 
@@ -148,6 +148,117 @@ def test_a_server_that_signs_another_history_fails(lab: Any) -> None:
         check(resign(federation, items, drops=((9, 0, "x", "", 0),)), federation.expectations())
     with pytest.raises(ProtocolError):
         check(resign(federation, items, complete=2), federation.expectations())
+
+
+LIES: list[tuple[str, int, dict[str, Any]]] = [
+    ("Invitation", 0, {"parameters_hash": bytes(32)}),
+    ("Invitation", 0, {"policy_hash": bytes(32)}),
+    ("Invitation", 0, {"model_hashes": (bytes(32),)}),
+    ("KeyDirectory", 0, {"members": (1, 2, 3)}),
+    ("MaskRequest", 0, {"members": (1, 2, 3)}),
+    ("MaskRequest", 0, {"responders": (1, 2, 3, 4)}),
+    ("MaskRequest", 0, {"last_sum_digest": bytes(32)}),
+    ("MaskRequest", 0, {"sum": 1}),
+    ("MaskRequest", 0, {"model_hash": bytes(32)}),
+    ("SurvivorList", 0, {"members": (1, 2, 3)}),
+    ("SurvivorList", 0, {"model_hash": bytes(32)}),
+    ("SurvivorList", 0, {"sum": 1}),
+    ("UnmaskRequest", 0, {"members": (1, 2, 3)}),
+    ("UnmaskRequest", 0, {"sum": 1}),
+    ("MaskRequest", 1, {"members": (1, 2, 3)}),
+    ("MaskRequest", 1, {"responders": (1, 2, 3)}),
+    ("MaskRequest", 1, {"last_sum_digest": b""}),
+    ("MaskRequest", 1, {"model_hash": bytes(32)}),
+    ("Outcome", 1, {"responders": (1, 2, 3)}),
+    ("Outcome", 1, {"sum_digests": (bytes(32),)}),
+    ("Outcome", 1, {"sum_digests": (bytes(32), bytes(32))}),
+]
+
+
+@pytest.mark.parametrize(("kind", "j", "lie"), LIES)
+def test_a_last_broadcast_that_lies_fails(lab: Any, kind: str, j: int, lie: dict[str, Any]) -> None:
+    """No reply follows it, so no member's signature contradicts it: the rules themselves must."""
+    federation = lab.federation(sums=2)
+    items: Any = decode(TRANSCRIPTS.setdefault("two", federation.result().transcript), 1 << 20)
+    opened = [
+        open_message(federation.parameters, raw, stage=Stage(stage), sender=0, previous=None, blame="")
+        for stage, _, raw, _ in items[3]
+    ]
+    found = [(type(one.body).__name__, group[1]) for one, group in zip(opened, items[3], strict=True)]
+    place = found.index((kind, j))
+    message, stage = opened[place], items[3][place][0]
+
+    def ending(body: object, **numbers: Any) -> bytes:
+        raw = federation.sign(Stage(stage), message.previous, body).raw
+        group = [numbers.get("stage", stage), numbers.get("j", j), raw, []]
+        return resign(federation, [*items[:3], [*items[3][:place], group], items[4]], complete=0, code="x")
+
+    check(ending(message.body), federation.expectations())
+    for wrong in (ending(replace(message.body, **lie)), ending(message.body, j=j + 1), ending(message.body, stage=6)):
+        with pytest.raises(ProtocolError):
+            check(wrong, federation.expectations())
+
+
+def test_replies_that_lie_fail(lab: Any) -> None:
+    """A member and the server together sign a reply that the rules forbid, as the last one of a transcript."""
+    federation = lab.federation()
+    items: Any = decode(federation.result({"h4": "masked-input"}).transcript, 1 << 20)
+    lies: dict[int, list[dict[str, Any]]] = {
+        0: [{"policy_hash": bytes(32)}, {"mask_keys": ()}, {"sealing_key": bytes(32)}, {"model_hashes": (bytes(32),)}],
+        1: [{"sealed_digests": ()}, {"seed_commitments": ()}],
+        2: [{"sum": 1}, {"model_hash": bytes(32)}],
+        3: [{"members": (1, 2, 3, 4)}, {"t2": bytes(32)}, {"model_hash": bytes(32)}, {"sum": 1}],
+        4: [{"alive": (1, 2, 3, 4)}, {"dead": ()}, {"sum": 1}],
+        5: [{"sum_digests": (bytes(32),)}, {"sum_digests": ()}],
+    }
+    for place, changes in lies.items():
+        stage, j, broadcast, replies = items[3][place]
+        sender, raw = replies[0]
+        message = open_message(federation.parameters, raw, stage=Stage(stage), sender=sender, previous=None, blame="")
+        for change in ({}, *changes):
+            reply = federation.sign(Stage(stage), message.previous, replace(message.body, **change), sender=sender)
+            group = [stage, j, broadcast, [[sender, reply.raw], *replies[1:]]]
+            data = resign(federation, [*items[:3], [*items[3][:place], group], items[4]], complete=0, code="x")
+            if not change:
+                check(data, federation.expectations())
+                continue
+            with pytest.raises(ProtocolError):
+                check(data, federation.expectations())
+
+
+def test_structures_that_are_no_transcript(lab: Any) -> None:
+    federation = lab.federation()
+    items: Any = decode(federation.result().transcript, 1 << 20)
+    parameters, groups = items[2], items[3]
+    group = groups[0]
+    broken: list[Any] = [
+        [*items[:4], 5],
+        [*items[:2], 5, *items[3:]],
+        [*items[:2], parameters[:-1], *items[3:]],
+        [*items[:2], [*parameters[:2], 5, *parameters[3:]], *items[3:]],
+        [*items[:2], [*parameters[:2], [[b"x", b"y"]], *parameters[3:]], *items[3:]],
+        [*items[:2], [*parameters[:2], [["x"]], *parameters[3:]], *items[3:]],
+        [*items[:2], [*parameters[:4], b"x", *parameters[5:]], *items[3:]],
+        [*items[:2], [*parameters[:4], 1, *parameters[5:]], *items[3:]],
+        [*items[:2], [*parameters[:6], 5, parameters[7]], *items[3:]],
+        [*items[:3], 5, items[4]],
+        [*items[:3], [5], items[4]],
+        [*items[:3], [group[:-1]], items[4]],
+        [*items[:3], [[9, *group[1:]]], items[4]],
+        [*items[:3], [[*group[:3], 5]], items[4]],
+        [*items[:3], [[*group[:3], [5]]], items[4]],
+        [*items[:3], [[*group[:3], [[1, 5]]]], items[4]],
+        [*items[:3], [[*group[:2], 5, group[3]]], items[4]],
+    ]
+    for one in broken:
+        with pytest.raises(ProtocolError):
+            check(encode(one), federation.expectations())
+    for pairs in ([[9, group[3][0][1]]], group[3][::-1], [group[3][0], group[3][0]]):
+        changed = [*items[:3], [[*group[:3], pairs]], items[4]]
+        with pytest.raises(ProtocolError):
+            check(resign(federation, changed, complete=0, code="x"), federation.expectations())
+    empty = [*items[:3], [], items[4]]
+    assert check(resign(federation, empty, complete=0, code="x"), federation.expectations()).stage == ""
 
 
 def test_every_unfinished_stage_gives_a_transcript_that_checks(lab: Any) -> None:
