@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from fedgan_audits.sections import Trajectory
 
-WIDTH, HEIGHT = 720, 300
-LEFT, RIGHT, TOP, BOTTOM = 46, 150, 16, 44
+WIDTH, HEIGHT = 600, 310
+LEFT, RIGHT, TOP, BOTTOM = 42, 22, 22, 44
 
 
 @dataclass(frozen=True)
@@ -72,15 +72,21 @@ def _step(largest: float, count: int) -> float:
     return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * (1 - 1e-9))
 
 
-def _spread(wanted: list[tuple[float, int]], gap: float) -> dict[int, float]:
-    """Label heights near the wanted ones, at least `gap` apart, in order from the top."""
-    placed: dict[int, float] = {}
-    last = -math.inf
-    for y, key in sorted(wanted):
-        last = max(y, last + gap)
-        placed[key] = last
-    overshoot = last - (HEIGHT - BOTTOM)
-    return {key: y - max(overshoot, 0.0) for key, y in placed.items()}
+def _beside(y: float, taken: list[float]) -> float:
+    """A height for a label above the line at `y`, or below it where a label is there already."""
+    for at in (y - 7, y + 17, y - 24, y + 34):
+        if all(abs(at - other) >= 16 for other in taken):
+            return at
+    return y - 7
+
+
+def _clear(above: float, below: float, lines: list[float]) -> float:
+    """Of two heights for a label the one whose letters stay clear of the lines; `below` where both do."""
+
+    def distance(at: float) -> float:
+        return min((abs(at - 4 - line) for line in lines), default=math.inf)
+
+    return above if distance(below) < 12 and distance(above) > distance(below) and above > 12 else below
 
 
 def epsilon_chart(trajectory: Trajectory) -> Chart | None:
@@ -105,8 +111,12 @@ def epsilon_chart(trajectory: Trajectory) -> Chart | None:
 
     planned = tuple(Mark(x(p.round), y(float(p.planned)), p.round, p.planned) for p in trajectory.points)
     spent = tuple(Mark(x(p.round), y(float(p.spent)), p.round, p.spent) for p in trajectory.points if p.spent)
-    wanted = [(planned[-1].y, 0), *((y(float(text)), 2 + index) for index, (_, text) in enumerate(limits))]
-    labels = _spread(wanted, 17)
+    labels: list[float] = []
+    for _, text in sorted(limits, key=lambda limit: -float(limit[1])):
+        labels.append(_beside(y(float(text)), labels))
+    ordered = sorted(limits, key=lambda limit: -float(limit[1]))
+    lines = [y(float(text)) for _, text in limits]
+    tip = spent[-1].y if spent else bottom
     x_step = max(1, math.ceil(last_round / 12))
     return Chart(
         width=WIDTH,
@@ -120,9 +130,8 @@ def epsilon_chart(trajectory: Trajectory) -> Chart | None:
         planned=planned,
         spent=spent,
         limits=tuple(
-            Limit(y(float(text)), labels[2 + index], f"{label} {float(text):.6g}")
-            for index, (label, text) in enumerate(limits)
+            Limit(y(float(text)), at, f"{label} {text}") for (label, text), at in zip(ordered, labels, strict=True)
         ),
-        planned_label_y=labels[0],
-        spent_label_y=spent[-1].y if spent else bottom,
+        planned_label_y=_clear(planned[-1].y - 11, planned[-1].y + 24, lines),
+        spent_label_y=_clear(tip - 11, tip + 24, lines) if tip < bottom - 30 else tip - 12,
     )

@@ -62,6 +62,11 @@ def shown(value: float) -> str:
     return accountant.round_up(value)
 
 
+def given(limit: float) -> str:
+    """A limit as text: the number that was set, not rounded."""
+    return f"{limit:.12g}" if 1e-4 <= limit < 1e12 else f"{limit:.4f}"
+
+
 def shown_down(value: float) -> str:
     """What is left of a budget, rounded down and never below zero, with four digits after the point."""
     if math.isinf(value):
@@ -166,6 +171,6 @@ def several_images(mechanisms: Sequence[MechanismRecord], delta: float) -> tuple
 
 
 def chart_rounds(done: int, scheduled: int) -> tuple[int, ...]:
-    """The rounds that a chart shows: all of a short run, evenly spaced ones of a long run; always 0, `done`, the last."""
+    """The rounds that a chart shows: evenly spaced ones of a long run, else all; always 0, `done` and the last."""
     step = max(1, math.ceil(scheduled / TRAJECTORY_POINTS))
     return tuple(sorted({0, done, scheduled, *range(0, scheduled + 1, step)}))

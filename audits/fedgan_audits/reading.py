@@ -1,7 +1,7 @@
 """Reading a bundle that nobody vouches for yet.
 
-Symbolic links, devices, odd names and over-large files are refused, and every refusal is an :class:`UnreadableFile` that
-names the file; nothing outside the folder is ever opened.
+Symbolic links, devices, odd names and over-large files are refused, and every refusal is an
+:class:`UnreadableFileError` that names the file; nothing outside the folder is ever opened.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ MAX_READ = 64 * 2**20
 _CHUNK = 2**20
 
 
-class UnreadableFile(AuditError):
+class UnreadableFileError(AuditError):
     """A file of a bundle that cannot be taken as it is; `file` is its path below `public/`."""
 
     exit_code = 5
@@ -77,21 +77,21 @@ class Bundle:
 
     def _open(self, path: str) -> int:
         if not is_safe_path(path):
-            raise UnreadableFile(printable(path), "not a plain path below the public folder")
+            raise UnreadableFileError(printable(path), "not a plain path below the public folder")
         place = self.root
         for part in path.split("/")[:-1]:
             place = place / part
             if place.is_symlink():
-                raise UnreadableFile(path, "a folder on its way is a symbolic link")
+                raise UnreadableFileError(path, "a folder on its way is a symbolic link")
         try:
             handle = os.open(self.root / path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         except FileNotFoundError:
-            raise UnreadableFile(path, "missing") from None
+            raise UnreadableFileError(path, "missing") from None
         except OSError as error:
-            raise UnreadableFile(path, f"cannot be opened ({error.strerror})") from None
+            raise UnreadableFileError(path, f"cannot be opened ({error.strerror})") from None
         if not stat.S_ISREG(os.fstat(handle).st_mode):
             os.close(handle)
-            raise UnreadableFile(path, "not a plain file")
+            raise UnreadableFileError(path, "not a plain file")
         return handle
 
     def read(self, path: str, limit: int = MAX_READ) -> bytes:
@@ -100,9 +100,9 @@ class Bundle:
             try:
                 data = file.read(limit + 1)
             except OSError as error:
-                raise UnreadableFile(path, f"cannot be read ({error.strerror})") from None
+                raise UnreadableFileError(path, f"cannot be read ({error.strerror})") from None
         if len(data) > limit:
-            raise UnreadableFile(path, f"larger than {limit} bytes")
+            raise UnreadableFileError(path, f"larger than {limit} bytes")
         return data
 
     def digest(self, path: str) -> tuple[int, str]:
@@ -114,5 +114,5 @@ class Bundle:
                     size += len(chunk)
                     state.update(chunk)
             except OSError as error:
-                raise UnreadableFile(path, f"cannot be read ({error.strerror})") from None
+                raise UnreadableFileError(path, f"cannot be read ({error.strerror})") from None
         return size, state.hexdigest()

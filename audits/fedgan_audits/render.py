@@ -49,7 +49,7 @@ def _one_in(probability: str) -> str:
 
 
 def _odds(epsilon: str, before: float) -> str:
-    """The most that a suspicion of `before` can rise to under (epsilon, 0): Bayes' rule with likelihood ratio e^epsilon."""
+    """The most that a suspicion of `before` can rise to: Bayes' rule with a likelihood ratio of e^epsilon."""
     if epsilon == "unbounded":
         return "100 in 100"
     ratio = math.exp(min(float(epsilon), 700.0))

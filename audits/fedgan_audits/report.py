@@ -343,8 +343,8 @@ def _trajectories(record: RoundRecord) -> tuple[Trajectory, ...]:
             Trajectory(
                 hospitals=tuple(member.name for member in members),
                 points=tuple(points),
-                target=None if privacy.epsilon_target is None else figures.shown(privacy.epsilon_target),
-                cap=None if first.cap is None else figures.shown(first.cap),
+                target=None if privacy.epsilon_target is None else figures.given(privacy.epsilon_target),
+                cap=None if first.cap is None else figures.given(first.cap),
             )
         )
     return tuple(found)

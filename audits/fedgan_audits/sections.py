@@ -32,7 +32,7 @@ from fedgan_audits.records import (
     Text,
 )
 
-SCHEMA_VERSION = "0"
+SCHEMA_VERSION: Literal["0"] = "0"
 REPORT_TYPE = "urn:fedgan-secure:audit:round-report:0"
 MANIFEST_TYPE = "urn:fedgan-secure:audit:run-manifest:0"
 SCHEMA_NOTE = "Schema version 0: it may change without notice; no promise of compatibility is made yet."
@@ -40,6 +40,7 @@ SCHEMA_NOTE = "Schema version 0: it may change without notice; no promise of com
 EpsilonText = Annotated[str, Field(pattern=r"^(unbounded|[0-9]+(\.[0-9]+)?)$", max_length=40)]
 Verdict = Literal["PASS", "STOP", "INCOMPLETE"]
 Status = Literal["evidence produced", "declared", "not assessed", "failed"]
+Layer = Literal["top", "middle", "base"]
 Assessment = Literal["evidenced", "declared", "not assessed"]
 BudgetStatus = Literal["within budget", "no further round fits", "over budget", "unbounded"]
 
@@ -107,7 +108,7 @@ class PrivacySection(Facts):
 class PyramidRow(Facts):
     """D: one layer of NIST SP 800-226's pyramid and what this report holds for it."""
 
-    layer: Literal["top", "middle", "base"]
+    layer: Layer
     topic: Label
     assessment: Assessment
     text: Text

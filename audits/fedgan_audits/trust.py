@@ -51,10 +51,9 @@ def load_trust(places: Sequence[Path]) -> dict[str, Ed25519PublicKey]:
     """
     found: dict[str, Ed25519PublicKey] = {}
     for place in places:
+        files = [place]
         if place.is_dir():
             files = sorted(place.glob("*.pub.pem")) or sorted(place.glob("*.pem"))
-        else:
-            files = [place]
         if not files or len(files) > MAX_KEY_FILES:
             raise RecordInvalid(
                 f"{place}: {len(files)} keys found, expected files named NAME.pub.pem",

@@ -10,10 +10,11 @@ import math
 from collections.abc import Sequence
 
 from fedgan_audits import wording
-from fedgan_audits.figures import Budget, shown, shown_down
+from fedgan_audits.figures import Budget, given, shown, shown_down
 from fedgan_audits.records import RoundRecord
 from fedgan_audits.sections import BudgetStatus, HospitalBudget, Verdict, VerdictSection
 
+SHORT = 110
 _SLACK = 1e-9
 
 
@@ -49,8 +50,8 @@ def hospital_budget(row: Budget, record: RoundRecord) -> HospitalBudget:
         spent_before_this_round=shown(row.before),
         increase_this_round=shown(increase),
         spent_this_run=shown(row.this_run),
-        target=None if target is None else shown(target),
-        cap=None if cap is None else shown(cap),
+        target=None if target is None else given(target),
+        cap=None if cap is None else given(cap),
         remaining=None if row.remaining is None else shown_down(row.remaining),
         rounds_left=row.rounds_left,
         status=status(row, record),
@@ -103,8 +104,12 @@ def _remarks(record: RoundRecord) -> list[str]:
         found.append(wording.SIMULATION_NOTE)
     if record.data.synthetic_phantoms:
         found.append(wording.PHANTOM_NOTE)
-    if any(hospital.ledger_lifetime == "run" for hospital in record.hospitals):
-        found.append(wording.RUN_LEDGER_NOTE)
+    short = [hospital.name for hospital in record.hospitals if hospital.ledger_lifetime == "run"]
+    if len(short) == len(record.hospitals):
+        found.append(wording.RUN_LEDGER_NOTE.format(whose="Every hospital's ledger was", which="any figure"))
+    elif short:
+        whose = f"The ledger of {listed(short)} was"
+        found.append(wording.RUN_LEDGER_NOTE.format(whose=whose, which="their figures"))
     if record.data.declared_from_data:
         found.append(wording.DECLARED_FROM_DATA_NOTE)
     return found
@@ -118,8 +123,8 @@ def _limit(record: RoundRecord, rows: Sequence[Budget]) -> tuple[float | None, s
     tightest = min(bounded, key=lambda row: row.remaining if row.remaining is not None else math.inf)
     target, cap = record.privacy.epsilon_target, tightest.hospital.cap
     if cap is not None and (target is None or cap - tightest.spent < target - tightest.this_run - _SLACK):
-        return cap, f"Hospital {tightest.hospital.name}'s own cap over everything in its ledger."
-    return target, "The target that was fixed for the whole run before it started."
+        return cap, f"Up to hospital {tightest.hospital.name}'s own cap, which counts everything in its ledger."
+    return target, "Up to the target that was fixed for the whole run before it started."
 
 
 def _left(record: RoundRecord, left: int) -> str:
@@ -151,7 +156,7 @@ def verdict(record: RoundRecord, rows: Sequence[Budget]) -> VerdictSection:
             else "The run is finished: every hospital stayed within its budget."
         )
     elif word == "STOP":
-        headline = "No, the run should not go on."
+        headline = "No, the run should not go on." + (f" {stops[0]}" if len(stops[0]) <= SHORT else "")
     elif record.header.status == "incomplete":
         headline = "This round did not finish, and its budget is spent." + (
             " The next scheduled round may go ahead." if may_continue else " No further round may go ahead."
@@ -168,7 +173,7 @@ def verdict(record: RoundRecord, rows: Sequence[Budget]) -> VerdictSection:
         headline=headline,
         reasons=(*unfinished, *stops, *_remarks(record)),
         spent=shown(max(row.spent for row in rows)),
-        budget=None if limit is None else shown(limit),
+        budget=None if limit is None else given(limit),
         budget_text=limit_text,
         remaining=shown_down(min(margins)) if margins else None,
         delta=repr(record.privacy.delta),

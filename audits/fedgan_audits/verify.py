@@ -20,11 +20,11 @@ from typing import Any
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from fedgan_audits import envelope, recompute, render
+from fedgan_audits import envelope, heads, recompute, render
 from fedgan_audits.checks import Verification
 from fedgan_audits.errors import AuditError, RecordInvalid
 from fedgan_audits.manifest import INDEX, MANIFEST, Manifest, last_sample, read_manifest
-from fedgan_audits.reading import Bundle, UnreadableFile
+from fedgan_audits.reading import Bundle, UnreadableFileError
 from fedgan_audits.report import check_sample, html_path, read_payload, sample_of, stem_of
 from fedgan_audits.sections import RoundReport
 from fedgan_audits.trust import COORDINATOR, Roster, load_trust, public_key, roster
@@ -140,8 +140,7 @@ class _Verifier:
         self._check_pages()
         self._check_transcripts()
         self._check_accounting()
-        self._check_head()
-        self._check_ledger()
+        self._check_heads()
         last = self.reports[-1] if self.reports else None
         self.result.run = {
             "run_id": last.report.header.run_id if last else None,
@@ -158,14 +157,14 @@ class _Verifier:
                 try:
                     self.files[path] = self.bundle.digest(path)
                     continue
-                except UnreadableFile as error:
+                except UnreadableFileError as error:
                     problem = error.problem
             self.result.failed("files", problem, path)
 
     def _read(self, name: str, file: str, limit: int | None = None) -> bytes | None:
         try:
             return self.bundle.read(file) if limit is None else self.bundle.read(file, limit)
-        except UnreadableFile as error:
+        except UnreadableFileError as error:
             self.result.failed(name, error.problem, error.file)
             return None
 
@@ -203,7 +202,8 @@ class _Verifier:
         if self.trusted is None:
             self.result.skipped(
                 name,
-                "KEYS WERE TAKEN FROM THE BUNDLE ITSELF, not from an outside source: give --trust to check whose they are",
+                "KEYS WERE TAKEN FROM THE BUNDLE ITSELF, not from an outside source: give --trust to check whose"
+                " they are",
             )
         elif not listed.outside:
             self.result.failed(name, "none of the keys that you trust belongs to this run")
@@ -470,58 +470,17 @@ class _Verifier:
                 recompute.FIGURES, "the reports were made by another version; epsilon itself was computed"
             )
 
-    def _check_head(self) -> None:
-        name = "head"
-        if self.head is None:
-            if self.ledger is None:
-                self.result.skipped(name, "newer rounds may have been withheld: give --head or --ledger to see it")
-            return
+    def _check_heads(self) -> None:
         digests = [read.digest for read in self.reports]
-        if self.head not in digests:
-            self.result.failed(name, "the head that you hold is not in this chain: rounds were withheld or rewritten")
-        elif self.head != digests[-1]:
-            number = self.reports[digests.index(self.head)].number
-            self.result.passed(name, f"the head that you hold is round {number}'s; later rounds follow from it")
-        else:
-            self.result.passed(name, "the newest report is the head that you hold")
-
-    def _check_ledger(self) -> None:
-        name = "ledger"
-        if self.ledger is None:
-            return
-        from fedgan_audits.ledger import Ledger
-
-        file = str(self.ledger)
-        if not self.reports:
-            self.result.failed(name, "there are no reports to compare it with", file)
-            return
-        run_id = self.reports[-1].report.header.run_id
-        try:
-            with Ledger.open(self.ledger, read_only=True) as ledger:
-                ledger.verify()
-                hospital, heads, reserved = ledger.hospital, ledger.signed_heads(run_id), ledger.reservations(run_id)
-        except AuditError as error:
-            self.result.failed(name, str(error), file)
-            return
-        if self.roster is None or hospital not in self.roster.hospitals:
-            self.result.failed(name, f"it is the ledger of {hospital}, which is no hospital of this run", file)
-            return
-        if not heads:
-            self.result.failed(name, f"hospital {hospital} signed no report of this run", file)
-        by_number = {read.number: read for read in self.reports}
-        for number, digest in sorted(heads.items()):
-            read = by_number.get(number)
-            if read is None:
-                self.result.failed(
-                    name, f"{hospital} signed a report of round {number} that is not here: rounds were withheld"
-                )
-            elif read.digest != digest:
-                self.result.failed(name, f"{hospital} signed another report of this round", read.file)
-        for number, read in by_number.items():
-            missing = {entry.name for entry in read.report.incidents.missing_cosignatures}
-            if number not in heads and hospital not in missing:
-                self.result.failed(name, f"{hospital}'s ledger knows no signature of this report", read.file)
-            own = next((entry for entry in read.report.aggregation.participants if entry.name == hospital), None)
-            if own is not None and own.reserved != reserved.get(number):
-                self.result.failed(name, f"what {hospital} reserved is not what its ledger says", read.file)
-        self.result.conclude(name, f"{hospital} signed exactly these {len(heads)} reports", file)
+        if self.head is not None:
+            heads.check_head(self.result, digests, self.head)
+        elif self.ledger is None:
+            self.result.skipped(heads.HEAD, "newer rounds may have been withheld: give --head or --ledger to see it")
+        if self.ledger is not None:
+            heads.check_ledger(
+                self.result,
+                self.ledger,
+                self.roster.hospitals if self.roster else (),
+                [(read.report, read.digest) for read in self.reports],
+                {read.number: read.file for read in self.reports},
+            )

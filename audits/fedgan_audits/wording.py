@@ -6,6 +6,8 @@ identified, that alteration is impossible, or that anything is certain. What is 
 
 from __future__ import annotations
 
+from fedgan_audits.sections import Assessment, Layer
+
 DOES_NOT_SHOW = (
     "That an image is of medical use. Quality is measured elsewhere and is not part of this report.",
     "That each hospital's input was honest: hospitals sign for what they did, and nobody can see inside.",
@@ -20,9 +22,7 @@ SIMULATION_NOTE = (
     "hospitals' signatures were made on one machine. Separation between hospitals is rehearsed here, not shown."
 )
 
-RUN_LEDGER_NOTE = (
-    "The ledger was made inside this run: earlier runs on the same patients are not counted in any figure here."
-)
+RUN_LEDGER_NOTE = "{whose} made inside this run: earlier runs on the same patients are not counted in {which} here."
 
 DECLARED_FROM_DATA_NOTE = (
     "The declared numbers of patients were taken from the data by the one operator. In a federation of separate "
@@ -34,7 +34,10 @@ NO_PRIVACY_NOTE = (
     "model can reveal about a patient."
 )
 
-INSECURE_NOTE = "Randomness was fixed for a test. Keys, masks, sampling and noise can be predicted, so nothing in this report holds."
+INSECURE_NOTE = (
+    "Randomness was fixed for a test. Keys, masks, sampling and noise can be predicted, so nothing in "
+    "this report holds."
+)
 
 IMAGE_UNIT_NOTE = (
     "The unit is one image, not one patient: the images name no patient. A patient with several images is less "
@@ -47,27 +50,33 @@ ACCESSES = (
     "Training of the discriminator on real images: covered by epsilon.",
     "Training of the generator: it sees the discriminator alone, which is post-processing and costs nothing more.",
     "Normalisation: fixed constants, not taken from the data; costs nothing.",
-    "Tuning on real images: none in this run. Choosing settings after looking at results on the same patients is not counted.",
+    "Tuning on real images: none in this run. Choosing settings after looking at results on the same patients"
+    " is not counted.",
     "Metrics on real images: none is published by this run.",
 )
 
 OUTPUTS = (
-    "The updates that leave a hospital, each of them and all of them together, and everything computed from them: the "
+    "The updates that leave a hospital, each of them and all of them together, and everything computed from "
+    "them: the "
     "global model of every round, the sample pictures, the generated images.",
 )
 
 ASSUMPTIONS = (
-    "Every patient is drawn in every step by an independent coin of the stated probability; the coins stay in the hospital.",
-    "The code clips and adds noise as stated; noise is Gaussian in floating point, whose finite precision is not covered "
+    "Every patient is drawn in every step by an independent coin of the stated probability; the coins stay in"
+    " the hospital.",
+    "The code clips and adds noise as stated; noise is Gaussian in floating point, whose finite precision is "
+    "not covered "
     "by the proof (Mironov 2012).",
     "The operating system's random source is unpredictable.",
-    "What stays in a hospital (losses, realised batch sizes, timing) is not released. Side channels such as timing are "
+    "What stays in a hospital (losses, realised batch sizes, timing) is not released. Side channels such as "
+    "timing are "
     "not covered.",
     "A patient counts once in one hospital. For a patient known to two hospitals, section F gives the figure.",
 )
 
 SETTING_PER_HOSPITAL = (
-    "Each hospital adds all of the noise itself. The figure holds against everyone else together: the coordinator and "
+    "Each hospital adds all of the noise itself. The figure holds against everyone else together: the "
+    "coordinator and "
     "all other hospitals. It does not rest on secure aggregation."
 )
 SETTING_DISTRIBUTED = (
@@ -95,13 +104,17 @@ TWO_HOSPITALS_TEXT = (
     "mechanisms: larger than for one hospital, smaller than the sum."
 )
 
-SEVERAL_IMAGES_PATIENT = "The unit is the patient: the figure holds for all images of a patient together, however many (two eyes, many slices)."
+SEVERAL_IMAGES_PATIENT = (
+    "The unit is the patient: the figure holds for all images of a patient together, however many (two "
+    "eyes, many slices)."
+)
 
 EMPIRICAL_TEXT = "Not assessed. No membership attack, canary test or search for copied images is made in this version."
 
 GOVERNANCE_TEXT = "What is listed here was declared by people. The software repeats it and cannot check it."
 GOVERNANCE_EMPTY = (
-    "Nothing was declared: controllers, data protection officer, purpose, legal basis, impact assessment, agreements, "
+    "Nothing was declared: controllers, data protection officer, purpose, legal basis, impact assessment, "
+    "agreements, "
     "transfers, retention."
 )
 
@@ -112,13 +125,33 @@ VERIFY_TEXT = (
     "under trust/ are there for convenience: whoever altered a report could have altered them too."
 )
 
-NIST_ROWS = (
-    ("top", "Epsilon and the unit of privacy", "evidenced", "Sections C and F; recomputed by `audit verify` with two accountants."),
-    ("middle", "Algorithm correctness", "declared", "Section E. The software's own tests cover clipping, noise and sampling; "
-     "the outcome of self-tests during the round is listed there."),
+NIST_ROWS: tuple[tuple[Layer, str, Assessment, str], ...] = (
+    (
+        "top",
+        "Epsilon and the unit of privacy",
+        "evidenced",
+        "Sections C and F; recomputed by `audit verify` with two accountants.",
+    ),
+    (
+        "middle",
+        "Algorithm correctness",
+        "declared",
+        "Section E. The software's own tests cover clipping, noise and sampling; "
+        "the outcome of self-tests during the round is listed there.",
+    ),
     ("middle", "Trust model", "evidenced", "Sections C and G say who must be trusted with what."),
     ("middle", "Side channels", "not assessed", "Timing, memory and floating-point effects are not covered."),
-    ("middle", "Access control and budget", "evidenced", "Each hospital's ledger refuses what exceeds its cap; section F."),
+    (
+        "middle",
+        "Access control and budget",
+        "evidenced",
+        "Each hospital's ledger refuses what exceeds its cap; section F.",
+    ),
     ("middle", "Utility and bias", "not assessed", "Quality per group of patients is not part of this report."),
-    ("base", "Security of the data and of its collection", "not assessed", "How images are stored in a hospital and how they were collected."),
-)  # fmt: skip
+    (
+        "base",
+        "Security of the data and of its collection",
+        "not assessed",
+        "How images are stored in a hospital and how they were collected.",
+    ),
+)

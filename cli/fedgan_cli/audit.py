@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -139,7 +140,7 @@ def _show(report: RoundReport, digest: str) -> None:
     say(f"Digest: {digest}")
 
 
-def _table(rows: list[tuple[str, ...]]) -> None:
+def _table(rows: Sequence[tuple[str, ...]]) -> None:
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
         say("  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
@@ -196,8 +197,7 @@ def _print(result: Verification) -> None:
     left_out = sum(row["outcome"] == "NOT CHECKED" for row in rows)
     tail = f" {left_out} {'check was' if left_out == 1 else 'checks were'} NOT CHECKED (see above)." if left_out else ""
     if failed:
-        say(
-            f"VERIFICATION FAILED: {failed} {'check' if failed == 1 else 'checks'} did not pass. Do not rely on this run."
-        )
+        count = "1 check" if failed == 1 else f"{failed} checks"
+        say(f"VERIFICATION FAILED: {count} did not pass. Do not rely on this run.")
     else:
         say(f"Everything that was checked fits.{tail}")

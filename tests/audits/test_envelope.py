@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from fedgan_audits import envelope
-from fedgan_audits.envelope import EnvelopeError
 from hypothesis import given
 from hypothesis import strategies as st
+
+from fedgan_audits import envelope
+from fedgan_audits.envelope import EnvelopeError
 
 KEYS = [Ed25519PrivateKey.from_private_bytes(bytes([number]) * 32) for number in (1, 2)]
 

@@ -9,6 +9,8 @@ from importlib.resources import files
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
+
 from fedgan_audits import accountant, controls, envelope, figures
 from fedgan_audits.errors import RecordInvalid
 from fedgan_audits.manifest import Manifest
@@ -17,7 +19,6 @@ from fedgan_audits.records import Flags, HospitalFacts, MissingSignature, RoundR
 from fedgan_audits.report import build_report, build_round, commit_annex, disagreements, read_payload, record_of
 from fedgan_audits.schema import SCHEMAS, schema_text
 from fedgan_audits.sections import RoundReport
-from pydantic import ValidationError
 
 MakeRun = Callable[..., Any]
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
 from fedgan_audits import envelope
 from fedgan_audits.bundle import public_pem
 from fedgan_audits.checks import Verification
@@ -118,6 +119,10 @@ def _remove(name: str) -> Callable[[Path], None]:
     return lambda public: (public / name).unlink()
 
 
+def _copy(source: str, target: str) -> Callable[[Path], None]:
+    return lambda public: (public / target).write_bytes((public / source).read_bytes()) and None
+
+
 def _swap(public: Path) -> None:
     one, two = (public / f"reports/round-000{n}.dsse.json" for n in (1, 2))
     data = one.read_bytes()
@@ -171,11 +176,10 @@ def _drop_signature(public: Path) -> None:
         (_malleable, "reports/round-0002.dsse.json"),
         (_drop_signature, "reports/round-0002.dsse.json"),
         (lambda public: (public / "samples" / ".hidden").write_text("x"), "samples/.hidden"),
-        (lambda public: (public / "trust/e.pub.pem").write_bytes((public / "trust/a.pub.pem").read_bytes()), "trust/e.pub.pem"),
-        (lambda public: (public / "samples/round-0001.png").write_bytes((public / "samples/round-0002.png").read_bytes()),
-         "samples/round-0001.png"),
+        (_copy("trust/a.pub.pem", "trust/e.pub.pem"), "trust/e.pub.pem"),
+        (_copy("samples/round-0002.png", "samples/round-0001.png"), "samples/round-0001.png"),
     ],
-)  # fmt: skip
+)
 @pytest.mark.parametrize("manifest_again", [False, True])
 def test_structural_changes_are_caught_and_named(
     whole_run: Any, bundle: Path, check: Check, change: Callable[[Path], None], named: str, manifest_again: bool

@@ -1,0 +1,80 @@
+"""What a bundle cannot show alone: a hospital's ledger against the coordinator's chain."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fedgan_audits.checks import Verification
+from fedgan_audits.ledger import Ledger
+from fedgan_audits.manifest import write_manifest
+from fedgan_audits.verify import verify_run
+
+
+def make_ledger(run: Any, path: Path, *, hospital: str = "b", signed: dict[int, str] | None = None) -> Path:
+    """The ledger that `hospital` would hold after the run."""
+    digests = {number: draft.digest for number, draft in enumerate(run.drafts, start=1)}
+    with Ledger.open(path, hospital=hospital, create=True) as ledger:
+        for number in range(1, run.rounds + 1):
+            ledger.reserve(run.run_id, number, run.mechanism, 1e-4)
+            digest = (digests if signed is None else signed).get(number)
+            if digest:
+                ledger.record("report_signed", run.run_id, number, {"digest": digest})
+    return path
+
+
+def failed(result: Verification) -> list[str]:
+    return [
+        f"{check.file} {check.detail}" for check in result.checks if check.name == "ledger" and check.outcome == "FAIL"
+    ]
+
+
+def test_an_honest_ledger_agrees(whole_run: Any, tmp_path: Path) -> None:
+    ledger = make_ledger(whole_run, tmp_path / "ledger.sqlite")
+    result = verify_run(whole_run.folder, trust=whole_run.public_keys, ledger=ledger)
+    assert result.ok, failed(result)
+    assert any(check.name == "ledger" and check.outcome == "PASS" for check in result.checks)
+    assert not any(check.name == "head" for check in result.checks)
+
+
+def test_another_history_is_caught(whole_run: Any, tmp_path: Path) -> None:
+    signed = {1: whole_run.drafts[0].digest, 2: "0" * 64, 3: whole_run.drafts[2].digest}
+    ledger = make_ledger(whole_run, tmp_path / "ledger.sqlite", signed=signed)
+    result = verify_run(whole_run.folder, trust=whole_run.public_keys, ledger=ledger)
+    assert result.exit_code == 5
+    assert failed(result) == ["reports/round-0002.dsse.json b signed another report of this round"]
+
+
+def test_withheld_rounds_are_caught(whole_run: Any, bundle: Path, tmp_path: Path) -> None:
+    ledger = make_ledger(whole_run, tmp_path / "ledger.sqlite")
+    for file in bundle.glob("*/round-0003*"):
+        file.unlink()
+    for name in ("generator", "discriminator"):
+        (bundle / f"model/{name}.keras").write_bytes(f"{name} after round 2".encode())
+    write_manifest(bundle, whole_run.facts("ended early", "The run was ended."), whole_run.keys)
+    assert verify_run(bundle, trust=whole_run.public_keys).ok
+    result = verify_run(bundle, trust=whole_run.public_keys, ledger=ledger)
+    assert any("round 3 that is not here" in text for text in failed(result))
+
+
+def test_a_signature_that_the_hospital_never_gave_is_caught(whole_run: Any, tmp_path: Path) -> None:
+    signed = {1: whole_run.drafts[0].digest, 2: whole_run.drafts[1].digest}
+    ledger = make_ledger(whole_run, tmp_path / "ledger.sqlite", signed=signed)
+    result = verify_run(whole_run.folder, trust=whole_run.public_keys, ledger=ledger)
+    assert any("knows no signature" in text for text in failed(result))
+
+
+@pytest.mark.parametrize("kind", ["stranger", "damaged", "no ledger"])
+def test_an_unusable_ledger_fails_clearly(whole_run: Any, tmp_path: Path, kind: str) -> None:
+    place = tmp_path / "ledger.sqlite"
+    if kind == "no ledger":
+        place.write_bytes(b"this is no database" * 100)
+    else:
+        make_ledger(whole_run, place, hospital="z" if kind == "stranger" else "b")
+    if kind == "damaged":
+        data = place.read_bytes()
+        place.write_bytes(data.replace(b"report_signed", b"report_resign"))
+    result = verify_run(whole_run.folder, trust=whole_run.public_keys, ledger=place)
+    assert result.exit_code == 5 and failed(result)

@@ -1,0 +1,134 @@
+"""`fedgan-secure audit`: what it prints, its exit codes, and that it never loads TensorFlow."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+TENSORFLOW_FREE = (
+    "import sys; from fedgan_cli.main import main\n"
+    "try:\n    main(sys.argv[1:])\n"
+    "finally:\n    assert 'tensorflow' not in sys.modules and 'keras' not in sys.modules, 'TensorFlow was loaded'\n"
+)
+
+
+def audit(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    words = [sys.executable, "-c", TENSORFLOW_FREE, "audit", *map(str, arguments)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert "Traceback" not in done.stderr, done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def builders() -> ModuleType:
+    """The audits room's builders of signed runs."""
+    place = Path(__file__).parents[1] / "audits" / "conftest.py"
+    spec = importlib.util.spec_from_file_location("audits_builders", place)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def run(builders: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A signed run whose rounds were all killed before a transcript was made: no protocol is needed to make it."""
+    from fedgan_audits.records import RoundRecord
+    from fedgan_audits.report import build_round
+
+    made = builders.Run(tmp_path_factory.mktemp("audit") / "run", rounds=2)
+    for number in (1, 2):
+        values = made.record(number).model_dump()
+        values["header"].update(status="incomplete", killed=True, abort_code="interrupted")
+        values["aggregation"].update(survivors=(), transcript_sha256=None, model_after=None, sum_sha256=None)
+        values["artefacts"] = [entry for entry in values["artefacts"] if entry["kind"] in ("policy", "model")]
+        for hospital in values["hospitals"]:
+            hospital.update(took_part=False, receipt="not due")
+        draft = build_round(RoundRecord.model_validate(values))
+        made.publish(draft)
+        made.drafts.append(draft)
+    for folder in ("transcripts", "samples"):
+        for file in (made.public / folder).iterdir():
+            file.unlink()
+    made.close("ended early", "Both rounds were interrupted.")
+    return made
+
+
+def test_show_prints_the_verdict_and_every_hospital(run: Any) -> None:
+    done = audit("show", run.folder)
+    assert done.returncode == 0, done.stderr
+    assert "round 2 of 2: INCOMPLETE" in done.stdout
+    spent = run.drafts[1].report.composition.hospitals[0].spent
+    assert done.stdout.count(spent) >= 4
+    assert str(run.public / "reports/round-0002.html") in done.stdout
+    assert "not checked" in done.stderr
+
+
+def test_show_as_json_is_one_object(run: Any) -> None:
+    done = audit("show", run.folder, "--round", "1", "--json")
+    shown = json.loads(done.stdout)
+    assert shown["round"] == 1 and shown["verdict"]["verdict"] == "INCOMPLETE" and shown["verified"] is False
+    assert shown["digest"] == run.drafts[0].digest
+    assert [row["name"] for row in shown["hospitals"]] == ["a", "b", "c", "d"]
+
+
+def test_verify_passes_and_says_what_was_not_checked(run: Any, tmp_path: Path) -> None:
+    keys = run.trust(tmp_path / "keys")
+    done = audit("verify", run.public, "--trust", keys)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Everything that was checked fits." in done.stdout and "NOT CHECKED" in done.stdout
+    loud = audit("verify", run.public)
+    assert loud.returncode == 0 and "KEYS WERE TAKEN FROM THE BUNDLE ITSELF" in loud.stdout
+    head = audit("verify", run.folder, "--trust", keys, "--head", run.drafts[1].digest, "--full", "--json")
+    result = json.loads(head.stdout)
+    assert result["ok"] is True
+    assert {check["name"]: check["outcome"] for check in result["checks"]}["head"] == "PASS"
+
+
+def test_verify_fails_with_5_and_names_the_file(run: Any, tmp_path: Path) -> None:
+    import shutil
+
+    copy = tmp_path / "public"
+    shutil.copytree(run.public, copy)
+    page = copy / "reports/round-0001.html"
+    page.write_bytes(page.read_bytes().replace(b"INCOMPLETE", b"PASS", 1))
+    done = audit("verify", copy)
+    assert done.returncode == 5
+    assert "[FAIL]" in done.stdout and "reports/round-0001.html" in done.stdout
+    assert "VERIFICATION FAILED" in done.stdout
+    as_json = audit("verify", copy, "--json")
+    assert as_json.returncode == 5
+    assert any(check["file"] == "reports/round-0001.html" for check in json.loads(as_json.stdout)["checks"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("show", "absent"), "holds no run"),
+        (("verify", "absent"), "holds no run"),
+        (("show", "RUN", "--round", "7"), "no report of round 7"),
+        (("verify", "RUN", "--head", "xyz"), "64 lowercase"),
+        (("verify", "RUN", "--trust", "absent"), "does not exist"),
+        (("verify", "RUN", "--trust", "RUN/public/policy.json"), "not a public key"),
+    ],
+)
+def test_wrong_requests_exit_with_2(run: Any, arguments: tuple[str, ...], said: str) -> None:
+    words = [word.replace("RUN", str(run.folder)) for word in arguments]
+    done = audit(*words)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert said in done.stderr
+
+
+def test_the_protocol_refuses_a_transcript_that_is_none(builders: ModuleType, tmp_path: Path) -> None:
+    whole = builders.Run(tmp_path / "run", rounds=1).all_rounds()
+    done = audit("verify", whole.folder)
+    assert done.returncode == 5
+    assert "transcripts/round-0001.cbor" in done.stdout
