@@ -6,10 +6,8 @@ attempt consumes its round whether it finishes or not. Every figure is a composi
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 
 from pydantic import ValidationError
 
@@ -142,15 +140,13 @@ def plan_run(
 
 
 def advised_delta(declared_patients: int) -> float:
-    """1 / (10 N) for the public nominal number of patients N, never above it. Raises RecordInvalid unless N >= 1.
+    """1 / (10 N) for the public nominal number of patients N. Raises RecordInvalid unless N >= 1.
 
     A delta of 1/N or more would allow publishing one patient's record outright.
     """
     if isinstance(declared_patients, bool) or not isinstance(declared_patients, int) or declared_patients < 1:
         raise RecordInvalid(f"declared_patients is {declared_patients}, but a whole number of at least 1 is expected")
-    exact = Fraction(1, 10 * declared_patients)
-    value = float(exact)
-    return value if Fraction(value) <= exact else math.nextafter(value, 0.0)
+    return 1 / (10 * declared_patients)
 
 
 def capped_epsilon(by_run: Mapping[str, Sequence[MechanismRecord]], delta: float) -> float:

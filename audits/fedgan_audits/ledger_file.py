@@ -93,7 +93,7 @@ def make_file(path: Path) -> bool:
 
 def connect(path: Path, read_only: bool) -> sqlite3.Connection:
     mode = "ro" if read_only else "rw"
-    try:
+    with translated(path):
         connection = sqlite3.connect(
             f"{path.absolute().as_uri()}?mode={mode}",
             uri=True,
@@ -103,10 +103,6 @@ def connect(path: Path, read_only: bool) -> sqlite3.Connection:
         )
         connection.execute("PRAGMA trusted_schema = OFF")
         connection.execute("PRAGMA synchronous = EXTRA")
-    except sqlite3.Error as error:
-        raise LedgerError(
-            f"the ledger at {path} cannot be opened ({error})", hint="Check that it is a file and its rights."
-        ) from None
     return connection
 
 
@@ -126,22 +122,27 @@ def translated(path: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
-        text = str(error).lower()
-        if "full" in text or "i/o" in text or "disk" in text:
+        code = getattr(error, "sqlite_errorcode", None)
+        if code is None:  # a wrong use of the module, not a state of the file
+            raise
+        primary = code & 0xFF
+        if primary in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
             raise LedgerError(
                 f"the ledger at {path} could not be written ({error}); nothing was reserved or recorded",
                 hint="Make room on the disk, then run again: what was reserved before stays reserved.",
             ) from None
-        if "locked" in text or "busy" in text:
+        if primary in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             raise LedgerError(
                 f"the ledger at {path} is in use by another process",
                 hint="Wait for the other run of this hospital to end.",
             ) from None
-        if "readonly" in text or "read-only" in text or "unable to open" in text:
+        if primary in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH):
             raise LedgerError(
                 f"the ledger at {path} cannot be opened for this use ({error})",
-                hint="Check the owner and the rights of the file and its folder.",
+                hint="Check that it is a file, and the owner and the rights of the file and its folder.",
             ) from None
-        if "append-only" in text:
-            raise LedgerError("the ledger is append-only: an entry is never changed or removed") from None
+        if primary == sqlite3.SQLITE_CONSTRAINT:
+            raise LedgerError(
+                f"the ledger at {path} is append-only: an entry is never changed, removed or made twice"
+            ) from None
         raise LedgerCorrupt(f"{path} is not a ledger, or its file is damaged ({error})") from None

@@ -1,0 +1,134 @@
+"""`fedgan-secure plan`: the figures, the messages, the time it takes and what it does not load."""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from fedgan_audits import errors
+from fedgan_cli.plan import command
+
+VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "known-answers.json").read_text())
+
+
+def planned(*arguments: object) -> dict[str, Any]:
+    done = CliRunner().invoke(command, [*map(str, arguments), "--json"], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return dict(json.loads(done.stdout))
+
+
+def schedule(row: dict[str, Any]) -> list[object]:
+    return ["--sampling-probability", row["sampling_probability"], "--steps", row["steps"], "--delta", row["delta"]]
+
+
+@pytest.mark.parametrize("row", VECTORS["rows"], ids=lambda row: f"q={row['sampling_probability']}-T={row['steps']}")
+def test_it_reproduces_the_known_answers(row: dict[str, Any]) -> None:
+    figures = planned(*schedule(row), "--noise-multiplier", row["noise_multiplier"])
+    assert figures["epsilon"] == pytest.approx(row["epsilon_pld"], abs=VECTORS["tolerance"])
+    assert figures["epsilon_rdp"] > figures["epsilon"]
+    assert figures["epsilon"] < figures["epsilon_two_hospitals"] < 2 * figures["epsilon"]
+    assert figures["mu"] > 0
+    for name in ("sampling_probability", "steps", "delta", "noise_multiplier"):
+        assert figures[name] == row[name]
+
+
+def test_it_finds_the_noise_for_a_target() -> None:
+    row = VECTORS["calibration"]
+    figures = planned(*schedule(row), "--epsilon", row["epsilon"], "--declared-patients", 10_000)
+    assert figures["noise_multiplier"] == pytest.approx(row["noise_multiplier"], abs=VECTORS["tolerance"])
+    assert row["epsilon"] - 2e-3 < figures["epsilon"] <= row["epsilon"] == figures["epsilon_target"]
+    assert figures["delta_advised"] == 1e-5
+
+
+def test_the_unit_image_shows_what_several_images_cost() -> None:
+    group = VECTORS["image_groups"]
+    figures = planned(*schedule(group), "--noise-multiplier", 1, "--unit", "image")
+    for row in group["rows"]:
+        assert figures["epsilon_by_images"][str(row["images"])] == pytest.approx(row["epsilon_pld"], abs=1e-3)
+
+
+def test_no_noise_is_unbounded_in_json_too() -> None:
+    figures = planned("--sampling-probability", 0.1, "--steps", 10, "--delta", 1e-5, "--noise-multiplier", 0)
+    assert figures["epsilon"] == figures["epsilon_rdp"] == figures["mu"] == "unbounded"
+
+
+def test_people_get_a_table_rounded_up_and_a_word_on_delta() -> None:
+    row = VECTORS["rows"][0]
+    done = CliRunner().invoke(
+        command, [*map(str, schedule(row)), "--noise-multiplier", "1", "--declared-patients", "100000"]
+    )
+    assert done.exit_code == 0
+    assert "1.8283" in done.stdout
+    assert "patient in two hospitals" in done.stdout
+    assert "1e-06 = 1/(10 x 100000)" in done.stderr
+
+
+GOOD = ["--sampling-probability", "0.1", "--steps", "10", "--delta", "1e-5", "--epsilon", "1"]
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--sampling-probability", "0"),
+        ("--sampling-probability", "1.5"),
+        ("--sampling-probability", "nan"),
+        ("--sampling-probability", "many"),
+        ("--steps", "0"),
+        ("--steps", "1.5"),
+        ("--delta", "1"),
+        ("--delta", "0"),
+        ("--epsilon", "0"),
+        ("--epsilon", "inf"),
+        ("--noise-multiplier", "-1"),
+        ("--unit", "study"),
+        ("--images-per-patient", "0"),
+        ("--declared-patients", "0"),
+    ],
+)
+def test_a_bad_value_exits_2_and_names_the_option(option: str, value: str) -> None:
+    arguments = [*GOOD[: GOOD.index(option)], *GOOD[GOOD.index(option) + 2 :]] if option in GOOD else list(GOOD)
+    done = CliRunner().invoke(command, [*arguments, option, value])
+    assert done.exit_code == 2
+    assert option in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("both", [[], ["--epsilon", "1", "--noise-multiplier", "1"]])
+def test_one_of_noise_and_epsilon_is_needed(both: list[str]) -> None:
+    done = CliRunner().invoke(command, [*GOOD[:6], *both])
+    assert done.exit_code == 2
+    assert "--noise-multiplier and --epsilon" in done.stderr
+
+
+def test_a_target_out_of_reach_names_the_nearest_epsilon() -> None:
+    with pytest.raises(errors.UnreachableTarget, match=r"--epsilon: .*smallest epsilon within reach is \d") as caught:
+        CliRunner().invoke(command, [*GOOD[:6], "--epsilon", "1e-9"], catch_exceptions=False)
+    assert caught.value.exit_code == 2
+
+
+def test_it_takes_under_three_seconds_and_no_tensorflow() -> None:
+    """Processor time of a process of its own, start-up included: it is what a quiet machine takes."""
+    code = (
+        "import sys\n"
+        "from fedgan_cli.main import main\n"
+        "try:\n    main(sys.argv[1:])\n"
+        "finally:\n    assert not {'tensorflow', 'keras', 'pydicom'} & set(sys.modules)\n"
+    )
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run(
+        [sys.executable, "-c", code, "plan", *map(str, schedule(VECTORS["calibration"])), "--epsilon", "3", "--json"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["epsilon"] <= 3
+    assert (after.ru_utime - before.ru_utime) + (after.ru_stime - before.ru_stime) < 3.5
