@@ -41,6 +41,9 @@ Progress = Callable[[int, int], None]
 PAD = 16
 """Batches are padded with empty patients to a multiple of this, so that few different shapes occur. The padding has
 weight zero; no patient is ever left out."""
+CENTRE_KEEP = 0.9
+CENTRE_DRAWS = 60
+CENTRE_SEED = 20
 
 
 class TrainingStateError(InputError):
@@ -73,6 +76,8 @@ class _Compiled:
         self.discriminator = build_discriminator(spec, 1)
         weights = [weight for _, weight in named_weights(self.discriminator)]
         layers = {layer.name: layer for layer in self.discriminator.layers}
+        self.layers = layers
+        self.centre = variable(layers["f_centre"].centre) if "f_centre" in layers else None
 
         def graph(call: Callable[..., Any], images: Any, labels: Any) -> Any:
             return discriminator_graph(spec, call, images, labels)
@@ -131,14 +136,39 @@ class _Compiled:
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(self.generator_weights)
             images = self._fakes(z, labels)
-            outputs = self.engine.apply(images, self._labels(labels))
+            outputs, features = self._watched(images, labels)
             mean = tf.reduce_mean(generator_loss(outputs, labels, self.settings.class_weight_generator))
             if self.settings.diversity_weight:
                 mean += self.settings.diversity_weight * lack_of_diversity(images, self.settings.diversity_target)
         gradients = tape.gradient(mean, self.generator_weights)
         flat = tf.concat([tf.reshape(tf.convert_to_tensor(value), [-1]) for value in gradients], axis=0)
         self.generator_adam.apply(flat, rate)
+        if features is not None:
+            self.centre.assign(CENTRE_KEEP * self.centre + (1.0 - CENTRE_KEEP) * tf.reduce_mean(features, axis=0))
         return mean
+
+    def _watched(self, images: Any, labels: Any) -> tuple[Any, Any]:
+        """The discriminator's outputs, and the features that enter its centring layer (None without one)."""
+        features = None
+
+        def call(name: str, *inputs: Any) -> Any:
+            nonlocal features
+            if name == "f_centre":
+                features = inputs[0]
+            return self.layers[name](*inputs)
+
+        outputs = discriminator_graph(self.spec, call, images, self._labels(labels))
+        return outputs, features
+
+    def recentre(self) -> None:
+        """Set the centre from a fixed public draw of the current generator: the same at every hospital."""
+        if self.centre is None:
+            return
+        draw = np.random.Generator(np.random.Philox(CENTRE_SEED))
+        z = draw.standard_normal((CENTRE_DRAWS, self.spec.latent_dim), dtype=np.float32)
+        labels = (np.arange(CENTRE_DRAWS, dtype=np.int32) % max(self.spec.classes, 1))[:, None]
+        _, features = self._watched(self._fakes(tf.constant(z), tf.constant(labels)), tf.constant(labels))
+        self.centre.assign(tf.reduce_mean(features, axis=0))
 
 
 @lru_cache(maxsize=4)
@@ -217,6 +247,7 @@ class LocalTrainer:
         started = time.monotonic()
         compiled = _compiled(self.spec, self.settings)
         self._layout.assign(global_vector, compiled.generator, compiled.discriminator)
+        compiled.recentre()
         compiled.discriminator_adam.load(self._discriminator_state)
         compiled.generator_adam.load(self._generator_state)
         record = _Record()

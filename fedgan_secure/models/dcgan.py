@@ -15,8 +15,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from fedgan_secure.models.centring import PublicCentre
 from fedgan_secure.models.errors import ModelError
 from fedgan_secure.models.features import (
+    binomial_kernel,
     feature_grid,
     feature_scales,
     oriented_bank,
@@ -36,9 +38,7 @@ def _seeds(seed: int) -> Callable[[], keras.initializers.Initializer]:
 
     def fresh() -> keras.initializers.Initializer:
         child = int(state.spawn(1)[0].generate_state(1)[0]) % (2**31)
-        return keras.initializers.VarianceScaling(
-            scale=1.5, mode="fan_in", distribution="truncated_normal", seed=child
-        )
+        return keras.initializers.VarianceScaling(scale=1.5, mode="fan_in", distribution="truncated_normal", seed=child)
 
     return fresh
 
@@ -85,10 +85,9 @@ def build_generator(spec: ModelSpec, seed: int) -> keras.Model:
         hidden = layers.Conv2DTranspose(
             width, 4, strides=2, padding="same", kernel_initializer=fresh(), name=f"g_up{index}"
         )(hidden)
-    smooth = layers.DepthwiseConv2D(3, padding="same", use_bias=False, trainable=False, name="g_smooth")
+    smooth = layers.Conv2D(spec.channels, 3, padding="same", use_bias=False, trainable=False, name="g_smooth")
     image = layers.Activation("tanh", name="g_image")(smooth(hidden))
-    binomial = np.outer([1, 2, 1], [1, 2, 1]).astype(np.float32) / 16.0
-    smooth.set_weights([np.repeat(binomial[:, :, None, None], spec.channels, axis=2)])
+    smooth.set_weights([binomial_kernel(spec.channels)])
     return keras.Model(inputs, image, name="generator")
 
 
@@ -96,9 +95,7 @@ def _modulated(hidden: Any, condition: Any, fresh: Callable[[], Any], index: int
     """Scale and shift every channel by noise vector and class: both stay visible at every resolution."""
     layers = keras.layers
     width = hidden.shape[-1]
-    scale = layers.Dense(
-        width, kernel_initializer=fresh(), bias_initializer="ones", name=f"g_scale{index}"
-    )(condition)
+    scale = layers.Dense(width, kernel_initializer=fresh(), bias_initializer="ones", name=f"g_scale{index}")(condition)
     shift = layers.Dense(width, kernel_initializer=fresh(), name=f"g_shift{index}")(condition)
     scale = layers.Reshape((1, 1, width), name=f"g_scale{index}_shape")(scale)
     shift = layers.Reshape((1, 1, width), name=f"g_shift{index}_shape")(shift)
@@ -163,7 +160,7 @@ def discriminator_graph(spec: ModelSpec, call: LayerCall, image: Any, label: Any
             response = call(f"f_spots_rectify{scale}", call(f"f_spots{scale}", reduced))
             pooled = spec.image_size // scale > feature_grid(spec.image_size)
             parts.append(call(f"f_spots_pool{scale}", response) if pooled else response)
-        hidden = call("f_stack", parts)
+        hidden = call("f_centre", call("f_stack", parts))
     for index in range(len(spec.discriminator_widths)):
         hidden = call(f"d_conv{index}", hidden)
         if spec.normalization == "group" and index > 0:
@@ -210,19 +207,18 @@ def _discriminator_layers(spec: ModelSpec, seed: int) -> dict[str, keras.layers.
             if scale > 1:
                 made.append(layers.AveragePooling2D(scale, name=f"f_shrink{scale}"))
             made.append(
-                layers.DepthwiseConv2D(
-                    5, depth_multiplier=2, padding="same", use_bias=False, trainable=False, name=f"f_spots{scale}"
+                layers.Conv2D(
+                    2 * spec.channels, 5, padding="same", use_bias=False, trainable=False, name=f"f_spots{scale}"
                 )
             )
             made.append(layers.ReLU(name=f"f_spots_rectify{scale}"))
             if spec.image_size // scale > grid:
                 made.append(layers.AveragePooling2D(spec.image_size // scale // grid, name=f"f_spots_pool{scale}"))
         made.append(layers.Concatenate(name="f_stack"))
+        made.append(PublicCentre(name="f_centre"))
     for index, width in enumerate(spec.discriminator_widths):
         made.append(
-            layers.Conv2D(
-                width, 3, strides=2, padding="same", kernel_initializer=fresh(), name=f"d_conv{index}"
-            )
+            layers.Conv2D(width, 3, strides=2, padding="same", kernel_initializer=fresh(), name=f"d_conv{index}")
         )
         if spec.normalization == "group" and index > 0:
             made.append(layers.GroupNormalization(groups=_groups(width), name=f"d_norm{index}"))
@@ -236,9 +232,7 @@ def _discriminator_layers(spec: ModelSpec, seed: int) -> dict[str, keras.layers.
     if spec.conditional:
         zeros = keras.initializers.Zeros()
         made += [
-            layers.Embedding(
-                spec.classes, spec.discriminator_dense, embeddings_initializer=zeros, name="d_label"
-            ),
+            layers.Embedding(spec.classes, spec.discriminator_dense, embeddings_initializer=zeros, name="d_label"),
             layers.Flatten(name="d_label_flat"),
             layers.Dot(axes=1, name="d_projection"),
             layers.Add(name="d_sum"),

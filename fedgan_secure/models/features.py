@@ -51,16 +51,26 @@ def surround_bank(channels: int) -> np.ndarray:
     """Centre-surround detectors (bright and dark spots) for every colour channel by itself.
 
     Returns:
-        float32[5, 5, channels, 2] depthwise kernels, of zero mean and unit absolute sum, the second the negative of
-        the first.
+        float32[5, 5, channels, 2 * channels] convolution kernels: two for every channel, of zero mean and unit
+        absolute sum, the second the negative of the first.
     """
     y, x = np.mgrid[-2:3, -2:3].astype(np.float64)
     radius2 = x**2 + y**2
     kernel = np.exp(-radius2 / (2 * 0.7**2)) / 0.7**2 - np.exp(-radius2 / (2 * 1.4**2)) / 1.4**2
     kernel -= kernel.mean()
     kernel /= np.abs(kernel).sum()
-    pair = np.stack([kernel, -kernel], axis=-1)
-    return np.repeat(pair[:, :, None, :], channels, axis=2).astype(np.float32)
+    bank = np.zeros((5, 5, channels, 2 * channels), np.float32)
+    for channel in range(channels):
+        bank[:, :, channel, 2 * channel] = kernel
+        bank[:, :, channel, 2 * channel + 1] = -kernel
+    return bank
+
+
+def binomial_kernel(channels: int) -> np.ndarray:
+    """A 3 x 3 binomial average of every channel by itself, float32[3, 3, channels, channels]: no response at all at
+    the highest frequency, where transposed convolutions leave their checkerboard."""
+    kernel = np.outer([1, 2, 1], [1, 2, 1]) / 16.0
+    return (kernel[:, :, None, None] * np.eye(channels)).astype(np.float32)
 
 
 def surround_scales(image_size: int) -> tuple[int, ...]:

@@ -89,15 +89,11 @@ class ModelSpec:
         widths = {28: (64, 32), 64: (96, 64, 32, 16), 128: (96, 64, 32, 16, 12)}
         if image_size not in widths:
             raise ModelError(f"image size {image_size} is not supported, expected one of {IMAGE_SIZES}")
-        return cls(
-            image_size=image_size, channels=channels, classes=classes, generator_widths=widths[image_size]
-        )
+        return cls(image_size=image_size, channels=channels, classes=classes, generator_widths=widths[image_size])
 
     def to_json(self) -> dict[str, Any]:
         """The specification as JSON-ready values, in the order of the fields."""
-        return {
-            name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()
-        }
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> ModelSpec:
