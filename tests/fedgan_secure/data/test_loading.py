@@ -43,9 +43,7 @@ def test_nothing_left_is_an_error_with_the_reasons(dicom_tree: Path) -> None:
     assert caught.value.exit_code == 2
 
 
-def test_a_file_that_names_no_patient_is_quarantined_unless_the_unit_is_the_image(
-    dicom: Make, dicom_tree: Path
-) -> None:
+def test_a_file_without_patient_is_quarantined_unless_the_unit_is_the_image(dicom: Make, dicom_tree: Path) -> None:
     dicom(np.full((8, 8), 7, np.uint8), patient="").save_as(dicom_tree / "x.dcm", enforce_file_format=True)
     result = load(dicom_tree, LoadSettings())
     assert result.findings.quarantined == (("x.dcm", "its PatientID is missing or empty"),)
@@ -235,6 +233,8 @@ def test_a_damaged_entry_is_built_again(dicom_tree: Path, tmp_path: Path, secret
     data = bytearray(file.read_bytes())
     if damage == "missing":
         file.unlink()
+    elif damage == "facts":
+        file.write_bytes(data.replace(b'"patients": 5', b'"patients": 4'))
     elif damage == "truncated":
         file.write_bytes(data[:-10])
     else:
