@@ -113,6 +113,9 @@ def test_cbor2_alone_would_accept_some_of_them() -> None:
 def test_depth_and_memory_are_bounded() -> None:
     nested = bytes([0x81]) * 6 + b"\x00"
     assert decode(nested, 100) == [[[[[[0]]]]]]
+    with pytest.raises(ProtocolError) as caught:
+        decode(b"\x81" + nested, 100)
+    assert caught.value.code is Code.TOO_LARGE
     tracemalloc.start()
     for hostile in (bytes([0x81]) * 100_000 + b"\x00", bytes.fromhex("9a00ffffff") + bytes(1000)):
         with pytest.raises(ProtocolError):

@@ -755,6 +755,76 @@ def test_a_dealer_whose_shares_rebuild_another_secret_is_named(
     assert caught.value.code is Code.BAD_SHARE_DEALER and caught.value.culprit == "h2"
 
 
+@pytest.mark.parametrize(
+    ("phase", "code"),
+    [
+        ("share-keys", "sealed-share-altered"),
+        ("masked-input", "result-mismatch"),
+        ("unmasking", "malformed"),
+        ("receipt", "malformed"),
+    ],
+)
+def test_an_attachment_that_its_sender_did_not_sign(lab: Any, phase: str, code: str) -> None:
+    federation = lab.federation(n=5, t=4)
+
+    def change(name: str, at: str, packet: bytes) -> bytes:
+        if (name, at) != ("h2", phase):
+            return packet
+        raw, attachment = lab.split(packet)
+        return lab.join(raw, bytes(attachment[:-1]) + bytes([attachment[-1] ^ 1]) if attachment else b"x")
+
+    result = federation.result(to_server=change)
+    assert result.dropped == {"h2": phase}
+    assert (result.drops["h2"].code, result.drops["h2"].culprit, result.drops["h2"].verified) == (code, "h2", True)
+    assert np.array_equal(result.sums[0], federation.expected_sum(result.survivors))
+
+
+def test_attachments_of_the_wrong_length(lab: Any) -> None:
+    federation = lab.federation(n=5, t=4)
+    for phase in ("advertise-keys", "share-keys", "masked-input", "consistency-check", "unmasking"):
+
+        def longer(name: str, at: str, packet: bytes, phase: str = phase) -> bytes:
+            if (name, at) != ("h2", phase):
+                return packet
+            raw, attachment = lab.split(packet)
+            return lab.join(raw, bytes(attachment) + bytes(4))
+
+        assert federation.result(to_server=longer).drops["h2"].code == "malformed"
+        errors: dict[str, ProtocolError] = {}
+        federation.result(to_client=longer, errors=errors)
+        assert list(errors) == ["h2"] and errors["h2"].culprit == "server"
+
+
+@pytest.mark.parametrize(
+    ("stage", "lie", "code"),
+    [
+        (R2, {"sum": 1}, "stage-out-of-order"),
+        (R2, {"model_hash": bytes(32)}, "model-mismatch"),
+        (R1, {"seed_commitments": ()}, "malformed"),
+        (R3, {"members": (1, 3, 4, 5)}, "inconsistent"),
+        (R4, {"alive": (1, 3, 4, 5)}, "inconsistent"),
+        (R4, {"dead": (2,)}, "inconsistent"),
+        (R5, {"sum_digests": (bytes(32),)}, "result-mismatch"),
+    ],
+)
+def test_a_member_that_signs_another_statement_is_dropped(
+    lab: Any, stage: Stage, lie: dict[str, Any], code: str
+) -> None:
+    federation = lab.federation(n=5, t=4)
+
+    def change(name: str, at: str, packet: bytes) -> bytes:
+        if (name, at) != ("h2", stage.label):
+            return packet
+        raw, attachment = lab.split(packet)
+        message = open_message(federation.parameters, raw, stage=stage, sender=2, previous=None, blame="")
+        changed = federation.sign(stage, message.previous, replace(message.body, **lie), sender=2)
+        return lab.join(changed.raw, bytes(attachment))
+
+    result = federation.result(to_server=change)
+    assert (result.dropped, result.drops["h2"].code) == ({"h2": stage.label}, code)
+    assert np.array_equal(result.sums[0], federation.expected_sum(result.survivors))
+
+
 def test_one_members_word_names_no_culprit_but_more_than_c_do(lab: Any) -> None:
     federation = lab.federation(n=4, t=3)  # c = 1
     for accusers, culprit in ((["h1"], ""), (["h1", "h2"], "h4")):

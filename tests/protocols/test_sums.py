@@ -164,6 +164,38 @@ def test_reasons_given_by_a_driver_are_reported_but_cannot_inject_text(lab: Any)
     assert server.parameters.names == ("h1", "h2", "h3", "h4")
 
 
+def test_late_second_and_unasked_replies_change_nothing(lab: Any) -> None:
+    federation = lab.federation()
+    first = server_states.Ready(
+        server_states.Context(federation.parameters, federation.server_identity, federation.models)
+    )
+    state, packets = server_machine.step(first, server_states.Start())
+    reply = federation.client("h1").handle("advertise-keys", dict(packets)[1])
+    early = server_states.Reply(1, reply)
+    assert server_machine.step(first, early) == (first, ())
+    after, _ = server_machine.step(state, early)
+    assert set(after.asked.replies) == {1}
+    for again in (early, server_states.Reply(1, b"other"), server_states.Lost(1, Failure("no-answer"))):
+        assert server_machine.step(after, again) == (after, ())
+    lost, _ = server_machine.step(after, server_states.Lost(2, Failure("no-answer")))
+    late = federation.client("h2").handle("advertise-keys", dict(packets)[2])
+    assert server_machine.step(lost, server_states.Reply(2, late)) == (lost, ())
+    for wrong in (
+        server_states.Start(),
+        server_states.ModelKnown(0, bytes(32)),
+        server_states.ModelKnown(5, bytes(32)),
+    ):
+        with pytest.raises(ProtocolError):
+            server_machine.step(after, wrong)
+    with pytest.raises(ProtocolError):
+        server_machine.step(first, server_states.DeadlinePassed())
+    with pytest.raises(ProtocolError):
+        client_machine.step(
+            client_states.Invited(client_states.Context(federation.parameters, federation.identities["h1"], 1, (b"",))),
+            client_states.DeadlinePassed(),
+        )
+
+
 def test_four_hospitals_with_700k_parameters_take_well_under_two_seconds(lab: Any) -> None:
     federation = lab.federation(n=4, t=3, d=700_000)
     began = time.process_time()

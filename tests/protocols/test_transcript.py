@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedgan_protocols import ProtocolError, ServerSession, Stage, fingerprint
+from fedgan_protocols import ProtocolError, ServerSession, Stage, checks, fingerprint
+from fedgan_protocols import server as server_machine
 from fedgan_protocols.encoding import decode, encode
 from fedgan_protocols.messages import Closing, open_message
 from fedgan_protocols.transcript import check
@@ -224,6 +225,22 @@ def test_replies_that_lie_fail(lab: Any) -> None:
                 continue
             with pytest.raises(ProtocolError):
                 check(data, federation.expectations())
+
+
+def test_a_set_below_the_threshold_fails_even_when_everybody_signed_it(
+    lab: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Server and members that all ignore t: their transcript still does not check."""
+    federation = lab.federation(n=3, t=2)
+    with monkeypatch.context() as patch:
+        patch.setattr(checks, "require_enough", lambda *_, **__: None)
+        patch.setattr(server_machine, "_enough", lambda state, _: tuple(sorted(state.asked.replies)))
+        server = federation.run({"h1": "masked-input", "h2": "masked-input"}, stop_before="unmasking")
+        data = server.transcript_so_far()
+        check(data, federation.expectations())
+    with pytest.raises(ProtocolError) as caught:
+        check(data, federation.expectations())
+    assert caught.value.code == "too-few"
 
 
 def test_structures_that_are_no_transcript(lab: Any) -> None:
