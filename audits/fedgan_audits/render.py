@@ -54,9 +54,10 @@ def _odds(epsilon: str, before: float) -> str:
         return "100 in 100"
     ratio = math.exp(min(float(epsilon), 700.0))
     after = before * ratio / (1 - before + before * ratio) * 100
-    if after > 99.95:
-        return "more than 99.9 in 100"
-    return f"{math.ceil(after * 10) / 10:g} in 100"
+    if after > 99.99:
+        return "almost 100 in 100"
+    digits = 1 if after < 99 else 2
+    return f"{math.ceil(after * 10**digits) / 10**digits:g} in 100"
 
 
 def _share(part: str, whole: str | None) -> float:

@@ -41,7 +41,7 @@ from fedgan_audits.sections import (
     TrajectoryPoint,
     VerificationSection,
 )
-from fedgan_audits.verdict import hospital_budget, listed, verdict
+from fedgan_audits.verdict import hospital_budget, hospitals, listed, verdict
 
 PROFILE_FACTORS = (100.0, 10.0, 1.0, 0.1, 0.01)
 LARGEST_PROFILE_DELTA = 0.1
@@ -313,9 +313,13 @@ def _colluders(record: RoundRecord, spent: float) -> tuple[ColluderRow, ...]:
     value = figures.shown(spent) if record.privacy.noise_placement == "per_hospital" else "not assessed"
     who = ["The coordinator alone"]
     if tolerated:
-        who.append(f"The coordinator and up to {tolerated} of the other hospitals")
+        who.append(f"The coordinator and up to {tolerated} of the {others} other hospitals")
     if others > tolerated:
-        who.append(f"The coordinator and all {others} other hospitals")
+        who.append(
+            f"The coordinator and all {others} other hospitals"
+            if others > 1
+            else "The coordinator and the other hospital"
+        )
     return tuple(ColluderRow(who=text, epsilon=value) for text in who)
 
 
@@ -357,8 +361,8 @@ def _aggregation(record: RoundRecord) -> AggregationSection:
         facts=facts,
         participants=record.hospitals,
         adversary=(
-            f"Hidden from a coordinator that follows the protocol together with up to {semi_honest} hospitals.",
-            f"Hidden from a coordinator that lies together with up to {facts.colluders_tolerated} hospitals.",
+            f"Hidden from a coordinator that follows the protocol together with up to {hospitals(semi_honest)}.",
+            f"Hidden from a coordinator that lies together with up to {hospitals(facts.colluders_tolerated)}.",
         ),
         not_covered=wording.NOT_COVERED,
     )

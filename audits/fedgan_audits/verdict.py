@@ -28,6 +28,11 @@ def rounds(count: int) -> str:
     return f"{count} round" if count == 1 else f"{count} rounds"
 
 
+def hospitals(count: int) -> str:
+    """ "1 hospital", "2 hospitals"."""
+    return f"{count} hospital" if count == 1 else f"{count} hospitals"
+
+
 def status(row: Budget, record: RoundRecord) -> BudgetStatus:
     """Where a hospital stands against its limits."""
     if math.isinf(row.spent):

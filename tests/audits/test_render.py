@@ -245,7 +245,8 @@ def test_suspicion_is_bounded_by_bayes_rule() -> None:
     assert render._odds("0", 0.5) == "50 in 100"
     assert render._odds("0.6932", 0.5) == "66.7 in 100"
     assert render._odds("unbounded", 0.01) == "100 in 100"
-    assert render._odds("50", 0.01) == "more than 99.9 in 100"
+    assert render._odds("50", 0.01) == "almost 100 in 100"
+    assert render._odds("7.3432", 0.5) == "99.94 in 100"
 
 
 def test_the_renderer_names_itself_after_its_sources() -> None:
