@@ -106,6 +106,8 @@ def test_a_patient_with_several_images(row: dict[str, Any]) -> None:
 def test_the_vectorised_step_is_the_library_s(images: int, q: float, sigma: float) -> None:
     from dp_accounting.pld import privacy_loss_distribution as pld
 
+    if not hasattr(pld, "from_mixture_gaussian_mechanism"):
+        pytest.skip("this version of dp-accounting has no mixture of Gaussians to compare with")
     weights = [math.comb(images, i) * q**i * (1 - q) ** (images - i) for i in range(images + 1)]
     grid = 2e-2
     theirs = pld.from_mixture_gaussian_mechanism(
