@@ -39,7 +39,7 @@ GENESIS = "0" * 64
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _KIND = re.compile(r"[a-z][a-z0-9_]{0,39}")
-_OWN_KINDS = frozenset({"opened", "reserved", "refused"})
+_OWN_KINDS = frozenset({"opened", "reserved"})
 _MAX_FACTS = 1_000_000
 
 
@@ -268,11 +268,6 @@ class Ledger:
         entry of kind "refused"; LedgerError for a second reservation of the same run and round; RecordInvalid and
         NotAccounted as the accountant does.
         """
-        accountant.check_delta(delta)
-        accountant.refuse_unaccounted([mechanism])
-        if cap is not None and not (isinstance(cap, int | float) and cap > 0 and math.isfinite(cap)):
-            raise RecordInvalid(f"the hospital's epsilon cap is {cap}, but a finite number above 0 is expected")
-        _check_place(run_id, round, needed=True)
         facts = {
             "mechanism": mechanism.model_dump(mode="json"),
             "delta": delta,
@@ -284,21 +279,39 @@ class Ledger:
                     f"round {round} of run {run_id} is reserved already, and a reservation is never made twice",
                     hint="An attempt uses up its round: go on with the next one (run --resume does).",
                 )
-            by_run = self._by_run()
-            accountant.refuse_unaccounted([*(record for records in by_run.values() for record in records), mechanism])
-            refusal = None
-            if cap is not None:
-                strictest = min([delta, *self._deltas()])
-                spent = budget.capped_epsilon(by_run, strictest)
-                by_run.setdefault(run_id, []).append(mechanism)
-                asked = budget.capped_epsilon(by_run, strictest)
-                if asked > cap:
-                    refusal = _refusal(self.hospital, round, spent, asked, cap, strictest, len(by_run))
+            refusal = self._refusal(run_id, round, mechanism, delta, cap)
             if refusal is None:
                 return self._append("reserved", run_id, round, facts, self.hospital)
             refused = {"spent": accountant.round_up(refusal.spent), "asked": accountant.round_up(refusal.asked)}
             self._append("refused", run_id, round, {**facts, **refused}, self.hospital)
         raise refusal
+
+    def refusal(
+        self, run_id: str, round: int, mechanism: MechanismRecord, delta: float, cap: float | None
+    ) -> BudgetRefused | None:
+        """What `reserve` would raise because of the cap, or None: asked before anybody pays. Writes nothing."""
+        with self._lock, ledger_file.translated(self.path):
+            self._catch_up()
+            return self._refusal(run_id, round, mechanism, delta, cap)
+
+    def _refusal(
+        self, run_id: str, round_: int, mechanism: MechanismRecord, delta: float, cap: float | None
+    ) -> BudgetRefused | None:
+        accountant.check_delta(delta)
+        if cap is not None and not (isinstance(cap, int | float) and cap > 0 and math.isfinite(cap)):
+            raise RecordInvalid(f"the hospital's epsilon cap is {cap}, but a finite number above 0 is expected")
+        _check_place(run_id, round_, needed=True)
+        by_run = self._by_run()
+        accountant.refuse_unaccounted([*(record for records in by_run.values() for record in records), mechanism])
+        if cap is None:
+            return None
+        strictest = min([delta, *self._deltas()])
+        spent = budget.capped_epsilon(by_run, strictest)
+        by_run.setdefault(run_id, []).append(mechanism)
+        asked = budget.capped_epsilon(by_run, strictest)
+        if asked <= cap:
+            return None
+        return _refused(self.hospital, round_, spent, asked, cap, strictest, len(by_run))
 
     def record(self, kind: str, run_id: str | None, round: int | None, facts: Mapping[str, Any]) -> LedgerEntry:
         """Write down something that happened (round_started, round_finished, round_aborted, report_signed, ...).
@@ -394,7 +407,7 @@ def _check_place(run_id: str | None, round_: int | None, *, needed: bool = False
         raise RecordInvalid(f"the round is {round_!r}, but a whole number of at least 1 is expected")
 
 
-def _refusal(
+def _refused(
     hospital: str, round_: int, spent: float, asked: float, cap: float, delta: float, runs: int
 ) -> BudgetRefused:
     way = "" if runs < 2 else f" (by the Rényi filter, since {runs} runs on the same patients follow one another)"

@@ -113,6 +113,25 @@ def test_a_cap_refuses_before_anything_is_spent(path: Path) -> None:
         ledger.reserve("run-1", 3, mechanism(sigma=4.0), DELTA, cap)  # a quieter round still fits
 
 
+def test_asking_first_gives_the_same_answer_and_writes_nothing(path: Path) -> None:
+    cap = accountant.epsilon_rdp([mechanism()] * 2, DELTA) * 0.99
+    with Ledger.open(path, hospital="north", create=True) as ledger:
+        assert ledger.refusal("run-1", 1, mechanism(), DELTA, cap) is None
+        ledger.reserve("run-1", 1, mechanism(), DELTA, cap)
+        for run in ("run-1", "run-2"):
+            lines = ledger.verify()
+            answer = ledger.refusal(run, 2, mechanism(), DELTA, cap)
+            assert ledger.verify() == lines
+            if answer is None:
+                ledger.reserve(run, 2, mechanism(), DELTA, cap)
+                continue
+            with pytest.raises(BudgetRefused) as caught:
+                ledger.reserve(run, 2, mechanism(), DELTA, cap)
+            assert str(caught.value) == str(answer)
+        assert answer is not None
+        ledger.record("refused", "run-2", 2, {"reason": str(answer)})
+
+
 def test_earlier_runs_count(path: Path) -> None:
     cap = accountant.epsilon_rdp([mechanism()] * 2, DELTA) * 0.99
     with Ledger.open(path, hospital="north", create=True) as ledger:
