@@ -32,7 +32,7 @@ class FederationSection(_Section):
 
     hospitals: int = Field(4, ge=3, le=99, description="how many hospitals share one data set (or draw phantoms)")
     threshold: int | None = Field(None, ge=2, description="hospitals that must finish a round; default floor(2n/3)+1")
-    rounds: int = Field(8, ge=1, le=10_000, description="rounds of the fixed schedule")
+    rounds: int | None = Field(None, ge=1, le=10_000, description="rounds of the fixed schedule; default 12")
     spare_rounds: int = Field(
         0, ge=0, le=1_000, description="extra rounds, paid for in advance, for attempts that fail"
     )
@@ -52,10 +52,12 @@ class DataSection(_Section):
     channels: Literal[1, 3] = Field(3, description="1 grey, 3 colour")
     conditional: bool = Field(True, description="the generator takes a label")
     unit: Literal["patient", "image"] = Field("patient", description="what epsilon protects")
-    images_per_patient: int = Field(2, ge=1, le=64, description="public bound: images of a patient used in one step")
+    images_per_patient: int | None = Field(
+        None, ge=1, le=64, description="public bound: images of a patient used in one step; default 2 (phantoms: 1)"
+    )
     exclude_patient: tuple[str, ...] = Field((), description="patients that a person has withdrawn")
     patient_pattern: str | None = Field(None, description="regular expression with a group `patient` (class folders)")
-    phantom_patients: int = Field(2000, ge=8, le=100_000, description="patients drawn for each hospital, without data")
+    phantom_patients: int = Field(3000, ge=8, le=100_000, description="patients drawn for each hospital, without data")
 
     @field_validator("partition")
     @classmethod

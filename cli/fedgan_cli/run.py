@@ -59,12 +59,12 @@ Examples:
 @click.option("--channels", type=click.Choice(["1", "3"]), help="1 grey, 3 colour. [default: 3]")
 @click.option("--conditional/--unconditional", default=None, help="Whether the generator takes a label.")
 @click.option("--unit", type=click.Choice(["patient", "image"]), help="What epsilon protects. [default: patient]")
-@click.option("--images-per-patient", type=int, help="Images of a patient used in one step. [default: 2]")
+@click.option("--images-per-patient", type=int, help="Images of a patient used in one step. [default: 2; phantoms: 1]")
 @click.option("--exclude-patient", multiple=True, metavar="ID", help="Leave a patient out (repeatable).")
 @click.option("--patient-pattern", metavar="REGEX", help="Names the patient in a file name: (?P<patient>...).")
 @click.option("--phantom-patients", type=int, help="Patients drawn for each hospital when no data are given.")
 @click.option("--declared-patients", type=int, help="Public nominal cohort of a hospital.")
-@click.option("--rounds", type=int, help="Rounds of the fixed schedule.")
+@click.option("--rounds", type=int, help="Rounds of the fixed schedule. [default: 12]")
 @click.option("--steps-per-round", type=int, help="Discriminator steps of a hospital in a round.")
 @click.option("--sampling-probability", type=float, help="Chance of a patient to be in a step.")
 @click.option("--noise-multiplier", type=float, help="Noise over clip norm (instead of --epsilon).")
@@ -194,14 +194,18 @@ def _announce(federation: Federation, display: terminal.Progress) -> None:
         f"probability {mechanism.sampling_probability:g}, {noise}, delta {mechanism.delta:g}; threshold "
         f"{policy.threshold}"
     )
-    for name, findings in federation.source.findings.items():
-        found = findings.get("shared data set", findings)
-        display.note(
-            f"hospital {name}: {federation.hospitals[name].dataset.patients} patients, "
-            f"{len(federation.hospitals[name].dataset)} images"
-            + (f", {len(found['quarantined'])} files set aside" if found.get("quarantined") else "")
-        )
+    shared = next(iter(federation.source.findings.values())).get("shared data set")
+    if shared is not None:
+        display.note(f"data set: {_amount(policy.mechanism.unit, shared['patients'], shared['images'])}")
+    for name, hospital in federation.hospitals.items():
+        amount = _amount(policy.mechanism.unit, hospital.dataset.patients, len(hospital.dataset))
+        aside = () if shared is not None else federation.source.findings[name].get("quarantined", ())
+        display.note(f"hospital {name}: {amount}" + (f", {len(aside)} files set aside" if aside else ""))
     _remarks(federation, display)
+
+
+def _amount(unit: str, patients: int, images: int) -> str:
+    return f"{images} images" if unit == "image" else f"{patients} patients, {images} images"
 
 
 def _remarks(federation: Federation, display: terminal.Progress) -> None:
@@ -242,10 +246,8 @@ def _summary(federation: Federation, outcome: Outcome, root: Path, seconds: floa
     if policy.flags.insecure_deterministic:
         say("  Keys and noise were repeatable (--insecure-deterministic): nothing above holds.")
     if outcome.score is not None:
-        trained, untrained = outcome.score["trained"], outcome.score["untrained"]
         say()
-        say(f"Generator on phantoms: {trained['metric']} {trained['value']:.3f}, untrained {untrained['value']:.3f}"
-            f" ({trained['better']} is better)")  # fmt: skip
+        _score(outcome.score)
     say()
     say(f"Reports   {public / 'index.html'}")
     samples = sorted((public / "samples").glob("round-*.png"))
@@ -256,6 +258,21 @@ def _summary(federation: Federation, outcome: Outcome, root: Path, seconds: floa
     say("          (better: keys that you received from the hospitals themselves)")
     if outcome.status == "complete" and samples:
         say(f"Generate  fedgan-secure generate {root} --count 16 --format png --output images")
+
+
+def _score(score: dict[str, Any]) -> None:
+    """Two metrics on phantoms that nobody trained on, each beside the untrained generator's."""
+    trained, untrained = score["trained"], score["untrained"]
+    terminal.say("The generator, on fresh phantoms (untrained beside it):")
+    if trained["tstr_accuracy"] is not None:
+        terminal.say(
+            f"  accuracy of a classifier trained on its images   {trained['tstr_accuracy']:.3f} "
+            f"(untrained {untrained['tstr_accuracy']:.3f}, largest class {trained['chance']:.3f}); higher is better"
+        )
+    terminal.say(
+        f"  distance of image features                       {trained['feature_distance']:.3f} "
+        f"(untrained {untrained['feature_distance']:.3f}); lower is better"
+    )
 
 
 def _as_json(federation: Federation, outcome: Outcome, root: Path) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ import rfc8785
 from fedgan_audits import envelope
 from fedgan_audits.accountant import epsilon_pld, round_up
 from fedgan_audits.envelope import Signature
+from fedgan_audits.errors import BudgetRefused
 from fedgan_audits.ledger import Ledger
 from fedgan_audits.manifest import read_manifest
 from fedgan_audits.mechanism import MechanismRecord
@@ -94,9 +96,10 @@ class Hospital:
             f"(delta {delta:g})"
         )
 
-    def record_refusal(self, round_number: int, reason: str) -> None:
-        """Keep in the ledger that a round was refused."""
-        self.ledger.record("refused", self.run_id, round_number, {"reason": reason})
+    def refuse(self, round_number: int) -> None:
+        """Let the ledger refuse a round that :meth:`would_exceed` foresaw, and keep that it did."""
+        with suppress(BudgetRefused):
+            self.reserve(round_number)
 
     def reserve(self, round_number: int) -> None:
         """Spend the round's mechanism in the ledger, durably, before the step that uses it.

@@ -1,4 +1,4 @@
-"""What a person sees of a model: the sample sheet of a round, its files, its score on phantoms."""
+"""What a person sees of a model: the sample sheet of a round, and its files."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from fedgan_secure.data.patients import PatientDataset
 from fedgan_secure.generate import contact_sheet_png
 from fedgan_secure.models.dcgan import build_discriminator, build_generator, draw_images
 from fedgan_secure.models.spec import ModelSpec
@@ -42,15 +41,3 @@ def model_files(vector: np.ndarray, spec: ModelSpec) -> dict[str, bytes]:
             f"model/{name}.keras": (Path(folder) / f"{name}.keras").read_bytes()
             for name in ("generator", "discriminator")
         }
-
-
-def phantom_score(
-    trained: np.ndarray, untrained: np.ndarray, spec: ModelSpec, datasets: Sequence[PatientDataset], seed: int
-) -> dict[str, Any]:
-    """The stated metric of `evaluation.generator_score` for both generators, on phantoms (public data)."""
-    from fedgan_secure.evaluation.phantom_score import generator_score
-
-    return {
-        "trained": generator_score(generator_of(trained, spec), spec, datasets[0], seed),
-        "untrained": generator_score(generator_of(untrained, spec), spec, datasets[0], seed),
-    }

@@ -212,7 +212,7 @@ def _start(
     )
     recipe = _recipe(settings, declared)
     mechanism = _mechanism(settings, recipe, declared)
-    rounds = settings.federation.rounds + settings.federation.spare_rounds
+    rounds = _rounds(settings, recipe) + settings.federation.spare_rounds
     spec = ModelSpec.default(settings.data.image_size, settings.data.channels, source.classes)
     if settings.training.latent_dim is not None:
         spec = replace(spec, latent_dim=settings.training.latent_dim)
@@ -325,11 +325,16 @@ def _assemble(
     return Federation(run, settings, policy, coordinator, hospitals, source, drops)
 
 
+def _rounds(settings: RunSettings, recipe: Recipe) -> int:
+    return settings.federation.rounds or recipe.rounds
+
+
 def _recipe(settings: RunSettings, declared: int) -> Recipe:
     return recipe_for(
         image_size=settings.data.image_size,
         declared_patients=declared,
         phantoms=settings.data.dataset is None and not settings.data.hospital,
+        unit=settings.data.unit,
     )
 
 
@@ -340,7 +345,7 @@ def _mechanism(settings: RunSettings, recipe: Recipe, declared: int) -> Mechanis
     steps = federation.steps_per_round or recipe.steps_per_round
     clip = privacy.l2_clip_norm or recipe.l2_clip_norm
     delta = privacy.delta or advised_delta(declared)
-    images = 1 if settings.data.unit == "image" else settings.data.images_per_patient
+    images = 1 if settings.data.unit == "image" else settings.data.images_per_patient or recipe.images_per_patient
     target = None if privacy.no_privacy or privacy.noise_multiplier is not None else privacy.epsilon or recipe.epsilon
     if privacy.no_privacy:
         noise = 0.0
@@ -348,7 +353,7 @@ def _mechanism(settings: RunSettings, recipe: Recipe, declared: int) -> Mechanis
         noise = plan_run(
             sampling_probability=probability,
             steps_per_round=steps,
-            rounds=federation.rounds,
+            rounds=_rounds(settings, recipe),
             spare_rounds=federation.spare_rounds,
             delta=delta,
             noise_multiplier=privacy.noise_multiplier,

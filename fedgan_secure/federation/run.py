@@ -313,7 +313,7 @@ class _Run:
         for hospital in self.hospitals.values():
             reason = hospital.would_exceed()
             if reason is not None:
-                hospital.record_refusal(number, reason)
+                hospital.refuse(number)
                 text = f"round {number} did not take place: {reason}"
                 self.incidents.append(Incident(kind="refusal", round=number, text=text))
                 self.display.note(text)
@@ -329,14 +329,15 @@ class _Run:
         """On phantoms alone: a metric on patients' images would cost budget."""
         if not self.policy.data.phantoms:
             return None
-        from fedgan_secure.federation.pictures import phantom_score
+        from fedgan_secure.federation.scoring import phantom_score
 
-        self.display.note("scoring the generator against an untrained one, on phantoms")
+        self.display.note("scoring the generator against an untrained one, on fresh phantoms")
         score: dict[str, Any] = phantom_score(
             self.coordinator.average,
             self.coordinator.layout.initial_vector(self.policy.initial_model.seed),
             model_of(self.policy),
-            [hospital.dataset for hospital in self.hospitals.values()],
+            self.policy.names,
+            self.policy.data.preprocessing,
             self.policy.initial_model.seed,
         )
         json.dumps(score, allow_nan=False)
