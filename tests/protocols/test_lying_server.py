@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -657,6 +658,19 @@ def test_a_vector_is_masked_once(liar: LyingServer) -> None:
         liar.provide(1)
     packet = liar.mask_request(1, (1, 2, 3, 4))  # the same vector under other survivors
     liar.refused(R2, 1, packet, Code.CONFLICTING)
+
+
+def test_the_vector_and_this_sums_secrets_are_gone_once_masked(liar: LyingServer) -> None:
+    liar.advertise()
+    liar.share()
+    vector = liar.federation.inputs["h1", 0].copy()
+    alive = weakref.ref(vector)
+    liar.clients[1].provide_input(0, vector)
+    del vector
+    liar.send(R2, 1, liar.mask_request(1, liar.everyone))
+    assert alive() is None
+    secrets = liar.clients[1]._state.secrets  # type: ignore[union-attr]
+    assert secrets.mask_keys == () and secrets.seeds == ()
 
 
 def test_replay_across_rounds_and_sessions(lab: Any) -> None:

@@ -151,6 +151,26 @@ def test_a_server_that_signs_another_history_fails(lab: Any) -> None:
         check(resign(federation, items, complete=2), federation.expectations())
 
 
+def test_a_closing_of_the_same_round_at_another_time_fails(lab: Any) -> None:
+    """Both are the server's own, of one session: the closing's previous hash ties it to its messages."""
+    federation = lab.federation()
+    server = federation.server()
+    clients = federation.clients()
+    early: Any = None
+    while (phase := server.next_phase()) is not None and phase.name != "unmasking":
+        early = server.transcript_so_far()
+        if phase.name == "masked-input":
+            for name, client in clients.items():
+                client.provide_input(0, federation.inputs[name, 0])
+        server.receive({name: clients[name].handle(phase.name, one) for name, one in phase.payloads.items()})
+    old, now = decode(early, 1 << 20), decode(server.transcript_so_far(), 1 << 20)
+    assert isinstance(old, list) and isinstance(now, list)
+    check(encode(now), federation.expectations())
+    with pytest.raises(ProtocolError) as caught:
+        check(encode([*now[:4], old[4]]), federation.expectations())
+    assert caught.value.code == "transcript-mismatch"
+
+
 LIES: list[tuple[str, int, dict[str, Any]]] = [
     ("Invitation", 0, {"parameters_hash": bytes(32)}),
     ("Invitation", 0, {"policy_hash": bytes(32)}),
