@@ -31,26 +31,28 @@ class TrainingSettings:
         generator_batch_size: generated images in a generator step.
         class_weight_discriminator, class_weight_generator: weights of the auxiliary class loss.
         discriminator_weight_decay: decoupled weight decay of the discriminator, per step and unit of rate.
+        diversity_weight, diversity_target: generated images of one class are pushed apart until they differ by the
+            target on average (pixels from -1 to 1); a term of the generator's loss, no real image enters it.
     """
 
     sampling_probability: float
     expected_batch_size: float
     noise_multiplier: float
-    l2_clip_norm: float = 1.0
+    l2_clip_norm: float = 4.0
     images_per_patient: int = 2
     unit: str = "patient"
-    discriminator_learning_rate: float = 1e-3
+    discriminator_learning_rate: float = 5e-4
     generator_learning_rate: float = 1e-3
     adam_beta1: float = 0.5
     adam_beta2: float = 0.99
     decay_steps: int = 0
     steps_per_generator_step: int = 1
-    fake_batch_size: int = 64
-    generator_batch_size: int = 64
-    class_weight_discriminator: float = 0.5
+    fake_batch_size: int = 48
+    generator_batch_size: int = 48
+    class_weight_discriminator: float = 0.2
     class_weight_generator: float = 0.3
     discriminator_weight_decay: float = 0.0
-    diversity_weight: float = 0.0
+    diversity_weight: float = 1.0
     diversity_target: float = 0.2
 
     def __post_init__(self) -> None:
@@ -73,9 +75,17 @@ class TrainingSettings:
         for name in ("adam_beta1", "adam_beta2"):
             if not 0.0 <= getattr(self, name) < 1.0:
                 raise InputError(f"training.{name} is {getattr(self, name)}, expected in [0, 1)")
-        for name in ("class_weight_discriminator", "class_weight_generator", "discriminator_weight_decay"):
+        for name in (
+            "class_weight_discriminator",
+            "class_weight_generator",
+            "discriminator_weight_decay",
+            "diversity_weight",
+        ):
             if not 0.0 <= getattr(self, name) <= 100.0:
                 raise InputError(f"training.{name} is {getattr(self, name)}, expected 0 to 100")
+
+        if not 0.0 < self.diversity_target <= 2.0:
+            raise InputError(f"training.diversity_target is {self.diversity_target}, expected in (0, 2]")
 
     @property
     def truncation_probability(self) -> float:

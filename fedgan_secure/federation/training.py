@@ -98,11 +98,13 @@ class _Compiled:
         rows = tf.TensorSpec((None, settings.images_per_patient), tf.float32)
         noise = tf.TensorSpec((self.discriminator_adam.size,), tf.float32)
         z = tf.TensorSpec((None, spec.latent_dim), tf.float32)
+        drawn = tf.TensorSpec((None, *shape), tf.float32)
         scalar = tf.TensorSpec((), tf.float32)
         self.discriminator_step = tf.function(
-            self._discriminator_step, input_signature=[images, column, rows, noise, z, column, scalar]
+            self._discriminator_step, input_signature=[images, column, rows, noise, drawn, column, scalar]
         )
         self.generator_step = tf.function(self._generator_step, input_signature=[z, column, scalar])
+        self.draw = tf.function(self._fakes, input_signature=[z, column])
 
     def _labels(self, labels: Any) -> Any:
         return labels if self.spec.conditional else None
@@ -111,14 +113,14 @@ class _Compiled:
         return self.generator(generator_inputs(self.spec, z, labels), training=True)
 
     def _discriminator_step(
-        self, pixels: Any, labels: Any, weights: Any, noise: Any, z: Any, fake_labels: Any, rate: Any
+        self, pixels: Any, labels: Any, weights: Any, noise: Any, fakes: Any, fake_labels: Any, rate: Any
     ) -> tuple[Any, ...]:
         settings = self.settings
         images = tf.cast(pixels, tf.float32) / 127.5 - 1.0
         gradient, clipped, mean_fake = discriminator_gradient(
             self.engine,
             (images, self._labels(labels), weights),
-            (self._fakes(z, fake_labels), self._labels(fake_labels)),
+            (fakes, self._labels(fake_labels)),
             noise,
             clip_norm=settings.l2_clip_norm,
             noise_multiplier=settings.noise_multiplier,
@@ -132,7 +134,7 @@ class _Compiled:
         self.discriminator_adam.apply(gradient, rate)
         return clipped.norms, clipped.scales, clipped.loss, mean_fake
 
-    def _generator_step(self, z: Any, labels: Any, rate: Any) -> Any:
+    def _generator_step(self, z: Any, labels: Any, rate: Any) -> tuple[Any, Any]:
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(self.generator_weights)
             images = self._fakes(z, labels)
@@ -145,7 +147,7 @@ class _Compiled:
         self.generator_adam.apply(flat, rate)
         if features is not None:
             self.centre.assign(CENTRE_KEEP * self.centre + (1.0 - CENTRE_KEEP) * tf.reduce_mean(features, axis=0))
-        return mean
+        return mean, images
 
     def _watched(self, images: Any, labels: Any) -> tuple[Any, Any]:
         """The discriminator's outputs, and the features that enter its centring layer (None without one)."""
@@ -229,6 +231,7 @@ class LocalTrainer:
         self._generator_state = AdamState.fresh(generator.stop - generator.start)
         self._discriminator_state = AdamState.fresh(discriminator.stop - discriminator.start)
         self._steps_done = 0
+        self._drawn: tuple[Any, np.ndarray] | None = None
 
     def train(self, global_vector: np.ndarray, steps: int, progress: Progress | None = None) -> LocalResult:
         """Make the round's local steps.
@@ -251,6 +254,7 @@ class LocalTrainer:
         compiled.discriminator_adam.load(self._discriminator_state)
         compiled.generator_adam.load(self._generator_state)
         record = _Record()
+        self._drawn = None
         for done in range(1, steps + 1):
             self._step(compiled, record)
             if progress is not None:
@@ -286,17 +290,28 @@ class LocalTrainer:
             labels,
             rows,
             noise,
-            *self._fake_inputs(settings.fake_batch_size),
+            *self._fakes(compiled),
             np.float32(settings.discriminator_learning_rate * share),
         )
         self._steps_done += 1
         mean_generator = None
         if self._steps_done % settings.steps_per_generator_step == 0:
-            mean_generator = compiled.generator_step(
-                *self._pairs(settings.generator_batch_size),
-                np.float32(settings.generator_learning_rate * share),
+            z, asked = self._pairs(settings.generator_batch_size)
+            mean_generator, drawn = compiled.generator_step(
+                z, asked, np.float32(settings.generator_learning_rate * share)
             )
+            self._drawn = (drawn, asked)
         record.add(len(chosen), norms, scales, losses, mean_fake, mean_generator, noise)
+
+    def _fakes(self, compiled: _Compiled) -> tuple[Any, Any]:
+        """Generated images for a discriminator step and their labels: those of the last generator step, once, where
+        there are enough of them; fresh ones otherwise."""
+        count = self.settings.fake_batch_size
+        kept, self._drawn = self._drawn, None
+        if kept is not None and len(kept[1]) >= count:
+            return kept[0][:count], kept[1][:count]
+        z, labels = self._fake_inputs(count)
+        return compiled.draw(z, labels), labels
 
     def _rate_share(self) -> float:
         decay = self.settings.decay_steps
