@@ -9,6 +9,11 @@ from typing import Any, Literal
 Outcome = Literal["PASS", "FAIL", "NOT CHECKED"]
 
 
+def said(error: Exception) -> str:
+    """What an error says of itself, shortened."""
+    return str(error)[:300] or type(error).__name__
+
+
 @dataclass(frozen=True)
 class Check:
     """One check: its name, its outcome, the file it is about ("" for the run as a whole) and a sentence."""

@@ -184,6 +184,11 @@ def read_payload(payload: bytes) -> tuple[RoundReport, dict[str, str]]:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"])[:120]
         raise envelope.EnvelopeError(f"schema: {where or 'the record'}: {first['msg'][:200]}") from None
+    names = [hospital.name for hospital in report.aggregation.participants]
+    if names != [row.name for row in report.composition.hospitals] or names != [
+        row.name for row in report.mechanism.rows
+    ]:
+        raise envelope.EnvelopeError("schema: the tables of the report list different hospitals")
     if envelope.canonical(report.model_dump(mode="json")) != envelope.canonical(predicate):
         raise envelope.EnvelopeError("schema: a value is not in the form that this version writes")
     if not {entry.path: entry.sha256 for entry in report.verification.artefacts}.items() <= subjects.items():

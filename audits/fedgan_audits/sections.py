@@ -38,6 +38,7 @@ MANIFEST_TYPE = "urn:fedgan-secure:audit:run-manifest:0"
 SCHEMA_NOTE = "Schema version 0: it may change without notice; no promise of compatibility is made yet."
 
 EpsilonText = Annotated[str, Field(pattern=r"^(unbounded|[0-9]+(\.[0-9]+)?)$", max_length=40)]
+DeltaText = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(e-[0-9]{1,3})?$", max_length=40)]
 Verdict = Literal["PASS", "STOP", "INCOMPLETE"]
 Status = Literal["evidence produced", "declared", "not assessed", "failed"]
 Layer = Literal["top", "middle", "base"]
@@ -72,7 +73,7 @@ class VerdictSection(Facts):
     budget: EpsilonText | None
     budget_text: Text
     remaining: EpsilonText | None
-    delta: Text
+    delta: DeltaText
     rounds_done: int
     rounds_scheduled: int
     rounds_left: int
@@ -83,7 +84,7 @@ class VerdictSection(Facts):
 class ProfilePoint(Facts):
     """One point of the privacy profile: at this delta, this epsilon holds."""
 
-    delta: Text
+    delta: DeltaText
     epsilon: EpsilonText
 
 
@@ -93,7 +94,7 @@ class PrivacySection(Facts):
     settings: PrivacySettings
     flags: Flags
     epsilon: EpsilonText
-    delta: Text
+    delta: DeltaText
     gdp_mu: Text
     neighbouring_relation: Label
     accountant: Text

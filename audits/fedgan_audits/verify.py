@@ -12,44 +12,29 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from fedgan_audits import envelope, heads, recompute, render
-from fedgan_audits.checks import Verification
+from fedgan_audits.checks import Verification, said
 from fedgan_audits.errors import AuditError, RecordInvalid
 from fedgan_audits.manifest import INDEX, MANIFEST, Manifest, last_sample, read_manifest
 from fedgan_audits.reading import Bundle, UnreadableFileError
 from fedgan_audits.report import check_sample, html_path, read_payload, sample_of, stem_of
 from fedgan_audits.sections import RoundReport
+from fedgan_audits.transcripts import Evidence, TranscriptCheck, TranscriptContext, check_transcripts
 from fedgan_audits.trust import COORDINATOR, Roster, load_trust, public_key, roster
+
+__all__ = ["TranscriptCheck", "TranscriptContext", "Verification", "public_folder", "verify_run"]
 
 POLICY = "policy.json"
 _ENVELOPE = re.compile(r"reports/round-([0-9]{4,9})\.dsse\.json\Z")
 _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
 _TRUST = re.compile(r"trust/(.+)\.pub\.pem\Z")
-
-
-@dataclass(frozen=True)
-class TranscriptContext:
-    """What a transcript check needs: the bytes, the policy, the roster's raw keys (32 bytes each) and the report."""
-
-    data: bytes
-    policy: Mapping[str, Any]
-    policy_sha256: str
-    run_id: str
-    round: int
-    hospitals: Mapping[str, bytes]
-    coordinator: bytes
-    report: RoundReport
-
-
-TranscriptCheck = Callable[[TranscriptContext], str]
 
 
 @dataclass(frozen=True)
@@ -126,21 +111,28 @@ class _Verifier:
         self.roster: Roster | None = None
         self.manifest: Manifest | None = None
         self.reports: list[Read] = []
+        self.vouched: list[Read] = []
 
     def run(self) -> Verification:
-        self._list_files()
-        self._read_policy()
-        self._check_keys()
-        self._check_manifest()
-        self._read_reports()
-        self._check_signatures()
-        self._check_chain()
-        self._check_sidecars()
-        self._check_artefacts()
-        self._check_pages()
-        self._check_transcripts()
-        self._check_accounting()
-        self._check_heads()
+        for name, step in (
+            ("files", self._list_files),
+            ("policy", self._read_policy),
+            ("keys", self._check_keys),
+            ("manifest", self._check_manifest),
+            ("schema", self._read_reports),
+            ("signatures", self._check_signatures),
+            ("chain", self._check_chain),
+            ("openssl files", self._check_sidecars),
+            ("artefacts", self._check_artefacts),
+            ("pages", self._check_pages),
+            ("transcripts", self._check_transcripts),
+            (recompute.EPSILON, self._check_accounting),
+            (heads.HEAD, self._check_heads),
+        ):
+            try:
+                step()
+            except Exception as error:  # noqa: BLE001 - whatever hostile content breaks is a failure, never a crash
+                self.result.failed(name, f"the check could not be made ({type(error).__name__}): unexpected content")
         last = self.reports[-1] if self.reports else None
         self.result.run = {
             "run_id": last.report.header.run_id if last else None,
@@ -289,7 +281,10 @@ class _Verifier:
                 continue
             missing = {entry.name for entry in read.report.incidents.missing_cosignatures}
             required = (COORDINATOR, *(who for who in self.roster.hospitals if who not in missing))
+            before = len(self.result.checks)
             self._signed(name, read.file, read.envelope, required=required)
+            if len(self.result.checks) == before:
+                self.vouched.append(read)
             if missing and read.report.verdict.verdict != "INCOMPLETE":
                 self.result.failed(name, "a signature is missing and the verdict is not INCOMPLETE", read.file)
             listed = {entry.name: entry.fingerprint for entry in read.report.aggregation.participants}
@@ -369,7 +364,7 @@ class _Verifier:
 
     def _check_pages(self) -> None:
         name, other = "pages", 0
-        for read in self.reports:
+        for read in self.vouched:
             if read.report.renderer != render.RENDERER:
                 other += 1
                 continue
@@ -378,20 +373,23 @@ class _Verifier:
                 listed = sample_of(read.report)
                 sample = self.bundle.read(listed[0]) if listed else None
                 check_sample(read.report, sample)
-                page = render.render_round(read.report, sample)
-            except AuditError as error:
-                self.result.failed(name, str(error), file)
+                pages = [render.render_round(read.report, sample), render.render_round(read.report, None)]
+            except Exception as error:  # noqa: BLE001 - see run()
+                self.result.failed(name, f"cannot be rendered: {said(error)}", file)
                 continue
-            if read.subjects.get(file) not in (hashlib.sha256(page).hexdigest(), None) and not self._bare(read, file):
+            if read.subjects.get(file) not in [hashlib.sha256(page).hexdigest() for page in pages]:
                 self.result.failed(name, "is not what the report renders to", file)
-        if self.manifest is not None and self.manifest.renderer == render.RENDERER:
+        if self.manifest is None or len(self.vouched) < len(self.reports) or self.result.has_failed("manifest"):
+            self.result.skipped(name, "pages whose signatures do not hold were not rendered again")
+            return
+        if self.manifest.renderer == render.RENDERER:
             try:
                 reports = [read.report for read in self.reports]
                 page = render.render_index(self.manifest.run, reports, last_sample(self.bundle, reports))
                 if self.files.get(INDEX, (0, ""))[1] != hashlib.sha256(page).hexdigest():
                     self.result.failed(name, "is not what the reports render to", INDEX)
-            except AuditError as error:
-                self.result.failed(name, str(error), INDEX)
+            except Exception as error:  # noqa: BLE001 - see run()
+                self.result.failed(name, f"cannot be rendered: {said(error)}", INDEX)
         else:
             other += 1
         if other:
@@ -401,58 +399,25 @@ class _Verifier:
         if other < len(self.reports) + 1:
             self.result.conclude(name, "every page is what the signed figures render to")
 
-    @staticmethod
-    def _bare(read: Read, file: str) -> bool:
-        """Whether the page is the one without an embedded picture (a report may be drafted without it)."""
-        return read.subjects[file] == hashlib.sha256(render.render_round(read.report, None)).hexdigest()
-
     def _check_transcripts(self) -> None:
-        name, checked = "transcripts", 0
-        for read in self.reports:
-            for entry in read.report.verification.artefacts:
-                if entry.kind != "transcript" or self.transcript_check is None or self.roster is None:
-                    continue
-                data = self._read(name, entry.path)
-                if data is None:
-                    continue
-                try:
-                    self.transcript_check(self._context(data, read.report))
-                    checked += 1
-                except Exception as error:  # noqa: BLE001 - hostile bytes in another room's parser: any error is a failure
-                    self.result.failed(name, f"{str(error)[:300] or type(error).__name__}", entry.path)
-        if self.transcript_check is None:
-            self.result.skipped(name, "no transcript check was given; only their digests were compared")
-        elif checked:
-            self.result.conclude(name, f"{checked} transcripts replayed: signatures, stages and sums fit the reports")
-
-    def _context(self, data: bytes, report: RoundReport) -> TranscriptContext:
-        assert self.roster is not None  # noqa: S101 - narrowed by the caller
-        raw = {
-            who: key.public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
-            for who, key in self.roster.keys.items()
-        }
-        coordinator = raw.pop(COORDINATOR)
-        return TranscriptContext(
-            data=data,
-            policy=self.policy,
-            policy_sha256=report.header.policy_sha256,
-            run_id=report.header.run_id,
-            round=report.header.round,
-            hospitals={who: raw[who] for who in self.roster.hospitals},
-            coordinator=coordinator,
-            report=report,
-        )
+        if self.roster is not None:
+            bundle = Evidence(self.bundle, self.policy, self.roster)
+            check_transcripts(self.result, bundle, [read.report for read in self.vouched], self.transcript_check)
 
     def _check_accounting(self) -> None:
-        reports = [read.report for read in self.reports]
+        reports = [read.report for read in self.vouched]
         compared = 0
-        for index, pld in enumerate(recompute.chosen_for_pld(reports, full=self.full)):
-            read = self.reports[index]
-            recompute.check_history(self.result, reports[index - 1] if index else None, read.report, read.file)
+        previous: RoundReport | None = None
+        for read, pld in zip(self.vouched, recompute.chosen_for_pld(reports, full=self.full), strict=True):
+            if (previous.header.round if previous else 0) + 1 == read.number:
+                recompute.check_history(self.result, previous, read.report, read.file)
             recompute.check_epsilon(self.result, read.report, read.file, pld=pld)
             if pld and recompute.check_figures(self.result, read.report, render.RENDERER, read.file):
                 compared += 1
-        if not reports:
+            previous = read.report
+        if len(reports) < len(self.reports) or not reports:
+            if self.reports:
+                self.result.skipped(recompute.EPSILON, "figures whose signatures do not hold were not computed again")
             return
         last = reports[-1]
         self.result.conclude(recompute.HISTORY, "each hospital's reservations grow round by round; none is forgotten")
