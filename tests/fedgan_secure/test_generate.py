@@ -97,7 +97,8 @@ def test_every_attribute_of_a_generated_file_is_valid(tmp_path: Path) -> None:
             assert element.value == loose[element.tag].value
     required = (
         "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "Modality", "ConversionType", "Rows",
-        "Columns", "SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated", "BitsStored", "HighBit", "PixelData",
+        "Columns", "SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated", "BitsStored", "HighBit",
+        "PixelData",
     )  # fmt: skip
     for keyword in required:
         assert strict[keyword].value not in (None, "")
