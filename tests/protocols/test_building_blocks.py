@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fedgan_protocols import Code, ParameterError, ProtocolError, masking, shamir, verify
@@ -141,6 +141,8 @@ def test_the_stream_is_aes_ctr_from_nonce_and_two(ring: int, size: int) -> None:
 
 
 @settings(max_examples=15, deadline=None)
+@example(words=3 * 65_536 + 5, threads=3, signs=[1, -1, 1])
+@example(words=65_537, threads=4, signs=[-1, 1])
 @given(words=st.integers(1, 150_000), threads=st.integers(1, 4), signs=st.lists(st.sampled_from([1, -1]), max_size=4))
 def test_threads_and_chunks_change_nothing(words: int, threads: int, signs: list[int]) -> None:
     start = np.arange(words, dtype="<u4")
