@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import time
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -367,7 +368,7 @@ class LocalTrainer:
                 for name in ("generator", "discriminator")
             ]
             steps_done = int(values["steps_done"])
-        except (OSError, ValueError, KeyError, EOFError) as error:
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise TrainingStateError(f"the optimiser state in {path} cannot be read") from error
         for state, fresh in zip(states, (self._generator_state, self._discriminator_state), strict=True):
             if state.first.shape != fresh.first.shape or state.second.shape != fresh.second.shape:
