@@ -20,7 +20,7 @@ WARNING = (
     epilog="""\b
 Examples:
   fedgan-secure evaluate runs/2026-01-31-1 --real ./held-out
-  fedgan-secure evaluate runs/2026-01-31-1 --real ./mnist.npz --layout npz --unit image --count 2000 --seeds 1 --json""",
+  fedgan-secure evaluate runs/2026-01-31-1 --real ./mnist.npz --layout npz --unit image --seeds 1 --json""",
 )
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option(
@@ -55,9 +55,7 @@ Examples:
     help="Training steps of each classifier and of the judge.",
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
-def command(
-    run: Path, real: Path, layout: str, unit: str, count: int, seeds: int, steps: int, as_json: bool
-) -> None:
+def command(run: Path, real: Path, layout: str, unit: str, count: int, seeds: int, steps: int, as_json: bool) -> None:
     """Measure what a run's generator makes: TSTR (where there are labels) and realism, against real images.
 
     RUN is the folder of a finished run; only its public part is read.

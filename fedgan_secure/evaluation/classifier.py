@@ -26,12 +26,10 @@ def build_classifier(image_size: int, channels: int, outputs: int, seed: int) ->
         hidden = layers.Conv2D(width, 5, strides=2, padding="same", kernel_initializer=start)(hidden)
         hidden = layers.GroupNormalization(groups=8)(hidden)
         hidden = layers.ReLU()(hidden)
-    pooled = layers.Concatenate()(
-        [layers.GlobalAveragePooling2D()(hidden), layers.GlobalMaxPooling2D()(hidden)]
+    pooled = layers.Concatenate()([layers.GlobalAveragePooling2D()(hidden), layers.GlobalMaxPooling2D()(hidden)])
+    hidden = layers.Dense(48, activation="relu", kernel_initializer=keras.initializers.HeNormal(seed=seed * 10 + 8))(
+        pooled
     )
-    hidden = layers.Dense(
-        48, activation="relu", kernel_initializer=keras.initializers.HeNormal(seed=seed * 10 + 8)
-    )(pooled)
     start = keras.initializers.GlorotNormal(seed=seed * 10 + 9)
     return keras.Model(image, layers.Dense(outputs, kernel_initializer=start)(hidden), name="classifier")
 

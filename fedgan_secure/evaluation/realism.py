@@ -85,9 +85,7 @@ def realism(
     ]
     images = np.concatenate([part for part, _ in parts])
     labels = np.concatenate([np.full(len(part), label, np.int32) for part, label in parts])
-    judge = fit(
-        build_classifier(images.shape[1], images.shape[3], 1, seed), images, labels, steps=steps, seed=seed
-    )
+    judge = fit(build_classifier(images.shape[1], images.shape[3], 1, seed), images, labels, steps=steps, seed=seed)
 
     def score(held_out: np.ndarray) -> Score:
         outputs = np.clip(logits(judge, held_out)[:, 0].astype(np.float64), -60.0, 60.0)

@@ -71,9 +71,7 @@ def evaluate_run(request: EvaluationRequest) -> dict[str, Any]:
     return measure(generator, spec, loaded.dataset, request)
 
 
-def measure(
-    generator: Any, spec: ModelSpec, dataset: PatientDataset, request: EvaluationRequest
-) -> dict[str, Any]:
+def measure(generator: Any, spec: ModelSpec, dataset: PatientDataset, request: EvaluationRequest) -> dict[str, Any]:
     """As `evaluate_run`, for a generator and a data set in memory."""
     if dataset.patients < 2:
         raise InputError("the real images are of fewer than two patients", hint="name a larger set")

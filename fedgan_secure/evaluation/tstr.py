@@ -77,9 +77,7 @@ def split_patients(dataset: PatientDataset, seed: int, share: float = 0.5) -> tu
     return left, right
 
 
-def accuracy(
-    train: LabelledImages, test: LabelledImages, classes: int, seeds: Sequence[int], steps: int
-) -> np.ndarray:
+def accuracy(train: LabelledImages, test: LabelledImages, classes: int, seeds: Sequence[int], steps: int) -> np.ndarray:
     """bool[len(seeds), test images]: which test images a classifier trained on ``train`` gets right."""
     size, channels = test.images.shape[1], test.images.shape[3]
     rows = []

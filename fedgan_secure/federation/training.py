@@ -42,9 +42,8 @@ Progress = Callable[[int, int], None]
 PAD = 16
 """Batches are padded with empty patients to a multiple of this, so that few different shapes occur. The padding has
 weight zero; no patient is ever left out."""
-CENTRE_KEEP = 0.9
-CENTRE_DRAWS = 60
-CENTRE_SEED = 20
+CENTRE_KEEP, CENTRE_DRAWS, CENTRE_SEED = 0.9, 60, 20
+"""Running average of the centre over generator steps; generated images that set it when a round starts, their seed."""
 
 
 class TrainingStateError(InputError):
@@ -146,7 +145,7 @@ class _Compiled:
         gradients = tape.gradient(mean, self.generator_weights)
         flat = tf.concat([tf.reshape(tf.convert_to_tensor(value), [-1]) for value in gradients], axis=0)
         self.generator_adam.apply(flat, rate)
-        if features is not None:
+        if features is not None and self.centre is not None:
             self.centre.assign(CENTRE_KEEP * self.centre + (1.0 - CENTRE_KEEP) * tf.reduce_mean(features, axis=0))
         return mean, images
 
@@ -213,7 +212,7 @@ class LocalTrainer:
                 f"the model expects {spec.image_size} and {spec.channels}"
             )
         labels = np.asarray(dataset.labels)
-        if spec.conditional and len(labels) and not (0 <= labels.min() and labels.max() < spec.classes):
+        if spec.conditional and len(labels) and not (labels.min() >= 0 and labels.max() < spec.classes):
             raise InputError(
                 f"labels must be 0 to {spec.classes - 1} for a model of {spec.classes} classes",
                 hint="leave out images without a label, or train with --unconditional",

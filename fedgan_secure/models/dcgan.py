@@ -278,7 +278,7 @@ def draw_images(
         if labels is None or len(labels) != count:
             raise ModelError(f"a conditional model needs {count} labels")
         labels = np.asarray(labels, np.int32)
-        if count and not (0 <= labels.min() and labels.max() < spec.classes):
+        if count and not (labels.min() >= 0 and labels.max() < spec.classes):
             raise ModelError(f"labels must be 0 to {spec.classes - 1}")
     z = np.random.default_rng(seed).standard_normal((count, spec.latent_dim), dtype=np.float32)
     images = np.empty((count, spec.image_size, spec.image_size, spec.channels), np.uint8)

@@ -62,9 +62,7 @@ class PatientImages:
         self._ends = np.cumsum(counts)
         self._starts = self._ends - counts
 
-    def choose(
-        self, chosen: np.ndarray, images_per_patient: int, entropy: Entropy
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def choose(self, chosen: np.ndarray, images_per_patient: int, entropy: Entropy) -> tuple[np.ndarray, np.ndarray]:
         """A fresh uniform subset of every chosen patient's images.
 
         Args:

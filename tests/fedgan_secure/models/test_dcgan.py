@@ -103,9 +103,7 @@ def test_models_survive_a_file(tmp_path: Path) -> None:
     fresh = build_generator(TINY, 9)
     layout.assign(vector, fresh, build_discriminator(TINY, 9))
     labels = np.array([0, 1, 2], np.int32)
-    assert np.array_equal(
-        draw_images(generator, TINY, labels, 3, seed=4), draw_images(fresh, TINY, labels, 3, seed=4)
-    )
+    assert np.array_equal(draw_images(generator, TINY, labels, 3, seed=4), draw_images(fresh, TINY, labels, 3, seed=4))
 
 
 def test_a_generator_file_needs_no_code_of_ours(tmp_path: Path) -> None:

@@ -208,9 +208,7 @@ def layer_case(layer: Any, inputs: np.ndarray, patients: int) -> tuple[Any, np.n
 )
 def test_convolution(kernel, stride, padding, dilation, channels, filters, images, bias) -> None:  # type: ignore[no-untyped-def]
     stride = 1 if dilation > 1 else stride
-    layer = keras.layers.Conv2D(
-        filters, kernel, strides=stride, padding=padding, dilation_rate=dilation, use_bias=bias
-    )
+    layer = keras.layers.Conv2D(filters, kernel, strides=stride, padding=padding, dilation_rate=dilation, use_bias=bias)
     rng = np.random.default_rng(1)
     inputs = rng.standard_normal((3 * images, 9, 8, channels)).astype(np.float32)
     with warnings.catch_warnings():
@@ -301,9 +299,7 @@ def test_a_layer_used_twice_and_a_forgotten_layer_are_refused() -> None:
     def total(outputs: Any, labels: Any) -> Any:
         return tf.reduce_sum(outputs, axis=1)
 
-    twice = PerPatientGradients(
-        lambda call, x, y: call("a", call("a", x)), {"a": first}, first.trainable_weights
-    )
+    twice = PerPatientGradients(lambda call, x, y: call("a", call("a", x)), {"a": first}, first.trainable_weights)
     with pytest.raises(PrivacyRefused, match="applied twice"):
         twice.clipped_sum(images, None, ones, 1.0, total)
     forgotten = PerPatientGradients(

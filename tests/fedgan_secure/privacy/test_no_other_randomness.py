@@ -32,7 +32,13 @@ def test_no_other_source_of_randomness(path: Path) -> None:
 
 @pytest.mark.parametrize(
     "source",
-    ["import random", "import numpy.random", "from numpy import random", "x = np.random.rand()", "tf.random.normal([1])"],
+    [
+        "import random",
+        "import numpy.random",
+        "from numpy import random",
+        "x = np.random.rand()",
+        "tf.random.normal([1])",
+    ],
 )
 def test_the_test_sees_what_it_should(source: str) -> None:
     assert found(source)

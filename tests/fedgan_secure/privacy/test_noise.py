@@ -1,4 +1,4 @@
-"""The Gaussian stream: fit, variance, tails, independence of what it should be independent of; fixed keys throughout."""
+"""The Gaussian stream: fit, variance, tails, independence; fixed keys throughout."""
 
 import numpy as np
 import pytest
