@@ -209,6 +209,7 @@ def test_truncation_by_the_coordinator_is_seen_against_a_head_alone(whole_run: A
     assert unseen.ok and outcomes(unseen)["head"] == "NOT CHECKED"
     seen = check(bundle, head=whole_run.drafts[2].digest)
     assert not seen.ok and outcomes(seen)["head"] == "FAIL"
+    assert any("withheld or rewritten" in entry.detail for entry in seen.checks)
     assert check(bundle, head=whole_run.drafts[0].digest).ok
     assert check(bundle, head=whole_run.drafts[1].digest).ok
 
@@ -380,3 +381,38 @@ def test_the_statement_type_is_checked(whole_run: Any, bundle: Path, check: Chec
     (bundle / "reports/round-0003.dsse.json").write_bytes(manifest.read_bytes())
     result = check(bundle)
     assert any(REPORT_TYPE in entry.detail for entry in result.checks if entry.outcome == "FAIL")
+
+
+def test_the_manifest_alone_covers_files_that_no_report_names(new_run: Any) -> None:
+    run = new_run(rounds=1)
+    run.report(1)
+    note = run.public / "notes.txt"
+    note.write_text("sent to the board on Monday")
+    run.close()
+    assert verify_run(run.folder, trust=run.public_keys).ok
+    note.write_text("sent to the board on Friday")
+    result = verify_run(run.folder, trust=run.public_keys)
+    assert failures(result) == {"notes.txt"}
+
+
+def test_a_report_that_does_not_follow_from_the_last_is_caught_under_a_fresh_manifest(
+    whole_run: Any, bundle: Path, check: Check
+) -> None:
+    file = resign(whole_run, bundle, 3, lambda predicate: predicate["header"].update(previous_report="0" * 64))
+    write_manifest(bundle, whole_run.facts(), whole_run.keys)
+    result = check(bundle)
+    details = {entry.detail for entry in result.checks if entry.outcome == "FAIL" and entry.file == file}
+    assert "does not follow from the report before it" in details
+
+
+def test_a_signed_report_with_impossible_content_is_a_failure_and_no_crash(
+    whole_run: Any, bundle: Path, check: Check, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fedgan_audits import render
+
+    def broken(*_: Any) -> bytes:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(render, "render_round", broken)
+    result = check(bundle)
+    assert not result.ok and "reports/round-0001.html" in failures(result)
