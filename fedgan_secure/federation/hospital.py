@@ -18,7 +18,6 @@ import numpy as np
 import rfc8785
 
 from fedgan_audits import envelope
-from fedgan_audits.accountant import epsilon_pld, round_up
 from fedgan_audits.envelope import Signature
 from fedgan_audits.errors import BudgetRefused
 from fedgan_audits.ledger import Ledger
@@ -81,23 +80,13 @@ class Hospital:
     def run_id(self) -> str:
         return self.policy.run_id
 
-    def would_exceed(self) -> str | None:
-        """Why the next round would be refused, or None: asked before anybody reserves, so that nobody pays in vain."""
-        if self.cap is None:
-            return None
-        spent = self.ledger.mechanisms()
-        delta = self.policy.mechanism.delta
-        asked = epsilon_pld((*spent, self.policy.mechanism_record()), delta)
-        if asked <= self.cap:
-            return None
-        return (
-            f"hospital {self.name} refuses the next round: its ledger stands at epsilon "
-            f"{round_up(epsilon_pld(spent, delta))} and would reach {round_up(asked)}, over its cap of {self.cap:g} "
-            f"(delta {delta:g})"
-        )
+    def refusal(self, round_number: int) -> BudgetRefused | None:
+        """Why this hospital would refuse a round, or None: asked before anybody reserves, so that nobody pays in vain."""
+        mechanism = self.policy.mechanism
+        return self.ledger.refusal(self.run_id, round_number, self.policy.mechanism_record(), mechanism.delta, self.cap)
 
     def refuse(self, round_number: int) -> None:
-        """Let the ledger refuse a round that :meth:`would_exceed` foresaw, and keep that it did."""
+        """Let the ledger refuse a round that :meth:`refusal` foresaw, and keep that it did."""
         with suppress(BudgetRefused):
             self.reserve(round_number)
 

@@ -311,10 +311,10 @@ class _Run:
     def _refusal(self, number: int) -> str | None:
         """Ask every hospital before anyone pays; a refusal ends the run in order."""
         for hospital in self.hospitals.values():
-            reason = hospital.would_exceed()
-            if reason is not None:
+            refused = hospital.refusal(number)
+            if refused is not None:
                 hospital.refuse(number)
-                text = f"round {number} did not take place: {reason}"
+                text = f"round {number} did not take place: hospital {hospital.name} refuses it: {refused}"
                 self.incidents.append(Incident(kind="refusal", round=number, text=text))
                 self.display.note(text)
                 return text
