@@ -59,6 +59,7 @@ class Chart:
     limits: tuple[Limit, ...]
     planned_label_y: float
     spent_label_y: float
+    spent_label_at_end: bool
 
     def line(self, marks: tuple[Mark, ...]) -> str:
         """The points of a polyline."""
@@ -80,13 +81,13 @@ def _beside(y: float, taken: list[float]) -> float:
     return y - 7
 
 
-def _clear(above: float, below: float, lines: list[float]) -> float:
-    """Of two heights for a label the one whose letters stay clear of the lines; `below` where both do."""
+def _clear(first: float, second: float, lines: list[float]) -> float:
+    """Of two heights for a label the first, unless its letters touch a line and those of the second do so less."""
 
     def distance(at: float) -> float:
         return min((abs(at - 4 - line) for line in lines), default=math.inf)
 
-    return above if distance(below) < 12 and distance(above) > distance(below) and above > 12 else below
+    return second if distance(first) < 11 and distance(second) > distance(first) else first
 
 
 def epsilon_chart(trajectory: Trajectory) -> Chart | None:
@@ -116,7 +117,9 @@ def epsilon_chart(trajectory: Trajectory) -> Chart | None:
         labels.append(_beside(y(float(text)), labels))
     ordered = sorted(limits, key=lambda limit: -float(limit[1]))
     lines = [y(float(text)) for _, text in limits]
-    tip = spent[-1].y if spent else bottom
+    tip = spent[-1] if spent else Mark(LEFT, bottom, 0, "")
+    at_end = tip.x > right - 120
+    above_below = (tip.y - 11, min(tip.y + 24, bottom - 8))
     x_step = max(1, math.ceil(last_round / 12))
     return Chart(
         width=WIDTH,
@@ -133,5 +136,6 @@ def epsilon_chart(trajectory: Trajectory) -> Chart | None:
             Limit(y(float(text)), at, f"{label} {text}") for (label, text), at in zip(ordered, labels, strict=True)
         ),
         planned_label_y=_clear(planned[-1].y - 11, planned[-1].y + 24, lines),
-        spent_label_y=_clear(tip - 11, tip + 24, lines) if tip < bottom - 30 else tip - 12,
+        spent_label_y=_clear(*(above_below if at_end else above_below[::-1]), lines),
+        spent_label_at_end=at_end,
     )

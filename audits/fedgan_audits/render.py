@@ -67,8 +67,15 @@ def _share(part: str, whole: str | None) -> float:
     return round(min(100.0, 100 * float(part) / float(str(whole))), 2)
 
 
-def _short(digest: str) -> str:
-    return digest[:12] + "…"
+def _exceeds(part: str, whole: str | None) -> bool:
+    """Whether `part` lies above the limit `whole`, or nothing bounds it."""
+    return part == "unbounded" or (whole not in (None, "unbounded") and float(part) > float(str(whole)) + 1e-4)
+
+
+def _sentence(text: str) -> str:
+    """`text` with a capital letter at its start and a full stop at its end."""
+    text = text.strip()
+    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) or not text else ".")
 
 
 def _number(value: float) -> str:
@@ -86,8 +93,8 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters.update(one_in=_one_in, odds=_odds, short=_short, number=_number)
-    environment.globals.update(share=_share, chart=charts.epsilon_chart, zip=zip)
+    environment.filters.update(one_in=_one_in, odds=_odds, sentence=_sentence, number=_number)
+    environment.globals.update(share=_share, exceeds=_exceeds, chart=charts.epsilon_chart, zip=zip)
     return environment
 
 

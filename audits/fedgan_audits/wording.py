@@ -130,7 +130,7 @@ NIST_ROWS: tuple[tuple[Layer, str, Assessment, str], ...] = (
         "top",
         "Epsilon and the unit of privacy",
         "evidenced",
-        "Sections C and F; recomputed by `audit verify` with two accountants.",
+        "Sections C and F; recomputed by audit verify with two accountants.",
     ),
     (
         "middle",

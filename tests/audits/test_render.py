@@ -249,6 +249,20 @@ def test_suspicion_is_bounded_by_bayes_rule() -> None:
     assert render._odds("7.3432", 0.5) == "99.94 in 100"
 
 
+@pytest.mark.parametrize(
+    ("spent", "limit", "over"),
+    [
+        ("19.9996", "20", False),
+        ("20.0000", "20", False),
+        ("20.1", "20", True),
+        ("unbounded", None, True),
+        ("3", None, False),
+    ],
+)
+def test_a_meter_turns_red_only_above_its_limit(spent: str, limit: str | None, over: bool) -> None:
+    assert render._exceeds(spent, limit) is over
+
+
 def test_the_renderer_names_itself_after_its_sources() -> None:
     assert re.fullmatch(r"html-[0-9a-f]{16}", render.RENDERER)
     assert {"wording.py", "verdict.py", "templates/round.html.j2"} <= set(render._SOURCES)

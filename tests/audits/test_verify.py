@@ -416,3 +416,8 @@ def test_a_signed_report_with_impossible_content_is_a_failure_and_no_crash(
     monkeypatch.setattr(render, "render_round", broken)
     result = check(bundle)
     assert not result.ok and "reports/round-0001.html" in failures(result)
+
+
+def test_keys_given_from_inside_the_bundle_are_no_outside_keys(bundle: Path, check: Check) -> None:
+    keys = next(entry for entry in check(bundle, trust=[bundle / "trust"]).checks if entry.name == "keys")
+    assert keys.outcome == "NOT CHECKED" and "BUNDLE ITSELF" in keys.detail
