@@ -49,10 +49,10 @@ class TrainingSettings:
     steps_per_generator_step: int = 1
     fake_batch_size: int = 48
     generator_batch_size: int = 48
-    class_weight_discriminator: float = 0.2
-    class_weight_generator: float = 0.3
+    class_weight_discriminator: float = 0.5
+    class_weight_generator: float = 0.5
     discriminator_weight_decay: float = 0.0
-    diversity_weight: float = 1.0
+    diversity_weight: float = 2.0
     diversity_target: float = 0.2
 
     def __post_init__(self) -> None:

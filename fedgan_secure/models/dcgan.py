@@ -152,8 +152,7 @@ def discriminator_graph(spec: ModelSpec, call: LayerCall, image: Any, label: Any
         for scale in feature_scales(spec.image_size):
             reduced = grey if scale == 1 else call(f"f_reduce{scale}", grey)
             response = call(f"f_rectify{scale}", call(f"f_bank{scale}", reduced))
-            stride = _bank_stride(spec.image_size, scale)
-            pooled = spec.image_size // scale // stride > feature_grid(spec.image_size)
+            pooled = _pooling(spec.image_size, scale) > 1
             parts.append(call(f"f_pool{scale}", response) if pooled else response)
         for scale in surround_scales(spec.image_size):
             reduced = image if scale == 1 else call(f"f_shrink{scale}", image)
@@ -200,20 +199,26 @@ def _discriminator_layers(spec: ModelSpec, seed: int) -> dict[str, keras.layers.
                 )
             )
             made.append(layers.ReLU(name=f"f_rectify{scale}"))
-            ratio = spec.image_size // scale // grid // _bank_stride(spec.image_size, scale)
-            if ratio > 1:
-                made.append(layers.AveragePooling2D(ratio, name=f"f_pool{scale}"))
+            pooling = _pooling(spec.image_size, scale)
+            if pooling > 1:
+                made.append(layers.AveragePooling2D(pooling, name=f"f_pool{scale}"))
         for scale in surround_scales(spec.image_size):
             if scale > 1:
                 made.append(layers.AveragePooling2D(scale, name=f"f_shrink{scale}"))
             made.append(
                 layers.Conv2D(
-                    2 * spec.channels, 5, padding="same", use_bias=False, trainable=False, name=f"f_spots{scale}"
+                    2 * spec.channels,
+                    5,
+                    padding="same",
+                    use_bias=False,
+                    trainable=False,
+                    name=f"f_spots{scale}",
                 )
             )
             made.append(layers.ReLU(name=f"f_spots_rectify{scale}"))
-            if spec.image_size // scale > grid:
-                made.append(layers.AveragePooling2D(spec.image_size // scale // grid, name=f"f_spots_pool{scale}"))
+            pooling = spec.image_size // scale // grid
+            if pooling > 1:
+                made.append(layers.AveragePooling2D(pooling, name=f"f_spots_pool{scale}"))
         made.append(layers.Concatenate(name="f_stack"))
         made.append(PublicCentre(name="f_centre"))
     for index, width in enumerate(spec.discriminator_widths):
@@ -242,8 +247,14 @@ def _discriminator_layers(spec: ModelSpec, seed: int) -> dict[str, keras.layers.
 
 
 def _bank_stride(image_size: int, scale: int) -> int:
-    """2 where the bank's response is averaged over at least 4 x 4 cells afterwards, 1 elsewhere."""
-    return 2 if image_size // scale // feature_grid(image_size) >= 4 else 1
+    """2 where the grid is coarser than the (reduced) image, 1 where it is as fine. The centre-surround detectors look
+    at every pixel: with a stride there, the generator hides a checkerboard from them."""
+    return 2 if image_size // scale // feature_grid(image_size) >= 2 else 1
+
+
+def _pooling(image_size: int, scale: int) -> int:
+    """How many responses, per side, are averaged into one cell of the grid."""
+    return image_size // scale // feature_grid(image_size) // _bank_stride(image_size, scale)
 
 
 def _groups(width: int) -> int:

@@ -46,9 +46,14 @@ def lack_of_diversity(images: Any, target: float) -> Any:
         images: float32[n, H, W, C]; image i and image i + n - n // 2 have the same class, another noise vector.
         target: mean absolute difference, in the units of the pixels (-1 to 1), beyond which nothing is asked.
 
-    A hinge on the mode-seeking ratio of Mao et al. (CVPR 2019). It looks at generated images only.
+    A hinge on the mode-seeking ratio of Mao et al. (CVPR 2019), taken twice: on the images, and on what is left of
+    them without their mean colour, so that structure differs and not the tint alone. It looks at generated images only.
     """
     half = tf.shape(images)[0] // 2
     coarse = tf.nn.avg_pool2d(images, 4, 4, "VALID")
-    apart = tf.reduce_mean(tf.abs(coarse[:half] - coarse[-half:]), axis=[1, 2, 3])
-    return tf.reduce_mean(tf.nn.relu(1.0 - apart / target))
+    shape = coarse - tf.reduce_mean(coarse, axis=[1, 2], keepdims=True)
+    lack = 0.0
+    for view, wanted in ((coarse, target), (shape, 0.6 * target)):
+        apart = tf.reduce_mean(tf.abs(view[:half] - view[-half:]), axis=[1, 2, 3])
+        lack += 0.5 * tf.nn.relu(1.0 - apart / wanted)
+    return tf.reduce_mean(lack)

@@ -55,7 +55,7 @@ def test_any_number_of_values_can_be_drawn(size: int) -> None:
 def test_the_largest_value_is_the_documented_limit() -> None:
     stream = keyed(7)
     stream._stream = lambda words: np.zeros(words, np.uint64)  # type: ignore[method-assign]
-    assert stream.normal(2)[0] == pytest.approx(np.sqrt(2 * np.log(2.0**54)), rel=1e-6)
+    assert stream.normal(2)[0] == pytest.approx(np.sqrt(2 * np.log(2.0**65)), rel=1e-6)
 
 
 def test_a_new_key_is_taken_long_before_the_cipher_repeats(monkeypatch: pytest.MonkeyPatch) -> None:
