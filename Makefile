@@ -35,7 +35,7 @@ crosscheck: install
 	PYTHONPATH=.:protocols:audits:cli .venv-crosscheck/bin/python -m pytest -p no:cacheprovider tests/fedgan_secure/models tests/fedgan_secure/privacy
 
 test: lint types
-	$(PY) -m pytest
+	$(PY) -m pytest -n 2 --dist loadgroup
 
 test-slow: install
 	$(PY) -m pytest -m slow

@@ -254,8 +254,8 @@ def _summary(federation: Federation, outcome: Outcome, root: Path, seconds: floa
     if samples:
         say(f"Samples   {samples[-1]}")
         say(f"Generator {public / 'model' / 'generator.keras'}")
-    say(f"Verify    fedgan-secure audit verify {root} --trust {public / 'trust'}")
-    say("          (better: keys that you received from the hospitals themselves)")
+    say(f"Verify    fedgan-secure audit verify {root}")
+    say("          (add --trust KEYS: the hospitals' public keys as you received them, not the run's own copies)")
     if outcome.status == "complete" and samples:
         say(f"Generate  fedgan-secure generate {root} --count 16 --format png --output images")
 

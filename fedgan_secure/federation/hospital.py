@@ -81,7 +81,7 @@ class Hospital:
         return self.policy.run_id
 
     def refusal(self, round_number: int) -> BudgetRefused | None:
-        """Why this hospital would refuse a round, or None: asked before anybody reserves, so that nobody pays in vain."""
+        """Why this hospital would refuse a round, or None; asked before anybody reserves, so nobody pays in vain."""
         mechanism = self.policy.mechanism
         return self.ledger.refusal(self.run_id, round_number, self.policy.mechanism_record(), mechanism.delta, self.cap)
 

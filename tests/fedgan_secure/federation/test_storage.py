@@ -46,9 +46,9 @@ def test_arrays_come_back_and_pickles_do_not(tmp_path: Path) -> None:
 
 
 def test_one_process_at_a_time(tmp_path: Path) -> None:
-    with storage.sole_owner(tmp_path / "lock", "the run"):
-        with pytest.raises(InputError, match="in use"), storage.sole_owner(tmp_path / "lock", "the run"):
-            pass
+    first, second = (storage.sole_owner(tmp_path / "lock", "the run") for _ in range(2))
+    with first, pytest.raises(InputError, match="in use"), second:
+        pass
     with storage.sole_owner(tmp_path / "lock", "the run"):
         pass
 
