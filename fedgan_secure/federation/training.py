@@ -40,8 +40,8 @@ from fedgan_secure.privacy.sampling import PatientImages, poisson_sample
 
 Progress = Callable[[int, int], None]
 PAD = 16
-"""Batches are padded with empty patients to a multiple of this, so that few different shapes occur. The padding has
-weight zero; no patient is ever left out."""
+"""Batches are padded with empty patients to a multiple of about this many images, so that few different shapes occur.
+The padding has weight zero; no patient is ever left out."""
 CENTRE_KEEP, CENTRE_DRAWS, CENTRE_SEED = 0.9, 60, 20
 """Running average of the centre over generator steps; generated images that set it when a round starts, their seed."""
 
@@ -270,7 +270,8 @@ class LocalTrainer:
         m = settings.images_per_patient
         chosen = poisson_sample(self._images.patients, settings.sampling_probability, self._entropy)
         indices, weights = self._images.choose(chosen, m, self._entropy)
-        padded = max(PAD, -(-len(chosen) // PAD) * PAD)
+        multiple = max(PAD // m, 1)
+        padded = max(multiple, -(-len(chosen) // multiple) * multiple)
         pixels = np.zeros((padded * m, self.spec.image_size, self.spec.image_size, self.spec.channels), np.uint8)
         labels = np.zeros((padded * m, 1), np.int32)
         rows = np.zeros((padded, m), np.float32)

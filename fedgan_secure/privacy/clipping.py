@@ -75,13 +75,6 @@ class PerPatientGradients:
         """The network's outputs, as Keras would compute them."""
         return self._graph(lambda name, *inputs: self._layers[name](*inputs), images, labels)
 
-    def plain_gradient(self, images: Any, labels: Any, loss: ImageLoss) -> tuple[Any, Any]:
-        """Gradient of the mean loss over images that are not private: no clipping. Returns (float32[d], mean)."""
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(self._weights)
-            mean = tf.reduce_mean(loss(self.apply(images, labels), labels))
-        return self._flat(tape.gradient(mean, self._weights)), mean
-
     def clipped_sum(self, images: Any, labels: Any, weights: Any, clip_norm: float, loss: ImageLoss) -> ClippedSum:
         """Sum of clipped per-patient gradients.
 

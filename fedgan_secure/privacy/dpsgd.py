@@ -1,11 +1,13 @@
 """One discriminator step under DP-SGD (Abadi et al., CCS 2016), with the fake term as post-processing.
 
-    gradient = (sum of clipped per-patient gradients + sigma C N(0, I)) / expected batch size + gradient of fake loss
+    gradient = (sum of clipped per-patient gradients + sigma C N(0, I)) / expected batch size
+               + mean of bounded fake gradients
 
 * Noise covers every trained weight of the discriminator and is drawn whether or not the batch is empty.
 * The divisor is the public expected batch size, never the realised one: that is private.
 * The fake term depends on the generator and on fresh noise alone; given the weights so far it is independent of the
-  patients, so it is post-processing and goes in unclipped and without noise.
+  patients, so it is post-processing and gets no noise. Its gradients are bounded image by image to the same C, not
+  for privacy: unbounded they would outweigh the clipped real ones, and the discriminator would call everything fake.
 * The optimiser sees the noisy sum only.
 
 Neighbouring data sets differ by one patient added or removed; one step is a Poisson-subsampled Gaussian mechanism
