@@ -235,7 +235,12 @@ class AggregationFacts(Facts):
 
 
 class DataFacts(Facts):
-    """What kind of data was read, and what the loaders do to it. No counts: those are confidential."""
+    """What kind of data was read, and what the loaders do to it. No counts: those are confidential.
+
+    `taken_from_data` names the public settings that the one operator read off the patients' data, such as "declared
+    patients" or "label names"; `pretraining` says where the first weights came from ("none": from a seed alone).
+    `unit_remark` is printed as it is.
+    """
 
     layouts: Annotated[tuple[Label, ...], BeforeValidator(as_tuple)]
     image_size: Positive
@@ -243,7 +248,9 @@ class DataFacts(Facts):
     conditional: bool
     classes: Count = 0
     synthetic_phantoms: bool
-    declared_from_data: bool
+    taken_from_data: Annotated[tuple[Label, ...], BeforeValidator(as_tuple)] = ()
+    pretraining: Text = "none"
+    unit_remark: Text = ""
     deidentification: Text
     fields_read: Annotated[tuple[Label, ...], BeforeValidator(as_tuple)] = ()
 

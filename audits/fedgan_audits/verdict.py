@@ -15,6 +15,7 @@ from fedgan_audits.records import RoundRecord
 from fedgan_audits.sections import BudgetStatus, HospitalBudget, Verdict, VerdictSection
 
 SHORT = 110
+MAX_SOURCE = 2_000
 _SLACK = 1e-9
 
 
@@ -115,8 +116,12 @@ def _remarks(record: RoundRecord) -> list[str]:
     elif short:
         whose = f"The ledger of {listed(short)} was"
         found.append(wording.RUN_LEDGER_NOTE.format(whose=whose, which="their figures"))
-    if record.data.declared_from_data:
-        found.append(wording.DECLARED_FROM_DATA_NOTE)
+    if record.data.taken_from_data:
+        found.append(wording.TAKEN_FROM_DATA_NOTE.format(which=listed(record.data.taken_from_data)))
+    if record.data.pretraining != "none":
+        found.append(wording.PRETRAINING_NOTE.format(source=record.data.pretraining[:MAX_SOURCE].rstrip(". ")))
+    if record.data.unit_remark:
+        found.append(record.data.unit_remark)
     return found
 
 

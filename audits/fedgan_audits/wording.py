@@ -24,9 +24,14 @@ SIMULATION_NOTE = (
 
 RUN_LEDGER_NOTE = "{whose} made inside this run: earlier runs on the same patients are not counted in {which} here."
 
-DECLARED_FROM_DATA_NOTE = (
-    "The declared numbers of patients were taken from the data by the one operator. In a federation of separate "
-    "hospitals they must be agreed as public numbers beforehand, since counts of patients are private."
+TAKEN_FROM_DATA_NOTE = (
+    "These public settings were taken from the patients' data: {which}. What they reveal is not covered by epsilon. "
+    "Separate hospitals must agree on them beforehand."
+)
+
+PRETRAINING_NOTE = (
+    "The first weights did not come from a seed alone: {source}. What that training cost its patients is in the "
+    "reports of that run, and is counted here only where a hospital's ledger lists that run."
 )
 
 NO_PRIVACY_NOTE = (

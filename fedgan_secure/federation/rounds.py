@@ -159,7 +159,7 @@ def record_of(
             conditional=policy.data.classes > 0,
             classes=policy.data.classes,
             synthetic_phantoms=policy.data.phantoms,
-            declared_from_data=policy.flags.declared_from_data,
+            taken_from_data=("declared patients",) if policy.flags.declared_from_data else (),
             deidentification=DEIDENTIFICATION,
         ),
         artefacts=tuple(artefacts),

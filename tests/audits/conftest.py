@@ -199,7 +199,6 @@ class Run:
                 conditional=True,
                 classes=5,
                 synthetic_phantoms=True,
-                declared_from_data=False,
                 deidentification="Pixels and a keyed pseudonym are read, nothing else.",
                 fields_read=("PixelData", "PatientID"),
             ),

@@ -78,7 +78,7 @@ def variants(make: MakeRun) -> dict[str, bytes]:
     record = type(make().record(1))
     separate = make().record(1).model_dump()
     separate["header"].update(setting="federation")
-    separate["data"].update(synthetic_phantoms=False, declared_from_data=True)
+    separate["data"].update(synthetic_phantoms=False, taken_from_data=("declared patients",))
     separate["hospitals"][3].update(took_part=False, dropped_at="masked-input", drop_reason="late", receipt="not due")
     separate["aggregation"].update(survivors=("a", "b", "c"), dropouts=("d",))
     return {

@@ -282,3 +282,21 @@ def test_reports_and_manifest_satisfy_the_published_schemas(whole_run: Any) -> N
     manifest = envelope.parse((whole_run.public / "manifest.dsse.json").read_bytes()).payload
     validator("run-manifest-0.json").validate(json.loads(manifest)["predicate"])
     assert Manifest.model_validate(json.loads(manifest)["predicate"]).head == whole_run.drafts[-1].digest
+
+
+def test_what_was_read_off_the_data_is_a_remark(new_run: MakeRun) -> None:
+    run = new_run()
+    plain = " ".join(build_report(run.record(1)).verdict.reasons)
+    assert "taken from the patients' data" not in plain and "first weights" not in plain
+    values = run.record(1).model_dump()
+    values["data"].update(
+        taken_from_data=("declared patients", "label names"),
+        pretraining="run 17 on 40 public images",
+        unit_remark="A patient is a folder here.",
+    )
+    report = build_report(RoundRecord.model_validate(values))
+    said = " ".join(report.verdict.reasons)
+    assert "taken from the patients' data: declared patients and label names. What they reveal is not covered" in said
+    assert "run 17 on 40 public images" in said and "in the reports of that run" in said
+    assert report.verdict.reasons[-1] == "A patient is a folder here."
+    assert report.verdict.verdict == "PASS"
