@@ -1,8 +1,9 @@
 """The policy of a federation: the public, validated settings that every hospital checks before it takes part.
 
-A policy holds public facts only. Nothing in it is measured on patients: the cohort is the declared one, never the
-counted one. Its digest is in every secure-aggregation message and every report, so two parties that hold
-different policies cannot finish a round together.
+A policy holds public facts. What the one operator of a simulation left undeclared and had to be read off the
+patients' data (`flags.taken_from_data`: the cohort, the labels, the kind of images, the split) is named there and in
+every report, because epsilon does not cover what it reveals. The policy's digest is in every secure-aggregation
+message and every report, so two parties that hold different policies cannot finish a round together.
 """
 
 from __future__ import annotations
@@ -71,6 +72,7 @@ class DataPolicy(_Public):
     label_names: tuple[str, ...] = ()
     preprocessing: str
     phantoms: bool = False
+    unit_remark: str = ""
 
 
 class RingPolicy(_Public):
@@ -86,7 +88,7 @@ class Flags(_Public):
 
     no_privacy: bool = False
     insecure_deterministic: bool = False
-    declared_from_data: bool = False
+    taken_from_data: tuple[str, ...] = ()
 
 
 class InitialModel(_Public):

@@ -47,6 +47,15 @@ class DataSection(_Section):
     dataset: Path | None = Field(None, description="one data set, split by patient over the hospitals")
     hospital: dict[str, Path] = Field(default_factory=dict, description="one folder (or .npz) a hospital")
     layout: Literal[LAYOUTS] = Field("auto", description="how the folder names its patients and labels")  # type: ignore[valid-type]
+    label_names: tuple[str, ...] | None = Field(
+        None,
+        min_length=1,
+        max_length=1000,
+        description="the labels, declared; default: the layout's, or read off the data",
+    )
+    preprocessing: Literal["auto", "fundus-crop/1", "ct-abdomen-window/1", "plain/1"] = Field(
+        "auto", description="how pixels are prepared; auto looks at the images"
+    )
     partition: str = Field("iid", description="iid, by-label or dirichlet:ALPHA (only with `dataset`)")
     image_size: Literal[28, 64, 128] = Field(64, description="pixels a side")
     channels: Literal[1, 3] = Field(3, description="1 grey, 3 colour")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fedgan_audits.report import RoundDraft, record_of
+from fedgan_audits.records import RoundRecord
 from fedgan_protocols.errors import ProtocolError
 from fedgan_protocols.parameters import SessionParameters
 from fedgan_protocols.session import ClientSession
@@ -24,10 +24,10 @@ class Attempt:
     vector: np.ndarray
     layout_hash: str
     policy: FederationPolicy
+    name: str
 
-    def objections(self, draft: RoundDraft, transcript: bytes | None) -> list[str]:
+    def objections(self, record: RoundRecord, transcript: bytes | None) -> list[str]:
         """How a report differs from this attempt; empty where the report is of another round or agrees."""
-        record = record_of(draft.report)
         if record.header.round != self.parameters.round:
             return []
         found = []
@@ -55,6 +55,9 @@ class Attempt:
             check(transcript, expected)
         except ProtocolError as error:
             return [*found, f"the transcript does not stand up: {error}"]
+        own = next((hospital for hospital in record.hospitals if hospital.name == self.name), None)
+        if own is None or (own.receipt == "signed" and not self.client.sums):
+            found.append("the report says that this hospital acknowledged the result, and it did not")
         if complete and self.client.sums:
             after = apply_sum(self.vector, self.client.sums[0], len(facts.survivors), self.policy.fixed_point())
             if facts.model_after != model_digest(self.layout_hash, after).hex():

@@ -22,6 +22,7 @@ from fedgan_audits.report import RoundDraft, read_payload
 from fedgan_protocols.keys import Identity
 from fedgan_protocols.parameters import Member, SessionParameters
 from fedgan_protocols.session import AggregateResult, ServerSession
+from fedgan_secure.errors import InputError
 from fedgan_secure.federation.directories import RunDirectory
 from fedgan_secure.federation.entropy import Entropy
 from fedgan_secure.federation.fedavg import apply_sum, model_digest
@@ -151,6 +152,10 @@ class Coordinator:
             return None
         payload = (folder / "payload.json").read_bytes()
         html = (folder / "round.html").read_bytes()
+        if hashlib.sha256(payload).hexdigest() != read_json(folder / _MARK, "the staged round")["digest"]:
+            raise InputError(
+                f"{folder / 'payload.json'} is not the report that was sealed", hint="restore it from a backup"
+            )
         return RoundDraft(report=read_payload(payload)[0], payload=payload, html=html)
 
     def sign(self, draft: RoundDraft) -> envelope.Signature:

@@ -106,7 +106,7 @@ class RunDirectory:
         return info
 
     def write_info(self, info: dict[str, object]) -> None:
-        write_json(self.info, {**info, "format": RUN_FORMAT})
+        write_json(self.info, {**info, "format": RUN_FORMAT}, private=True)
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from fedgan_audits.ledger import Ledger
 from fedgan_audits.manifest import read_manifest
 from fedgan_audits.mechanism import MechanismRecord
 from fedgan_audits.records import HospitalFacts, spending
-from fedgan_audits.report import RoundDraft, commit_annex, disagreements
+from fedgan_audits.report import commit_annex, disagreements, read_payload, record_of
 from fedgan_protocols.journal import Journal
 from fedgan_protocols.keys import Identity
 from fedgan_protocols.parameters import PolicyFloors, SessionParameters
@@ -35,7 +35,7 @@ from fedgan_secure.federation.attempt import Attempt
 from fedgan_secure.federation.directories import SiteDirectory
 from fedgan_secure.federation.entropy import Entropy
 from fedgan_secure.federation.fedavg import model_digest
-from fedgan_secure.federation.storage import private_folder, write_bytes
+from fedgan_secure.federation.storage import private_folder, read_json, write_bytes
 from fedgan_secure.policy import FederationPolicy
 
 Step = Callable[[int, int], None]
@@ -47,7 +47,13 @@ class SignatureRefused(FedganError):  # noqa: N818 - a refusal is an outcome, no
     exit_code = 4
 
 
-@dataclass
+class SessionRefused(FedganError):  # noqa: N818 - a refusal is an outcome, not a defect
+    """A hospital does not take part: what the coordinator asks for is not what the policy says."""
+
+    exit_code = 4
+
+
+@dataclass(repr=False)
 class Hospital:
     """A hospital's side of a federation. Nothing but :class:`HospitalFacts`, protocol bytes and signatures leaves it.
 
@@ -73,7 +79,8 @@ class Hospital:
     journal: Journal
     _trainer: Any = None
     _attempt: Attempt | None = None
-    _annexes: dict[int, str] = field(default_factory=dict)
+    _trained: set[bytes] = field(default_factory=set)
+    _reviewed: set[str] = field(default_factory=set)
     _statistics: dict[int, dict[str, Any]] = field(default_factory=dict)
 
     @property
@@ -103,10 +110,16 @@ class Hospital:
     def open_session(self, parameters: SessionParameters, vector: np.ndarray, layout_hash: str) -> ClientSession:
         """A client of this round's secure aggregation, bound to the global model `vector`, float32[d].
 
-        The hospital computes the model's digest itself; a coordinator that sends different models to different
-        hospitals finds that nobody's masks cancel.
+        The hospital believes nothing that it can check: roster, coordinator, threshold, ring and policy must be those
+        of its own copy of the policy, the round must be reserved in its ledger, and the model must be the one that the
+        last report it signed led to. It computes the model's digest itself; a coordinator that sends different models
+        to different hospitals finds that nobody's masks cancel (Pasquini et al. 2021).
+
+        Raises:
+            SessionRefused: naming what differs.
         """
         model = model_digest(layout_hash, vector)
+        self._check_session(parameters, vector.size, model)
         client = ClientSession(
             parameters,
             self.identity,
@@ -119,26 +132,58 @@ class Hospital:
             ),
             journal=self.journal,
         )
-        self._attempt = Attempt(parameters, client, vector, layout_hash, self.policy)
+        self._attempt = Attempt(parameters, client, vector, layout_hash, self.policy, self.name)
         return client
 
-    def train(self, round_number: int, global_vector: np.ndarray, progress: Step | None) -> np.ndarray:
-        """Train the round's steps on this hospital's patients and encode the update.
+    def _check_session(self, parameters: SessionParameters, size: int, model: bytes) -> None:
+        policy = self.policy
+        roster = tuple((entry.name, bytes.fromhex(entry.public_key)) for entry in policy.hospitals)
+        last = self._last_model()
+        expected: list[tuple[str, object, object]] = [
+            ("the roster", tuple((member.name, member.public_key) for member in parameters.roster), roster),
+            ("the coordinator's key", parameters.server_public_key, bytes.fromhex(policy.coordinator.public_key)),
+            ("the threshold", parameters.threshold, policy.threshold),
+            ("the ring", parameters.ring_bits, policy.ring_bits),
+            ("the policy", parameters.policy_hash, policy.digest()),
+            ("the vectors' lengths", parameters.lengths, (size,)),
+            ("the model", model.hex(), model.hex() if last is None else last),
+            ("the reservation of the round", self._reserved(parameters.round), policy.mechanism_record()),
+        ]
+        wrong = [what for what, found, wanted in expected if found != wanted]
+        if wrong:
+            raise SessionRefused(
+                f"hospital {self.name} does not take part in round {parameters.round}: {', '.join(wrong)} differ(s) "
+                "from its own copy of the policy, ledger or last report",
+                hint="compare the coordinator's policy with the hospitals' before going on",
+            )
+
+    def train(self, progress: Step | None) -> np.ndarray:
+        """Train the open round's steps on this hospital's patients, from the model that the session is bound to.
 
         Returns:
             uint32[d] or uint64[d], the clamped fixed-point update. Not masked: it goes to the client session alone.
+
+        Raises:
+            SessionRefused: no session is open, or it was trained for already: one reservation pays for one training.
         """
         from fedgan_secure.federation.training import LocalTrainer
 
+        attempt = self._attempt
+        if attempt is None or attempt.parameters.session in self._trained:
+            raise SessionRefused(
+                f"hospital {self.name} does not train: one open round pays for one training",
+                hint="open a new round; this one's budget is spent",
+            )
+        self._trained.add(attempt.parameters.session)
         if self._trainer is None:
             from fedgan_secure.federation.prepare import model_of, training_of
 
             self._trainer = LocalTrainer(model_of(self.policy), training_of(self.policy), self.dataset, self.entropy)
             if self.site.optimiser.exists():
                 self._trainer.restore(self.site.optimiser)
-        result = self._trainer.train(global_vector, self.policy.mechanism.steps_per_round, progress)
+        result = self._trainer.train(attempt.vector, self.policy.mechanism.steps_per_round, progress)
         codec = self.policy.fixed_point()
-        self._statistics[round_number] = {
+        self._statistics[attempt.parameters.round] = {
             **result.statistics,
             "clamped_coordinates": int(codec.count_clamped(result.update)),
             "seconds": round(float(result.seconds), 3),
@@ -146,7 +191,7 @@ class Hospital:
         return codec.encode(result.update)
 
     def write_annex(self, round_number: int) -> None:
-        """Write the confidential annex of a round (mode 0600) and remember its commitment.
+        """Write the confidential annex of a round (mode 0600).
 
         The commitment is SHA-256(32-byte salt || canonical annex): without the salt a few small numbers could be
         guessed from a bare digest.
@@ -161,11 +206,9 @@ class Hospital:
             "training": _plain(self._statistics.pop(round_number, {})),
         }
         salt = secrets.token_bytes(32)
-        canonical = rfc8785.dumps(annex)
         private_folder(self.site.confidential)
         body = rfc8785.dumps({"salt": salt.hex(), "annex": annex})
         write_bytes(self.site.annex(round_number), body, private=True)
-        self._annexes[round_number] = commit_annex(salt, canonical)
 
     def facts(self, round_number: int, **round_facts: Any) -> HospitalFacts:
         """What a report says of this hospital; `round_facts` are the protocol's (took part, receipt, drop-out)."""
@@ -178,49 +221,65 @@ class Hospital:
             earlier=self.ledger.mechanisms(exclude_run=self.run_id),
             cap=self.cap,
             ledger_lifetime="site" if self.site.lasting else "run",
-            annex_commitment=self._annexes.get(round_number),
+            annex_commitment=self._commitment(round_number),
             **round_facts,
         )
 
-    def review(self, draft: RoundDraft, transcript: bytes | None, sample_png: bytes | None) -> list[str]:
-        """How a draft differs from what this hospital knows; empty where it would sign.
+    def review(self, payload: bytes, transcript: bytes | None, sample_png: bytes | None) -> list[str]:
+        """How a report differs from what this hospital knows; empty where it would sign it.
 
-        Compared are its own reservations, cap and annex, the policy, the report it signed last, the transcript
-        (verified again, against this hospital's own session and model), and the model that the report names as the
-        result: it must be the one that the sum this hospital received leads to.
+        Compared are its own reservations, cap and annex, the policy and its contents, the report and the model it
+        knows last, the transcript (verified again, against this hospital's own session and model), and the model that
+        the report names as the result: it must be the one that the sum this hospital received leads to.
         """
-        own = [] if self._attempt is None else self._attempt.objections(draft, transcript)
-        return own + disagreements(
-            draft.payload,
+        record = record_of(read_payload(payload)[0])
+        number = record.header.round
+        found = [] if self._attempt is None else self._attempt.objections(record, transcript)
+        last = self._last_model(before=number)
+        if last is not None and record.aggregation.model_before != last:
+            found.append("the model that the round started from is not the one that the last report led to")
+        found += disagreements(
+            payload,
             self.name,
-            reserved=self._reserved(draft.report.header.round),
+            reserved=self._reserved(number),
             this_run=self._spent(),
             earlier=self.ledger.mechanisms(exclude_run=self.run_id),
             cap=self.cap,
-            annex_commitment=self._annexes.get(draft.report.header.round),
+            annex_commitment=self._commitment(number),
             policy_sha256=self.policy.digest().hex(),
-            previous_report=self.head(),
+            previous_report=self.head(before=number),
             transcript_sha256=None if transcript is None else hashlib.sha256(transcript).hexdigest(),
             sample_png=sample_png,
         )
+        if not found:
+            self._reviewed.add(hashlib.sha256(payload).hexdigest())
+        return found
 
-    def sign(self, draft: RoundDraft, round_number: int) -> Signature:
-        """Sign a reviewed report and keep its digest in the ledger.
+    def sign(self, payload: bytes) -> Signature:
+        """Sign a report that :meth:`review` found nothing against, and keep its digest in the ledger first.
 
         Signing the same report again gives the same signature; a second, different report of one round is refused.
 
         Raises:
-            SignatureRefused: another report of this round was signed before.
+            SignatureRefused: it was not reviewed, or another report of this round was signed before.
         """
-        signed = self.ledger.signed_heads(self.run_id).get(round_number)
-        if signed is None:
-            self.ledger.record("report_signed", self.run_id, round_number, {"digest": draft.digest})
-        elif signed != draft.digest:
+        digest = hashlib.sha256(payload).hexdigest()
+        record = record_of(read_payload(payload)[0])
+        number = record.header.round
+        if digest not in self._reviewed:
             raise SignatureRefused(
-                f"{self.name} has signed another report of round {round_number} ({signed[:16]}...)",
+                f"{self.name} has not reviewed this report of round {number}", hint="a report is reviewed, then signed"
+            )
+        signed = self.ledger.signed_heads(self.run_id).get(number)
+        if signed is None:
+            model = record.aggregation.model_after or record.aggregation.model_before
+            self.ledger.record("report_signed", self.run_id, number, {"digest": digest, "model": model})
+        elif signed != digest:
+            raise SignatureRefused(
+                f"{self.name} has signed another report of round {number} ({signed[:16]}...)",
                 hint="the coordinator shows different histories; compare the ledgers before going on",
             )
-        return envelope.sign(draft.payload, self.identity.private_key, self.name)
+        return envelope.sign(payload, self.identity.private_key, self.name)
 
     def sign_manifest(self, payload: bytes) -> Signature | None:
         """Sign the list of public files where its newest report is the one this hospital signed last."""
@@ -234,10 +293,29 @@ class Hospital:
             self._trainer.save(self.site.optimiser)
         self.ledger.record(outcome, self.run_id, round_number, {})
 
-    def head(self) -> str | None:
-        """The digest of the newest report this hospital signed in this run."""
+    def head(self, before: int | None = None) -> str | None:
+        """The digest of the newest report that this hospital signed in this run (of a round below `before`)."""
         heads = self.ledger.signed_heads(self.run_id)
-        return heads[max(heads)] if heads else None
+        rounds = [number for number in heads if before is None or number < before]
+        return heads[max(rounds)] if rounds else None
+
+    def _last_model(self, before: int | None = None) -> str | None:
+        """The model (SHA-256, hex) that the newest report it signed led to, or None before the first."""
+        models = {
+            entry.round: entry.facts.get("model")
+            for entry in self.ledger.entries()
+            if entry.kind == "report_signed" and entry.run_id == self.run_id and entry.round is not None
+        }
+        rounds = [number for number in models if before is None or number < before]
+        return models[max(rounds)] if rounds else None
+
+    def _commitment(self, round_number: int) -> str | None:
+        """The commitment to the annex of a round, from the annex itself: SHA-256(32-byte salt || canonical annex)."""
+        place = self.site.annex(round_number)
+        if not place.exists():
+            return None
+        kept = read_json(place, "the confidential annex")
+        return commit_annex(bytes.fromhex(kept["salt"]), rfc8785.dumps(kept["annex"]))
 
     def close(self) -> None:
         """Close the ledger and the journal."""

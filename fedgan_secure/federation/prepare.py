@@ -99,6 +99,11 @@ def start(request: Request, progress: Progress | None, before_models: Hook = _no
     """
     settings = request.settings
     names = names_of(settings)
+    if request.insecure_seed is not None and request.site_dir is not None:
+        raise InputError(
+            "--insecure-deterministic with --site-dir: repeatable keys and noise would stay in a lasting site",
+            hint="leave one of the two out",
+        )
     check_before_reading(settings, names, request.drops)
     existed = request.output.exists()
     run = RunDirectory.create(request.output)
@@ -138,7 +143,7 @@ def resume(root: Path, progress: Progress | None, before_models: Hook = _nothing
     seed = info.get("insecure_seed")
     federation = _assemble(
         run, settings, policy, sites, source, insecure_seed=seed if isinstance(seed, int) else None,
-        drops=tuple(str(item) for item in _list(info.get("drops"))),
+        drops=tuple(str(item) for item in _list(info.get("drops"))), create=False,
     )  # fmt: skip
     federation.coordinator.restore()
     return federation
@@ -199,10 +204,9 @@ def _start(
     sites = _sites(run, request.site_dir, names, run_id)
     if request.init_from is not None:
         before_models()
-    initial = None if request.init_from is None else read_initial(request.init_from)
+    initial = None if request.init_from is None else read_initial(request.init_from, settings.privacy.no_privacy)
     source = read(settings, run, sites, progress)
     before_models()
-    declared_from_data = settings.privacy.declared_patients is None and not source.phantoms
     declared = settings.privacy.declared_patients or (
         settings.data.phantom_patients
         if source.phantoms
@@ -238,6 +242,7 @@ def _start(
             label_names=source.label_names,
             preprocessing=source.preprocessing,
             phantoms=source.phantoms,
+            unit_remark=source.unit_remark,
         ),
         model=spec.to_json(),
         training=_training_table(recipe, settings.training, mechanism, rounds),
@@ -256,7 +261,7 @@ def _start(
         flags=Flags(
             no_privacy=settings.privacy.no_privacy,
             insecure_deterministic=request.insecure_seed is not None,
-            declared_from_data=declared_from_data,
+            taken_from_data=source.taken_from_data,
         ),
     )
     run.write_info(
@@ -270,7 +275,14 @@ def _start(
         }
     )
     federation = _assemble(
-        run, settings, policy, sites, source, insecure_seed=request.insecure_seed, drops=request.drops
+        run,
+        settings,
+        policy,
+        sites,
+        source,
+        insecure_seed=request.insecure_seed,
+        drops=request.drops,
+        create=True,
     )
     keys = {hospital.name: hospital.identity.private_key.public_key() for hospital in federation.hospitals.values()}
     with explain_disk(run.public):
@@ -291,7 +303,13 @@ def _assemble(
     *,
     insecure_seed: int | None,
     drops: tuple[str, ...],
+    create: bool,
 ) -> Federation:
+    if (insecure_seed is not None) != policy.flags.insecure_deterministic:
+        raise InputError(
+            "run.json and the policy disagree on whether randomness is repeatable",
+            hint="restore run.json from a backup",
+        )
     from fedgan_secure.models.vectors import VectorLayout
 
     hospitals: dict[str, Hospital] = {}
@@ -306,7 +324,7 @@ def _assemble(
         hospitals[entry.name] = Hospital(
             site=site,
             identity=identity,
-            ledger=Ledger.open(site.ledger, hospital=entry.name, create=True),
+            ledger=_ledger(site, entry.name, create=create),
             dataset=source.datasets[entry.name],
             policy=policy,
             name=entry.name,
@@ -315,14 +333,30 @@ def _assemble(
             entropy=entropy_for(f"hospital/{entry.name}", insecure_seed=insecure_seed),
             journal=Journal(site.journal),
         )
+    own = _coordinator_identity(run, insecure_seed)
+    if own.public_key.hex() != policy.coordinator.public_key:
+        raise InputError(
+            "the coordinator's key is not the one in the policy",
+            hint="restore site/coordinator/identity.pem from a backup",
+        )
     coordinator = Coordinator(
         run,
-        _coordinator_identity(run, insecure_seed),
+        own,
         policy,
         VectorLayout.of(model_of(policy)),
         entropy_for("coordinator", insecure_seed=insecure_seed),
     )
     return Federation(run, settings, policy, coordinator, hospitals, source, drops)
+
+
+def _ledger(site: SiteDirectory, name: str, *, create: bool) -> Ledger:
+    """A hospital's ledger; one that is gone is never silently begun anew on resume: what was spent would be lost."""
+    if not create and not site.ledger.exists():
+        raise InputError(
+            f"hospital {name}: its ledger {site.ledger} is missing, and it holds what was spent",
+            hint="restore it from a backup; without it the run cannot go on",
+        )
+    return Ledger.open(site.ledger, hospital=name, create=create)
 
 
 def _rounds(settings: RunSettings, recipe: Recipe) -> int:

@@ -33,8 +33,8 @@ DEIDENTIFICATION = (
 )
 SAMPLING = "an independent coin for every patient and step (Poisson), from the operating system's entropy"
 NOISE = (
-    "Gaussian in 32-bit floating point from a ChaCha20 stream keyed by the operating system's entropy, fresh for "
-    "every round; the limits of floating point are not accounted (Mironov 2012)"
+    "Gaussian in 32-bit floating point from a ChaCha20 stream that every hospital keys from the operating system's "
+    "entropy and never repeats; the limits of floating point are not accounted (Mironov 2012)"
 )
 CLIPPING = "the mean gradient over a patient's images, clipped to the norm bound in Euclidean norm, exactly per patient"
 
@@ -69,7 +69,7 @@ class RoundFacts:
     def note_server(self, server: ServerSession) -> None:
         """Keep what the server knows of the attempt, finished or not."""
         self.transcript = server.transcript_so_far()
-        self.dropped = {name: (drop.stage, f"{drop.code}: {drop.message}") for name, drop in server.dropped.items()}
+        self.dropped = {name: (drop.stage, drop.code) for name, drop in server.dropped.items()}
 
     def hospital(self, name: str) -> dict[str, object]:
         """The protocol's facts of one hospital, as keywords of :class:`HospitalFacts`."""
@@ -159,7 +159,9 @@ def record_of(
             conditional=policy.data.classes > 0,
             classes=policy.data.classes,
             synthetic_phantoms=policy.data.phantoms,
-            taken_from_data=("declared patients",) if policy.flags.declared_from_data else (),
+            taken_from_data=policy.flags.taken_from_data,
+            pretraining=policy.initial_model.pretraining,
+            unit_remark=policy.data.unit_remark,
             deidentification=DEIDENTIFICATION,
         ),
         artefacts=tuple(artefacts),

@@ -22,7 +22,7 @@ from fedgan_audits.report import record_of as facts_of
 from fedgan_protocols.errors import ProtocolError
 from fedgan_secure.federation.coordinator import ArtefactKind, RunOutcome, artefact
 from fedgan_secure.federation.drivers.local import LocalDriver, parse_drop
-from fedgan_secure.federation.hospital import Hospital
+from fedgan_secure.federation.hospital import Hospital, SignatureRefused
 from fedgan_secure.federation.prepare import Federation, model_of
 from fedgan_secure.federation.rounds import RoundFacts, now, record_of
 from fedgan_secure.federation.storage import sole_owner
@@ -177,7 +177,7 @@ class _Run:
     def _train(self, hospital: Hospital, number: int) -> np.ndarray:
         task = f"round {number}: hospital {hospital.name}"
         step: Callable[[int, int], None] = lambda done, total: self.display.update(task, done, total)  # noqa: E731
-        return hospital.train(number, self.coordinator.vector, step)
+        return hospital.train(step)
 
     def _conclude(
         self,
@@ -245,7 +245,7 @@ class _Run:
             objections = {
                 name: found
                 for name, hospital in self.hospitals.items()
-                if name not in missing and (found := hospital.review(draft, facts.transcript, sample))
+                if name not in missing and (found := hospital.review(draft.payload, facts.transcript, sample))
             }
             if not objections:
                 self._note_dispute(facts.number, missing)
@@ -264,7 +264,7 @@ class _Run:
     def _publish(self, number: int, draft: RoundDraft, outcome: str) -> None:
         refused = {row.name for row in facts_of(draft.report).missing_cosignatures}
         signatures = [self.coordinator.sign(draft)]
-        signatures += [hospital.sign(draft, number) for name, hospital in self.hospitals.items() if name not in refused]
+        signatures += [hospital.sign(draft.payload) for name, hospital in self.hospitals.items() if name not in refused]
         for hospital in self.hospitals.values():
             hospital.finish_round(number, outcome)
         self.coordinator.publish(number, draft, signatures)
@@ -281,6 +281,7 @@ class _Run:
         if draft is not None:
             self.display.note(f"round {number} had finished; publishing its report")
             whole = facts_of(draft.report).header.status == "complete"
+            self._review_sealed(number, draft)
             self._publish(number, draft, "round_finished" if whole else "round_aborted")
         else:
             self.display.note(f"round {number} was interrupted: its budget stays spent, its report says INCOMPLETE")
@@ -297,6 +298,24 @@ class _Run:
             parameters, _ = self.coordinator.open_session(number)
             self._conclude(facts, self.coordinator.vector, self.coordinator.average, incidents, parameters.colluders)
         self._manifest("running", "the run was interrupted and goes on")
+
+    def _review_sealed(self, number: int, draft: RoundDraft) -> None:
+        """What a kill left sealed is reviewed again by everyone who is to sign it."""
+        staged = self.federation.run.staged(number) / "public"
+        transcript = staged / "transcripts" / f"round-{number:04d}.cbor"
+        sample = staged / "samples" / f"round-{number:04d}.png"
+        refused = {row.name for row in facts_of(draft.report).missing_cosignatures}
+        for name, hospital in self.hospitals.items():
+            found = hospital.review(
+                draft.payload,
+                transcript.read_bytes() if transcript.exists() else None,
+                sample.read_bytes() if sample.exists() else None,
+            )
+            if found and name not in refused:
+                raise SignatureRefused(
+                    f"hospital {name} does not sign the staged report of round {number}: {'; '.join(found)}",
+                    hint="the files below checkpoints/ were changed; restore them from a backup",
+                )
 
     def _last_complete(self, last: bool) -> bool:
         """Whether the newest round is whole, also where this process attempted none."""

@@ -34,6 +34,8 @@ class Source:
     label_names: tuple[str, ...]
     classes: int
     phantoms: bool
+    taken_from_data: tuple[str, ...] = ()
+    unit_remark: str = ""
 
 
 def names_of(settings: RunSettings) -> tuple[str, ...]:
@@ -70,6 +72,9 @@ def read(
         image_size=data.image_size,
         channels=data.channels,
         unit=data.unit,
+        preprocessing=data.preprocessing,
+        label_names=data.label_names,
+        classes=None if data.label_names is None else len(data.label_names),
         exclude=data.exclude_patient,
         patient_pattern=data.patient_pattern,
     )
@@ -82,7 +87,7 @@ def read(
     folders = write_hospitals(run.phantoms, names, phantoms, progress)
     base = replace(base, layout="dicom", preprocessing="fundus-crop/1", label_names=GRADES, classes=CLASSES)
     read_back = _folders(folders, settings, sites, base, progress)
-    return replace(read_back, phantoms=True)
+    return replace(read_back, phantoms=True, taken_from_data=())
 
 
 def _folders(
@@ -121,6 +126,8 @@ def _folders(
         label_names=labels if settings.data.conditional else (),
         classes=classes if settings.data.conditional else 0,
         phantoms=False,
+        taken_from_data=_undeclared(settings, all(item.labels_fixed for item in found.values()), shared=False),
+        unit_remark=" ".join(sorted({item.unit_remark for item in found.values() if item.unit_remark})),
     )
 
 
@@ -142,7 +149,20 @@ def _shared(settings: RunSettings, run: RunDirectory, base: LoadSettings, progre
         label_names=result.label_names if settings.data.conditional else (),
         classes=result.dataset.classes if settings.data.conditional else 0,
         phantoms=False,
+        taken_from_data=_undeclared(settings, result.labels_fixed, shared=True),
+        unit_remark=result.unit_remark,
     )
+
+
+def _undeclared(settings: RunSettings, labels_fixed: bool, *, shared: bool) -> tuple[str, ...]:
+    """The public settings that were not declared and had to be read off the patients' data."""
+    taken = {
+        "declared patients": settings.privacy.declared_patients is None,
+        "label names": settings.data.conditional and settings.data.label_names is None and not labels_fixed,
+        "kind of images": settings.data.preprocessing == "auto",
+        "split over hospitals": shared,
+    }
+    return tuple(name for name, is_taken in taken.items() if is_taken)
 
 
 def _trainable(dataset: PatientDataset, settings: RunSettings, whose: str) -> PatientDataset:

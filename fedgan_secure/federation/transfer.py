@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from fedgan_audits.verify import verify_run
 from fedgan_secure.errors import InputError
 from fedgan_secure.models.spec import ModelSpec
 from fedgan_secure.policy import FederationPolicy
@@ -35,8 +36,11 @@ class Initial:
     weights: dict[str, np.ndarray]
 
 
-def read_initial(root: Path) -> Initial:
-    """Read ``public/model`` of a run (or of a copied ``public`` folder).
+def read_initial(root: Path, no_privacy: bool) -> Initial:
+    """Read ``public/model`` of a run (or of a copied ``public`` folder), once its reports and files verify.
+
+    The statement carries the whole chain of earlier runs. A model that was trained without privacy starts only a run
+    that claims none (`no_privacy`).
 
     Raises:
         InputError: no run, or no model in it.
@@ -50,7 +54,19 @@ def read_initial(root: Path) -> Initial:
             f"--init-from {root}: {missing[0]} does not exist; expected a run with at least one finished round",
             hint="give the folder of a finished run",
         )
+    verified = verify_run(root, trust=None, transcript_check=None)
+    if not verified.ok:
+        failed = next(check for check in verified.checks if check.outcome == "FAIL")
+        raise InputError(
+            f"--init-from {root} does not verify: {failed.name}: {failed.detail}",
+            hint=f"see `fedgan-secure audit verify {root}`",
+        )
     policy = FederationPolicy.parse(policy_file.read_bytes())
+    if (policy.flags.no_privacy or policy.flags.insecure_deterministic) and not no_privacy:
+        raise InputError(
+            f"--init-from {root}: that model was trained without privacy; this run would claim an epsilon for it",
+            hint="start from a private run, or give --no-privacy here too",
+        )
     from fedgan_secure.models.dcgan import load_generator
     from fedgan_secure.models.vectors import named_weights
 
@@ -61,7 +77,9 @@ def read_initial(root: Path) -> Initial:
         for name, weight in named_weights(model)
     }
     seen = "phantoms (no patients)" if policy.data.phantoms else "patients, accounted in that run's own reports"
-    return Initial(policy.run_id, digest, f"run {policy.run_id} trained on {seen}", weights)
+    before = policy.initial_model.pretraining
+    chain = f"run {policy.run_id}, trained on {seen}" + ("" if before == "none" else f"; before that: {before}")
+    return Initial(policy.run_id, digest, chain, weights)
 
 
 def initial_vector(layout: Any, seed: int, initial: Initial | None, spec: ModelSpec) -> np.ndarray:

@@ -1,0 +1,142 @@
+"""A hospital believes nobody: what it refuses to join, to train for, and to sign."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fedgan_audits.errors import BudgetRefused
+from fedgan_audits.ledger import Ledger
+from fedgan_protocols.journal import Journal
+from fedgan_protocols.keys import Identity
+from fedgan_protocols.parameters import Member, SessionParameters
+from fedgan_secure.data.patients import PatientDataset
+from fedgan_secure.federation.directories import SiteDirectory
+from fedgan_secure.federation.hospital import Hospital, SessionRefused, SignatureRefused
+from fedgan_secure.policy import CoordinatorEntry, FederationPolicy, HospitalEntry
+from tests.audits.conftest import Run
+from tests.fedgan_secure.federation.test_policy import fields
+
+LAYOUT = "ab" * 32
+VECTOR = np.linspace(-1, 1, 7, dtype=np.float32)
+
+
+class World:
+    """One hospital, `a`, and what its coordinator would send it."""
+
+    def __init__(self, folder: Path, cap: float | None = None) -> None:
+        self.keys = {name: Identity.generate() for name in ("a", "b", "c", "coordinator")}
+        self.policy = FederationPolicy.build(
+            **fields(
+                coordinator=CoordinatorEntry(public_key=self.keys["coordinator"].public_key.hex()),
+                hospitals=tuple(HospitalEntry(name=n, public_key=self.keys[n].public_key.hex()) for n in "abc"),
+            )
+        )
+        site = SiteDirectory(folder / "a", self.policy.run_id, lasting=False).prepare()
+        self.hospital = Hospital(
+            site=site,
+            identity=self.keys["a"],
+            ledger=Ledger.open(site.ledger, hospital="a", create=True),
+            dataset=PatientDataset(
+                images=np.zeros((4, 28, 28, 1), np.uint8),
+                labels=np.full(4, -1, np.int32),
+                patient=np.arange(4, dtype=np.int32),
+                classes=0,
+            ),
+            policy=self.policy,
+            name="a",
+            cap=cap,
+            findings={"secret": "MRN-7"},
+            entropy=os.urandom,
+            journal=Journal(site.journal),
+        )
+        self.parameters = SessionParameters(
+            session=os.urandom(32),
+            round=1,
+            roster=tuple(Member(n, self.keys[n].public_key) for n in "abc"),
+            server_public_key=self.keys["coordinator"].public_key,
+            threshold=3,
+            ring_bits=32,
+            lengths=(7,),
+            policy_hash=self.policy.digest(),
+        )
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Any:
+    made = World(tmp_path)
+    yield made
+    made.hospital.close()
+
+
+def test_an_honest_session_is_joined_once_the_round_is_reserved(world: World) -> None:
+    with pytest.raises(SessionRefused, match="reservation"):
+        world.hospital.open_session(world.parameters, VECTOR, LAYOUT)
+    world.hospital.reserve(1)
+    assert world.hospital.open_session(world.parameters, VECTOR, LAYOUT).name == "a"
+
+
+@pytest.mark.parametrize("what", ["roster", "coordinator", "threshold", "ring", "policy", "lengths", "round"])
+def test_a_session_that_is_not_the_policys_is_refused(world: World, what: str) -> None:
+    """A roster of Sybils beside one victim would give that victim's update away: the sum less what one knows."""
+    world.hospital.reserve(1)
+    stranger = Identity.generate().public_key
+    own = world.parameters.roster[0]
+    changes: dict[str, dict[str, Any]] = {
+        "roster": {"roster": (own, Member("b", stranger), Member("c", Identity.generate().public_key))},
+        "coordinator": {"server_public_key": stranger},
+        "threshold": {"threshold": 2},
+        "ring": {"ring_bits": 64},
+        "policy": {"policy_hash": b"x" * 32},
+        "lengths": {"lengths": (7, 7)},
+        "round": {"round": 2},
+    }
+    with pytest.raises(SessionRefused) as caught:
+        world.hospital.open_session(replace(world.parameters, **changes[what]), VECTOR, LAYOUT)
+    assert caught.value.exit_code == 4 and caught.value.hint
+
+
+def test_one_reservation_pays_for_one_training_of_the_bound_model(world: World) -> None:
+    class Counting:
+        seen: list[np.ndarray] = []  # noqa: RUF012 - a test's own record
+
+        def train(self, vector: np.ndarray, steps: int, progress: Any) -> Any:
+            self.seen.append(vector)
+            return type("Result", (), {"update": vector * 0, "statistics": {}, "seconds": 0.1})()
+
+    world.hospital._trainer = Counting()
+    with pytest.raises(SessionRefused):
+        world.hospital.train(None)
+    world.hospital.reserve(1)
+    world.hospital.open_session(world.parameters, VECTOR, LAYOUT)
+    assert world.hospital.train(None).shape == (7,)
+    with pytest.raises(SessionRefused, match="one training"):
+        world.hospital.train(None)
+    assert len(Counting.seen) == 1 and np.array_equal(Counting.seen[0], VECTOR)
+
+
+def test_the_cap_refuses_and_the_refusal_is_kept(tmp_path: Path) -> None:
+    world = World(tmp_path, cap=0.01)
+    refused = world.hospital.refusal(1)
+    assert refused is not None and refused.exit_code == 3
+    world.hospital.refuse(1)
+    with pytest.raises(BudgetRefused):
+        world.hospital.reserve(1)
+    assert world.hospital.ledger.reservations(world.policy.run_id) == {}
+    assert "refused" in [entry.kind for entry in world.hospital.ledger.entries()]
+    world.hospital.close()
+
+
+def test_a_strangers_report_is_objected_to_and_nothing_is_signed_unread(world: World, tmp_path: Path) -> None:
+    payload = Run(tmp_path / "other").report(1).payload
+    found = world.hospital.review(payload, None, None)
+    assert any("policy" in objection for objection in found)
+    with pytest.raises(SignatureRefused, match="not reviewed") as caught:
+        world.hospital.sign(payload)
+    assert world.hospital.ledger.signed_heads(world.policy.run_id) == {}
+    assert "MRN-7" not in repr(world.hospital) + str(caught.value)
