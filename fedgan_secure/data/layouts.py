@@ -13,12 +13,12 @@ from typing import Literal
 
 from fedgan_secure.data.dicom import read_header
 from fedgan_secure.data.listing import Listing
+from fedgan_secure.data.naming import CONFLICT, SEVERAL, Claims, NameIndex, RowKey, claim
 from fedgan_secure.data.pictures import SUFFIXES, Unreadable
 from fedgan_secure.data.plans import (
     Item,
     Kinds,
     LayoutOptions,
-    NameIndex,
     Plan,
     column_of,
     labels_of,
@@ -121,7 +121,8 @@ def detect(listing: Listing, kinds: Kinds) -> str:
 def _plan_dicom(listing: Listing, kinds: Kinds, options: LayoutOptions) -> Plan:
     plan = Plan("dicom", listing.root, names_patient=True)
     table = _named_table(listing, kinds, ("labels.csv",), optional=True)
-    by_file: dict[str, int] = {}
+    index = NameIndex(kinds.dicom)
+    matched: dict[str, int] = {}
     if table is not None:
         image = column_of(table, options.image_column, _IMAGE_COLUMNS, optional=True)
         patient = column_of(table, options.patient_column, _PATIENT_COLUMNS, optional=True)
@@ -134,16 +135,14 @@ def _plan_dicom(listing: Listing, kinds: Kinds, options: LayoutOptions) -> Plan:
                 hint="for instance: file,label",
             )
         fixed = DR_GRADES if label == "dr_grade" else None
-        values = labels_of(plan, table, key, label, options, fixed)
-        by_file, plan.patient_labels = (values, {}) if image else ({}, values)
-    index = NameIndex(kinds.dicom)
-    matched: dict[str, int] = {}
-    for name, value in by_file.items():
-        path = index.find(name)
-        if path is None:
-            plan.labels_without_image.append(name)
+        owner = patient if image else None
+        values = labels_of(plan, table, key, label, options, fixed, patient=owner, shared=_shared(index, image))
+        if image is None:
+            plan.patient_labels = _by_name(values)
+        elif owner is None:
+            matched = _labels_by_path(plan, values, index)
         else:
-            matched[path] = value
+            matched = _labels_by_path_and_patient(plan, values, index)
     plan.items = [Item(entry.path, "dicom", None, matched.get(entry.path, -1)) for entry in kinds.dicom]
     plan.quarantined += [(entry.path, "a picture that is not DICOM") for entry in kinds.pictures]
     plan.preprocessing = _preprocessing_by_modality(plan)
@@ -165,9 +164,8 @@ def _plan_rsna_ct(listing: Listing, kinds: Kinds, options: LayoutOptions) -> Pla
     table = _named_table(listing, kinds, ("train.csv",), optional=True)
     by_patient: dict[str, int] = {}
     if table is not None:
-        by_patient = labels_of(
-            plan, table, require(table, "patient_id"), require(table, "any_injury"), options, ("no injury", "injury")
-        )
+        key, label = require(table, "patient_id"), require(table, "any_injury")
+        by_patient = _by_name(labels_of(plan, table, key, label, options, ("no injury", "injury")))
     seen = set()
     for entry in kinds.dicom:
         parts = entry.path.split("/")
@@ -184,11 +182,14 @@ def _plan_rsna_ct(listing: Listing, kinds: Kinds, options: LayoutOptions) -> Pla
 def _plan_rsna_pneumonia(listing: Listing, kinds: Kinds, options: LayoutOptions) -> Plan:
     plan = Plan("rsna-pneumonia", listing.root, names_patient=True)
     plan.notes.append("in this data set a patientId names one examination; a person may have several")
+    plan.unit_remark = (
+        "in this data set the identifier of a patient names one examination, so one person may count several times"
+    )
     table = _named_table(listing, kinds, ("stage_2_train_labels.csv",), optional=True)
     labels: dict[str, int] = {}
     if table is not None:
         key, label = require(table, "patientid"), require(table, "target")
-        labels = labels_of(plan, table, key, label, options, ("no opacity", "opacity"))
+        labels = _by_name(labels_of(plan, table, key, label, options, ("no opacity", "opacity")))
     seen = set()
     for entry in kinds.dicom:
         stem = PurePosixPath(entry.path).stem
@@ -202,23 +203,26 @@ def _plan_rsna_pneumonia(listing: Listing, kinds: Kinds, options: LayoutOptions)
 def _plan_eyepacs(listing: Listing, kinds: Kinds, options: LayoutOptions) -> Plan:
     plan = Plan("eyepacs", listing.root, names_patient=True, preprocessing=FUNDUS)
     table = _table_with(listing, kinds, {"image", "level"}, "trainLabels.csv with the columns image,level")
-    labels = labels_of(plan, table, "image", "level", options, DR_GRADES)
+    index = NameIndex(kinds.pictures)
+    labels = labels_of(plan, table, "image", "level", options, DR_GRADES, shared=_shared(index, "image"))
+    plan.folds_case = True
 
     def patient_of(stem: str) -> str:
         match = _EYE.match(stem)
         if match is None:
             raise Unreadable("the file name is not ID_left or ID_right")
-        return match["patient"]
+        return match["patient"].casefold()
 
-    _add_pictures(plan, kinds, labels, patient_of)
+    _add_pictures(plan, kinds, _labels_by_path(plan, labels, index), patient_of)
     return _some(plan, "train/ID_left.jpeg and ID_right.jpeg")
 
 
 def _plan_aptos(listing: Listing, kinds: Kinds, options: LayoutOptions) -> Plan:
     plan = Plan("aptos", listing.root, names_patient=False, preprocessing=FUNDUS)
     table = _table_with(listing, kinds, {"id_code", "diagnosis"}, "train.csv with the columns id_code,diagnosis")
-    labels = labels_of(plan, table, "id_code", "diagnosis", options, DR_GRADES)
-    _add_pictures(plan, kinds, labels, None)
+    index = NameIndex(kinds.pictures)
+    labels = labels_of(plan, table, "id_code", "diagnosis", options, DR_GRADES, shared=_shared(index, "id_code"))
+    _add_pictures(plan, kinds, _labels_by_path(plan, labels, index), None)
     return _some(plan, "train_images/ID.png")
 
 
@@ -226,8 +230,9 @@ def _plan_idrid(listing: Listing, kinds: Kinds, options: LayoutOptions) -> Plan:
     plan = Plan("idrid", listing.root, names_patient=False, preprocessing=FUNDUS)
     wanted = {"image name", "retinopathy grade"}
     table = _table_with(listing, kinds, wanted, "a CSV with the columns Image name,Retinopathy grade")
-    labels = labels_of(plan, table, "image name", "retinopathy grade", options, DR_GRADES)
-    _add_pictures(plan, kinds, labels, None)
+    index, key = NameIndex(kinds.pictures), "image name"
+    labels = labels_of(plan, table, key, "retinopathy grade", options, DR_GRADES, shared=_shared(index, key))
+    _add_pictures(plan, kinds, _labels_by_path(plan, labels, index), None)
     return _some(plan, "IDRiD_001.jpg")
 
 
@@ -242,23 +247,21 @@ def _plan_csv(listing: Listing, kinds: Kinds, options: LayoutOptions) -> Plan:
     label = column_of(table, options.label_column, _LABEL_COLUMNS, optional=True)
     patient = column_of(table, options.patient_column, _PATIENT_COLUMNS, optional=True)
     plan = Plan("csv", listing.root, names_patient=patient is not None)
-    labels = labels_of(plan, table, str(image), label, options, None) if label else {}
-    owners = {row[str(image)]: row[patient] for row in table.rows} if patient else None
-    index = NameIndex(kinds.pictures + kinds.dicom)
-    seen = set()
-    for name in dict.fromkeys(row[str(image)] for row in table.rows):
-        path = index.find(name)
-        if path is None:
-            plan.labels_without_image.append(name)
-            continue
-        seen.add(path)
-        owner = owners[name] if owners is not None else None
-        if owners is not None and not owner:
+    index = NameIndex(sorted(kinds.pictures + kinds.dicom, key=lambda entry: entry.path))
+    labels: dict[RowKey, int] = {}
+    if label is not None:
+        shared = _shared(index, None if patient else image)
+        labels = labels_of(plan, table, str(image), label, options, None, patient=patient, shared=shared)
+    rows = [(row[str(image)], row[patient] if patient else "") for row in table.rows]
+    claims = claim(rows, index, needs_patient=patient is not None)
+    _report(plan, claims)
+    for path, row in claims.files.items():
+        if patient is not None and not row[1]:
             plan.quarantined.append((path, f"the column {patient} is empty in its row"))
             continue
         kind: Literal["dicom", "picture"] = "picture" if PurePosixPath(path).suffix.lower() in SUFFIXES else "dicom"
-        plan.items.append(Item(path, kind, owner, labels.get(name, -1)))
-    unnamed = [entry.path for entry in kinds.pictures + kinds.dicom if entry.path not in seen]
+        plan.items.append(Item(path, kind, row[1] or None, labels.get(row, -1)))
+    unnamed = [entry.path for entry in kinds.pictures + kinds.dicom if entry.path not in claims.files]
     plan.quarantined += [(path, f"{table.name} has no row for it") for path in unnamed]
     plan.items.sort(key=lambda item: item.path)
     return _some(plan, f"files named in the column {image} of {table.name}")
@@ -269,7 +272,8 @@ def _plan_folders(listing: Listing, kinds: Kinds, options: LayoutOptions) -> Pla
     names = options.label_names or tuple(found)
     pattern = _compile(options.patient_pattern or DEFAULT_PATTERN)
     matches = {entry.path: _patient(pattern, PurePosixPath(entry.path).stem) for entry in kinds.pictures}
-    plan = Plan("folders", listing.root, names_patient=any(matches.values()), label_names=names)
+    plan = Plan("folders", listing.root, names_patient=any(matches.values()), label_names=names, folds_case=True)
+    plan.labels_fixed = options.label_names is not None
     if options.patient_pattern and not plan.names_patient:
         raise InputError(
             f"the patient pattern {options.patient_pattern!r} matches no file name",
@@ -293,11 +297,12 @@ def _plan_folders(listing: Listing, kinds: Kinds, options: LayoutOptions) -> Pla
 
 
 def _patient(pattern: re.Pattern[str], stem: str) -> str | None:
+    """The identifier in a file name, in one case: patterns ignore case, so P01_L and p01_R are one patient."""
     match = pattern.search(stem)
     if match is None:
         return None
-    named = match.groupdict().get("patient")
-    return named or (match.group(1) if pattern.groups else match.group(0)) or None
+    named = match.groupdict().get("patient") or (match.group(1) if pattern.groups else match.group(0))
+    return named.casefold() if named else None
 
 
 def _compile(pattern: str) -> re.Pattern[str]:
@@ -314,17 +319,45 @@ def _natural(name: str) -> list[tuple[int, int, str]]:
     return [(0, int(part), "") if part.isdigit() else (1, 0, part.lower()) for part in re.findall(r"\d+|\D+", name)]
 
 
-def _add_pictures(plan: Plan, kinds: Kinds, labels: dict[str, int], patient_of: Callable[[str], str] | None) -> None:
-    index = NameIndex(kinds.pictures)
-    found: dict[str, int] = {}
-    for name, value in labels.items():
-        path = index.find(name)
-        if path is not None:
-            found[path] = value
-        elif twins := index.twins(name):
-            plan.unusable_labels.append((name, f"{len(twins)} files have this name"))
-        else:
+def _by_name(labels: dict[RowKey, int]) -> dict[str, int]:
+    return {name: value for (name, _), value in labels.items()}
+
+
+def _shared(index: NameIndex, image: str | None) -> Callable[[str], bool] | None:
+    """Whether a name that tells no patient fits several files (None: rows are told apart in another way)."""
+    return None if image is None else lambda name: len({*index.exact(name), *index.bare(name)}) > 1
+
+
+def _report(plan: Plan, claims: Claims) -> None:
+    plan.labels_without_image += [name for name, _ in claims.missing]
+    plan.unusable_labels += [(name, CONFLICT) for name, _ in claims.conflicting]
+    if claims.several:
+        plan.notes.append(SEVERAL)
+
+
+def _labels_by_path(plan: Plan, labels: dict[RowKey, int], index: NameIndex) -> dict[str, int]:
+    claims = claim(labels, index)
+    _report(plan, claims)
+    return {path: labels[row] for path, row in claims.files.items()}
+
+
+def _labels_by_path_and_patient(plan: Plan, labels: dict[RowKey, int], index: NameIndex) -> dict[str, int]:
+    """Labels of full paths; what a row says of a bare name holds for the files whose header names its patient."""
+    matched: dict[str, int] = {}
+    for (name, patient), value in labels.items():
+        exact, bare = index.exact(name), index.bare(name)
+        for path in dict.fromkeys(exact + bare):
+            plan.file_labels.setdefault((path, patient), value)
+        free = [path for path in exact if path not in matched]
+        matched.update(dict.fromkeys(free, value))
+        if not exact and not bare:
             plan.labels_without_image.append(name)
+        elif exact and not free and len(bare) <= 1:
+            plan.unusable_labels.append((name, CONFLICT))
+    return matched
+
+
+def _add_pictures(plan: Plan, kinds: Kinds, found: dict[str, int], patient_of: Callable[[str], str] | None) -> None:
     for entry in kinds.pictures:
         try:
             patient = patient_of(PurePosixPath(entry.path).stem) if patient_of else None

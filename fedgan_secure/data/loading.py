@@ -28,7 +28,7 @@ from fedgan_secure.errors import InputError
 
 Progress = Callable[[str, int, int], None]
 TASK = "reading images"
-CACHE_VERSION = 1
+CACHE_VERSION = 2
 BATCH = 64
 MOST_LISTED = 100_000
 
@@ -79,12 +79,20 @@ class LoadSettings:
 
 @dataclass(frozen=True)
 class Resolved:
-    """What a policy should name so that every hospital reads alike."""
+    """What a policy should name so that every hospital reads alike.
+
+    `unit_remark` is what a public report should say about who the unit is ("": nothing); it follows from the layout
+    and holds no count. `labels_fixed` is False where the label vocabulary was collected from the data, and True where
+    it was declared, where the layout fixes it, and where there are no labels. After a second reading with the collected
+    vocabulary declared, only the first says where it came from.
+    """
 
     layout: str
     preprocessing: str
     label_names: tuple[str, ...]
     names_patient: bool
+    unit_remark: str = ""
+    labels_fixed: bool = False
 
     @property
     def classes(self) -> int:
@@ -94,19 +102,26 @@ class Resolved:
 
 @dataclass(frozen=True)
 class LoadResult:
-    """The data set, what was found on the way (confidential), and the public choices that were made."""
+    """The data set, what was found on the way (confidential), and the public choices that were made.
+
+    `unit_remark` and `labels_fixed` as in :class:`Resolved`.
+    """
 
     dataset: PatientDataset
     findings: DataFindings
     layout: str
     preprocessing: str
     label_names: tuple[str, ...]
+    unit_remark: str = ""
+    labels_fixed: bool = False
 
 
 def resolve(path: Path | str, settings: LoadSettings) -> Resolved:
     """Look at names, tables and a few headers only. Raises InputError like :func:`load`."""
-    source = _open(Path(path), settings)
-    return Resolved(source.plan.layout, source.plan.preprocessing, source.plan.label_names, source.plan.names_patient)
+    plan = _open(Path(path), settings).plan
+    return Resolved(
+        plan.layout, plan.preprocessing, plan.label_names, plan.names_patient, plan.unit_remark, plan.labels_fixed
+    )
 
 
 def load(path: Path | str, settings: LoadSettings, progress: Progress | None = None) -> LoadResult:
@@ -149,7 +164,9 @@ def load(path: Path | str, settings: LoadSettings, progress: Progress | None = N
         entry.images, entry.labels, entry.patient, findings.classes, tuple(entry.facts["pseudonyms"])
     )
     plan = source.plan
-    return LoadResult(dataset, findings, plan.layout, plan.preprocessing, plan.label_names)
+    return LoadResult(
+        dataset, findings, plan.layout, plan.preprocessing, plan.label_names, plan.unit_remark, plan.labels_fixed
+    )
 
 
 @dataclass
@@ -198,6 +215,7 @@ def _open_arrays(path: Path, settings: LoadSettings) -> _Source:
         count = settings.classes or int(max(0, arrays.labels.max()) + 1)
         plan.label_names = settings.label_names or tuple(str(index) for index in range(count))
         if settings.label_names is None and settings.classes is None:
+            plan.labels_fixed = False
             plan.notes.append("the classes are those of the labels found here")
     return _Source(plan, [[path.name, status.st_size, status.st_mtime_ns]], arrays)
 
@@ -222,6 +240,12 @@ def _entry_name(source: _Source, settings: LoadSettings, secret: bytes) -> str:
         for part in (str(plan.root), content, preparation)
     ]
     return "-".join(digests)
+
+
+def _excluded_names(plan: Plan, settings: LoadSettings) -> frozenset[str]:
+    """The patients and paths to leave out, as this layout writes its identifiers."""
+    folded = (name.casefold() for name in settings.exclude) if plan.folds_case else ()
+    return frozenset((*settings.exclude, *folded))
 
 
 class _Collector:
@@ -259,7 +283,7 @@ class _Collector:
             plan.preprocessing,
             settings.image_size,
             settings.channels,
-            frozenset(settings.exclude),
+            _excluded_names(plan, settings),
             needs_patient=settings.unit == "patient",
         )
         workers = settings.workers or default_workers()
@@ -281,6 +305,8 @@ class _Collector:
         if decoded.images is None:
             self._quarantined.append((path, decoded.reason))
             return
+        if decoded.patient is not None:
+            label = self._plan.file_labels.get((path, decoded.patient), label)
         if label < 0 and decoded.patient is not None:
             label = self._plan.patient_labels.get(decoded.patient, -1)
         self._files += 1

@@ -6,12 +6,14 @@ Nothing is decoded here.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from fedgan_secure.data.dicom import looks_like_dicom
 from fedgan_secure.data.listing import Entry, Listing
+from fedgan_secure.data.naming import RowKey
 from fedgan_secure.data.pictures import SUFFIXES
 from fedgan_secure.data.preprocess import PLAIN
 from fedgan_secure.data.tables import Table
@@ -30,7 +32,12 @@ class Item:
 
 @dataclass
 class Plan:
-    """What a layout found: the files to read, and what is wrong with the rest (paths relative to the folder)."""
+    """What a layout found: the files to read, and what is wrong with the rest (paths relative to the folder).
+
+    `labels_fixed` False: the label vocabulary was collected from the data. `unit_remark`: what a report should say
+    about who the unit is. `folds_case`: identifiers were taken by a pattern and stand in lower case. `patient_labels`
+    by the identifier in a file's header; `file_labels` by path and that identifier, and before the item's own label.
+    """
 
     layout: str
     root: Path
@@ -38,7 +45,11 @@ class Plan:
     items: list[Item] = field(default_factory=list)
     label_names: tuple[str, ...] = ()
     preprocessing: str = PLAIN
+    labels_fixed: bool = True
+    unit_remark: str = ""
+    folds_case: bool = False
     patient_labels: dict[str, int] = field(default_factory=dict)
+    file_labels: dict[tuple[str, str], int] = field(default_factory=dict)
     quarantined: list[tuple[str, str]] = field(default_factory=list)
     labels_without_image: list[str] = field(default_factory=list)
     unusable_labels: list[tuple[str, str]] = field(default_factory=list)
@@ -83,67 +94,81 @@ class Kinds:
                 self.other.append(entry)
 
 
-class NameIndex:
-    """Find a file by what a table calls it: a relative path, a file name, or a name without its suffix."""
-
-    def __init__(self, entries: list[Entry]) -> None:
-        self._names: dict[str, list[str]] = {}
-        for entry in entries:
-            name = PurePosixPath(entry.path)
-            for key in {entry.path, name.name, name.stem}:
-                self._names.setdefault(key, []).append(entry.path)
-
-    def find(self, name: str) -> str | None:
-        """The path, or None when there is none or more than one."""
-        paths = self._names.get(name.replace("\\", "/").removeprefix("./"), [])
-        return paths[0] if len(paths) == 1 else None
-
-    def twins(self, name: str) -> list[str]:
-        paths = self._names.get(name, [])
-        return paths if len(paths) > 1 else []
-
-
 def labels_of(
-    plan: Plan, table: Table, key: str, column: str, options: LayoutOptions, fixed: tuple[str, ...] | None
-) -> dict[str, int]:
-    """key -> class index. Empty, unknown and contradicting labels are listed as unusable, never taken as 0.
+    plan: Plan,
+    table: Table,
+    key: str,
+    column: str,
+    options: LayoutOptions,
+    fixed: tuple[str, ...] | None,
+    *,
+    patient: str | None = None,
+    shared: Callable[[str], bool] | None = None,
+) -> dict[RowKey, int]:
+    """(what the row names, its patient or "") -> class index, -1 where the label cannot be used.
 
-    The vocabulary is the declared one, else the layout's own, else what the table holds (numbers 0..max, or the sorted
-    distinct words).
+    Empty, unknown and contradicting labels are listed as unusable, never taken as 0. Rows of one key contradict each
+    other; where `shared` says that several files have the name, the rows may be of several patients, so the first row
+    keeps its label and only the others are listed.
+
+    The vocabulary is the declared one, else the layout's own. A label outside it is set aside. A whole number stands
+    for itself where the vocabulary holds whole numbers, and for a class index where it holds none.
+
+    Without either, the vocabulary is collected, and this is where one patient could recode another: so where more than
+    half of the labels are whole numbers, each number keeps its value and whatever else is there is set aside; where
+    not, the classes are the sorted distinct words, and the odd whole numbers are set aside. One row thus changes
+    another's code only in two cases: it breaks a tie between numbers and words, or it brings a word that nobody else
+    has, which takes its place in the order. Declaring the vocabulary rules out both (``Plan.labels_fixed``).
     """
-    texts: dict[str, str] = {}
-    contradicting: set[str] = set()
+    texts: dict[RowKey, str] = {}
+    contradicting: set[RowKey] = set()
     for row in table.rows:
-        name, text = row[key], row[column]
-        if name in texts and texts[name] != text:
-            contradicting.add(name)
-        texts[name] = text
-    numeric = {name: int(float(text)) for name, text in texts.items() if _is_whole(text)}
+        name, text = (row[key], row[patient] if patient else ""), row[column]
+        if name not in texts:
+            texts[name] = text
+        elif texts[name] != text:
+            if shared is not None and shared(name[0]):
+                plan.unusable_labels.append((name[0], "an earlier row gives this name another label"))
+            else:
+                contradicting.add(name)
     declared = options.label_names or (tuple(map(str, range(options.classes))) if options.classes else None) or fixed
+    plan.labels_fixed = declared is not None
     if declared is not None:
         plan.label_names = declared
-    elif len(numeric) == sum(1 for text in texts.values() if text):
-        plan.label_names = tuple(str(value) for value in range(max(numeric.values(), default=-1) + 1))
-        plan.notes.append("the classes are those of the labels found here")
+        odd = f"the label is not one of the {len(declared)} classes"
+        as_index = not any(_is_whole(name) for name in declared)
     else:
-        numeric = {}
-        plan.label_names = tuple(sorted({text for text in texts.values() if text}))
+        plan.label_names, odd = _collected([text for text in texts.values() if text])
+        as_index = False
         plan.notes.append("the classes are those of the labels found here")
-    words = {word: index for index, word in enumerate(plan.label_names)}
-    result: dict[str, int] = {}
+    codes = {word: index for index, word in enumerate(plan.label_names)}
+    result: dict[RowKey, int] = {}
     for name, text in texts.items():
-        value = words.get(text, numeric.get(name, -1))
+        value = codes.get(text, -1)
+        if value < 0 and _is_whole(text):
+            number = int(float(text))
+            value = number if as_index else codes.get(str(number), -1)
         if name in contradicting:
-            plan.unusable_labels.append((name, "its rows contradict each other"))
+            plan.unusable_labels.append((name[0], "its rows contradict each other"))
         elif not text:
-            plan.unusable_labels.append((name, "the label is empty"))
+            plan.unusable_labels.append((name[0], "the label is empty"))
         elif not 0 <= value < len(plan.label_names):
-            plan.unusable_labels.append((name, f"the label is not one of the {len(plan.label_names)} classes"))
+            plan.unusable_labels.append((name[0], odd))
         else:
             result[name] = value
             continue
         result[name] = -1
     return result
+
+
+def _collected(texts: list[str]) -> tuple[tuple[str, ...], str]:
+    """The vocabulary of a table that declares none, and why a label outside it is set aside."""
+    numbers = [int(float(text)) for text in texts if _is_whole(text)]
+    if 2 * len(numbers) > len(texts):
+        names = tuple(str(value) for value in range(max(numbers) + 1))
+        return names, "the label is not a whole number, as most labels of the table are"
+    words = tuple(sorted({text for text in texts if not _is_whole(text)}))
+    return words, "the label is a whole number, and most labels of the table are words"
 
 
 def _is_whole(text: str) -> bool:

@@ -79,11 +79,12 @@ def test_eyepacs_lists_what_does_not_fit(eyepacs_tree: Path, picture: Picture) -
     assert found.labels["none"] == 4
 
 
-def test_two_files_of_one_name_get_no_label(eyepacs_tree: Path, picture: Picture) -> None:
+def test_two_files_of_one_name_get_its_label_and_a_note(eyepacs_tree: Path, picture: Picture) -> None:
     picture(eyepacs_tree / "test" / "1_left.jpeg", 60)
-    found = load(eyepacs_tree, LoadSettings()).findings
-    assert ("1_left", "2 files have this name") in found.unusable_labels
-    assert found.unlabelled == ("test/1_left.jpeg", "train/1_left.jpeg")
+    result = load(eyepacs_tree, LoadSettings())
+    assert (result.dataset.patients, result.findings.unlabelled) == (4, ())
+    assert result.dataset.labels.tolist() == [1, 1, 2, 2, 3, 3, 4, 4, 4]
+    assert any("fits several files" in note for note in result.findings.notes)
 
 
 def test_class_folders(tmp_path: Path, picture: Picture) -> None:
