@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from fedgan_audits import accountant, controls, envelope, figures, render, wording
+from fedgan_audits import accountant, binding, controls, envelope, figures, render, wording
 from fedgan_audits.errors import AuditError, RecordInvalid
 from fedgan_audits.mechanism import MechanismRecord
 from fedgan_audits.records import HospitalFacts, RoundRecord, Spent
@@ -209,11 +209,14 @@ def disagreements(
     previous_report: str | None,
     transcript_sha256: str | None,
     sample_png: bytes | None = None,
+    policy: bytes | None = None,
 ) -> list[str]:
     """What a hospital finds wrong in a report that it is asked to sign; an empty list means that it may sign.
 
     The hospital compares what it knows itself, then builds the whole report again from the facts in it: every
     figure, sentence and byte of HTML must follow from them. `sample_png` is the picture that the HTML embeds.
+    `policy` are the bytes of the hospital's own `policy.json`: with them, every setting that the report repeats must
+    be the policy's; without them, only their digest `policy_sha256` is compared.
     """
     try:
         report, _ = read_payload(payload)
@@ -233,13 +236,27 @@ def disagreements(
         ("the transcript", report.aggregation.facts.transcript_sha256, transcript_sha256),
     ]
     found = [f"{what} differs from the hospital's own record" for what, theirs, mine in expected if theirs != mine]
+    record = record_of(report)
+    found += [*_objections_to_policy(record, policy_sha256, policy), *binding.shortfalls(record)]
     try:
-        rebuilt = build_round(record_of(report), sample_png=sample_png).payload
+        rebuilt = build_round(record, sample_png=sample_png).payload
     except AuditError as error:
         return [*found, str(error)]
     if rebuilt != payload:
         found.append("the figures or the page of the report do not follow from its facts")
     return found
+
+
+def _objections_to_policy(record: RoundRecord, policy_sha256: str, policy: bytes | None) -> list[str]:
+    if policy is None:
+        return []
+    if hashlib.sha256(policy).hexdigest() != policy_sha256:
+        return ["the policy's bytes are not those of its digest"]
+    try:
+        parsed = envelope.parse_canonical(policy)
+        return binding.differences(record, parsed) if isinstance(parsed, dict) else ["the policy is no JSON object"]
+    except AuditError as error:
+        return [f"the policy cannot be read: {error}"]
 
 
 def _privacy(record: RoundRecord, worst: tuple[MechanismRecord, ...]) -> PrivacySection:
@@ -313,8 +330,9 @@ def _composition(
 
 
 def _colluders(record: RoundRecord, spent: float) -> tuple[ColluderRow, ...]:
-    others = record.aggregation.roster_size - 1
-    tolerated = min(record.aggregation.colluders_tolerated, others)
+    facts = record.aggregation
+    others = facts.roster_size - 1
+    tolerated = min(binding.colluders_against_lying(facts.roster_size, facts.threshold), others)
     value = figures.shown(spent) if record.privacy.noise_placement == "per_hospital" else "not assessed"
     who = ["The coordinator alone"]
     if tolerated:
@@ -361,13 +379,14 @@ def _trajectories(record: RoundRecord) -> tuple[Trajectory, ...]:
 
 def _aggregation(record: RoundRecord) -> AggregationSection:
     facts = record.aggregation
-    semi_honest = facts.threshold - 1 if facts.semi_honest_colluders is None else facts.semi_honest_colluders
+    honest = binding.colluders_against_honest(facts.threshold)
+    lying = binding.colluders_against_lying(facts.roster_size, facts.threshold)
     return AggregationSection(
         facts=facts,
         participants=record.hospitals,
         adversary=(
-            f"Hidden from a coordinator that follows the protocol together with up to {hospitals(semi_honest)}.",
-            f"Hidden from a coordinator that lies together with up to {hospitals(facts.colluders_tolerated)}.",
+            f"Hidden from a coordinator that follows the protocol together with up to {hospitals(honest)}.",
+            f"Hidden from a coordinator that lies together with up to {hospitals(lying)}.",
         ),
         not_covered=wording.NOT_COVERED,
     )

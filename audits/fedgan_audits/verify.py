@@ -19,7 +19,7 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from fedgan_audits import envelope, heads, recompute, render
+from fedgan_audits import envelope, heads, recompute, render, standing
 from fedgan_audits.checks import Verification, said
 from fedgan_audits.errors import AuditError, RecordInvalid
 from fedgan_audits.manifest import INDEX, MANIFEST, Manifest, last_sample, read_manifest
@@ -128,6 +128,7 @@ class _Verifier:
             ("schema", self._read_reports),
             ("signatures", self._check_signatures),
             ("chain", self._check_chain),
+            (standing.POLICY_CONTENT, self._check_standing),
             ("openssl files", self._check_sidecars),
             ("artefacts", self._check_artefacts),
             ("pages", self._check_pages),
@@ -146,6 +147,7 @@ class _Verifier:
             "outcome": self.manifest.run.outcome if self.manifest else None,
             "head": last.digest if last else None,
             "epsilon": last.report.verdict.spent if last else None,
+            "verdicts": [read.report.verdict.verdict for read in self.reports],
         }
         return self.result
 
@@ -239,11 +241,11 @@ class _Verifier:
 
     def _signed(
         self, name: str, file: str, parsed: envelope.Envelope, *, required: Sequence[str], also: Sequence[str] = ()
-    ) -> None:
-        """Every signature is valid and by a known key, and everyone in `required` signed."""
+    ) -> set[str]:
+        """Every signature is valid and by a known key, and everyone in `required` signed; returns who signed."""
         if self.roster is None:
             self.result.failed(name, "the signatures cannot be checked without the policy's roster", file)
-            return
+            return set()
         names = self.roster.by_keyid
         signed = set()
         for keyid, sig in parsed.signatures.items():
@@ -260,6 +262,7 @@ class _Verifier:
         if required != (COORDINATOR,):
             for who in sorted(signed - set(required) - set(also)):
                 self.result.failed(name, f"{who} signed although the report says that it did not", file)
+        return signed
 
     def _read_reports(self) -> None:
         name = "schema"
@@ -281,14 +284,16 @@ class _Verifier:
             self.result.conclude(name, f"{len(self.reports)} reports of schema version 0")
 
     def _check_signatures(self) -> None:
-        name = "signatures"
+        name = standing.SIGNATURES
+        signers: list[tuple[int, str, int]] = []
         for read in self.reports:
             if self.roster is None:
                 continue
             missing = {entry.name for entry in read.report.incidents.missing_cosignatures}
             required = (COORDINATOR, *(who for who in self.roster.hospitals if who not in missing))
             before = len(self.result.checks)
-            self._signed(name, read.file, read.envelope, required=required)
+            signed = self._signed(name, read.file, read.envelope, required=required)
+            signers.append((read.number, read.file, len(signed - {COORDINATOR})))
             if len(self.result.checks) == before:
                 self.vouched.append(read)
             if missing and read.report.verdict.verdict != "INCOMPLETE":
@@ -301,7 +306,13 @@ class _Verifier:
         if self.roster is None:
             self.result.failed(name, "cannot be checked without the policy's roster", POLICY)
         elif self.reports:
-            self.result.conclude(name, f"{len(self.reports)} reports, signed by everyone who had to sign")
+            standing.check_signers(self.result, signers, len(self.roster.hospitals), self.policy)
+
+    def _check_standing(self) -> None:
+        filed = [(read.report, read.file) for read in self.reports]
+        standing.check_policy_content(self.result, filed, self.policy)
+        standing.check_models(self.result, filed)
+        standing.check_verdicts(self.result, filed, self.manifest.run if self.manifest else None, self.policy)
 
     def _check_chain(self) -> None:
         name, policy = "chain", self.files.get(POLICY, (0, ""))[1]

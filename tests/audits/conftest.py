@@ -45,6 +45,7 @@ MECHANISM = MechanismRecord(
     images_per_patient=2,
 )
 START = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)
+HEADROOM = "4 inputs of at most 2^29 sum to at most 2^31, which is less than 2^32."
 TRANSCRIPT = b"toy transcript of round "
 
 
@@ -81,6 +82,7 @@ class Run:
     run_id: str = "run-7"
     mechanism: MechanismRecord = MECHANISM
     target: float | None = 8.0
+    flags: Flags = field(default_factory=Flags)
     keys: dict[str, Ed25519PrivateKey] = field(default_factory=dict)
     drafts: list[RoundDraft] = field(default_factory=list)
 
@@ -94,7 +96,23 @@ class Run:
                 "hospitals": [{"name": name, "public_key": self.raw(name)} for name in self.names],
                 "threshold": 3,
                 "ring_bits": 32,
+                "headroom": HEADROOM,
                 "rounds": self.rounds,
+                "mechanism": {
+                    **self.mechanism.model_dump(exclude={"steps"}),
+                    "steps_per_round": self.mechanism.steps,
+                    "images_per_patient": self.mechanism.images_per_patient,
+                    "delta": 1e-4,
+                    "epsilon_target": self.target,
+                    "declared_patients": 75,
+                },
+                "flags": {
+                    "no_privacy": self.flags.no_privacy,
+                    "insecure_deterministic": self.flags.insecure_deterministic,
+                    "taken_from_data": [],
+                },
+                "data": {"image_size": 64, "channels": 3, "classes": 5, "phantoms": True, "unit_remark": ""},
+                "initial_model": {"pretraining": "none"},
             }
         )
         write_atomic(self.public / "policy.json", self.policy)
@@ -156,7 +174,7 @@ class Run:
                 delta=1e-4,
                 epsilon_target=self.target,
                 planned=self.mechanism,
-                images_per_patient=2,
+                images_per_patient=self.mechanism.images_per_patient,
                 sampling="An independent coin for every patient and step.",
                 noise="Gaussian noise from a keyed stream.",
                 clipping="The gradient of a patient is clipped to norm 1.",
@@ -184,7 +202,7 @@ class Run:
                 threshold=3,
                 ring_bits=32,
                 dimension=1_234_567,
-                headroom="4 inputs of at most 2^29 sum to at most 2^31, which is less than 2^32.",
+                headroom=HEADROOM,
                 survivors=self.names,
                 colluders_tolerated=1,
                 transcript_sha256=sha256(transcript),
@@ -192,6 +210,7 @@ class Run:
                 model_after=sha256(b"model %d" % number),
                 sum_sha256=sha256(b"sum %d" % number),
             ),
+            "flags": self.flags,
             "data": DataFacts(
                 layouts=("dicom",),
                 image_size=64,

@@ -49,6 +49,7 @@ def run(builders: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Any:
         values = made.record(number).model_dump()
         values["header"].update(status="incomplete", killed=True, abort_code="interrupted")
         values["aggregation"].update(survivors=(), transcript_sha256=None, model_after=None, sum_sha256=None)
+        values["aggregation"].update(model_before="7" * 64)
         values["artefacts"] = [entry for entry in values["artefacts"] if entry["kind"] in ("policy", "model")]
         for hospital in values["hospitals"]:
             hospital.update(took_part=False, receipt="not due")
