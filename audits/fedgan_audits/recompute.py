@@ -1,8 +1,9 @@
 """Epsilon computed again from the parameters that a report records, and the history that those parameters tell.
 
 The recorded figure must equal the one by privacy loss distributions to 1e-3, and the one by Rényi differential
-privacy must equal its own record and not lie below the first. Rényi is computed for every round; privacy loss
-distributions, which take .1 to .3 s each, for the last round, where the mechanism changes, and everywhere on demand.
+privacy must equal its own record and not lie below the first. Rényi is computed for every round. Privacy loss
+distributions and the whole report, which take up to a second a round, are computed again for every round of a run of
+up to `ALL_UP_TO` rounds; of a longer run for the last round and where the mechanism changes, or for all on demand.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from fedgan_audits.report import build_report, record_of
 from fedgan_audits.sections import HospitalBudget, RoundReport
 
 TOLERANCE = 1e-3
+ALL_UP_TO = 16
 EPSILON = "epsilon"
 HISTORY = "reservations"
 FIGURES = "figures"
@@ -118,9 +120,12 @@ def check_figures(result: Verification, report: RoundReport, renderer: str, file
 
 
 def chosen_for_pld(reports: Sequence[RoundReport], *, full: bool) -> list[bool]:
-    """For each report whether its figure is computed by privacy loss distributions."""
+    """For each report whether it is built again as a whole, with privacy loss distributions."""
     last = len(reports) - 1
     return [
-        full or index == last or (index > 0 and changes_mechanism(reports[index - 1], report))
+        full
+        or len(reports) <= ALL_UP_TO
+        or index == last
+        or (index > 0 and changes_mechanism(reports[index - 1], report))
         for index, report in enumerate(reports)
     ]

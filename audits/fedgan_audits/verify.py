@@ -425,7 +425,8 @@ class _Verifier:
         reports = [read.report for read in self.vouched]
         compared = 0
         previous: RoundReport | None = None
-        for read, pld in zip(self.vouched, recompute.chosen_for_pld(reports, full=self.full), strict=True):
+        chosen = recompute.chosen_for_pld(reports, full=self.full)
+        for read, pld in zip(self.vouched, chosen, strict=True):
             if (previous.header.round if previous else 0) + 1 == read.number:
                 recompute.check_history(self.result, previous, read.report, read.file)
             recompute.check_epsilon(self.result, read.report, read.file, pld=pld)
@@ -440,13 +441,17 @@ class _Verifier:
         self.result.conclude(recompute.HISTORY, "each hospital's reservations grow round by round; none is forgotten")
         self.result.conclude(
             recompute.EPSILON,
-            f"computed again from the recorded parameters: {last.verdict.spent} at delta {last.verdict.delta}, "
-            f"with two accountants",
+            f"computed again from the recorded parameters: {last.verdict.spent} at delta {last.verdict.delta}, with two"
+            f" accountants in {sum(chosen)} and with the second alone in {len(reports) - sum(chosen)} of the reports",
         )
         if compared:
             self.result.conclude(
-                recompute.FIGURES, f"every section follows from the facts in {compared} of the reports"
+                recompute.FIGURES, f"every section follows from the facts in {compared} of {len(reports)} reports"
             )
+            if sum(chosen) < len(reports):
+                self.result.skipped(
+                    recompute.FIGURES, f"{len(reports) - sum(chosen)} reports were not built again: give --full"
+                )
         else:
             self.result.skipped(
                 recompute.FIGURES, "the reports were made by another version; epsilon itself was computed"

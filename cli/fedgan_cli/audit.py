@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from fedgan_audits.checks import Verification
     from fedgan_audits.sections import RoundReport
     from fedgan_audits.verify import TranscriptContext
+    from fedgan_protocols.transcript import TranscriptFacts
 
 _SIGNS = {"PASS": "[ok]", "FAIL": "[FAIL]", "NOT CHECKED": "[ -- ]"}
 
@@ -32,7 +33,8 @@ def command() -> None:
 def check_transcript(context: TranscriptContext) -> str:
     """Give a round's transcript to the protocol's own check, with everything that policy and report say about it.
 
-    Raises fedgan_protocols.ProtocolError where the transcript does not fit.
+    Receipts and drop-outs of the report must be those of the transcript. Raises fedgan_protocols.ProtocolError where
+    the transcript does not fit.
     """
     from fedgan_protocols.parameters import Member
     from fedgan_protocols.transcript import TranscriptExpectations, check
@@ -60,7 +62,33 @@ def check_transcript(context: TranscriptContext) -> str:
             complete=True if finished else None,
         ),
     )
+    _compare_participants(context.report, found)
     return f"round {found.round}, last stage {found.stage}"
+
+
+def _compare_participants(report: RoundReport, found: TranscriptFacts) -> None:
+    """Raise ProtocolError unless the report's receipts and drop-outs are those that the transcript shows."""
+    from fedgan_protocols.errors import Code, ProtocolError
+
+    finished = report.header.status == "complete"
+    wrong = []
+    for hospital in report.aggregation.participants:
+        signed, drop = hospital.name in found.receipts, found.dropped.get(hospital.name)
+        # an aborted round may hold receipts that came to nothing; one that is claimed must be there all the same
+        if (hospital.receipt == "signed") != signed and (finished or not signed):
+            wrong.append(f"the receipt of {hospital.name}")
+        if hospital.dropped_at != (drop.stage if drop else None):
+            wrong.append(f"the stage at which {hospital.name} dropped out")
+        elif drop is not None and hospital.drop_reason is not None and not hospital.drop_reason.startswith(drop.code):
+            wrong.append(f"the reason why {hospital.name} dropped out")
+    if set(report.aggregation.facts.dropouts) != set(found.dropped):
+        wrong.append("the list of drop-outs")
+    if wrong:
+        raise ProtocolError(
+            Code.TRANSCRIPT_MISMATCH,
+            f"the report and the transcript differ in {', '.join(wrong[:12])}",
+            hint="the transcript holds the hospitals' own signatures; ask the coordinator why the report differs",
+        )
 
 
 @command.command()
@@ -160,7 +188,7 @@ def _table(rows: Sequence[tuple[str, ...]]) -> None:
     help="A hospital's ledger.sqlite: were all of the reports that it signed published?",
 )
 @click.option("--head", metavar="DIGEST", help="The newest report's digest, as kept elsewhere.")
-@click.option("--full", is_flag=True, help="Compute every round's epsilon by both methods, not only where it matters.")
+@click.option("--full", is_flag=True, help="Build every report again, also in a run of more than 16 rounds.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 def verify(
     run: Path, trust: tuple[Path, ...], ledger: Path | None, head: str | None, full: bool, as_json: bool

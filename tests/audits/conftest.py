@@ -142,7 +142,7 @@ class Run:
         files = {
             "policy.json": (self.policy, "policy"),
             f"transcripts/round-{number:04d}.cbor": (transcript, "transcript"),
-            f"samples/round-{number:04d}.png": (small_png(40 * number), "samples"),
+            f"samples/round-{number:04d}.png": (small_png(40 * number % 256), "samples"),
             "model/generator.keras": (b"generator after round %d" % number, "model"),
             "model/discriminator.keras": (b"discriminator after round %d" % number, "model"),
         }

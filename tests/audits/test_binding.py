@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from fedgan_audits import binding, envelope
+from fedgan_audits import binding, envelope, recompute, render
 from fedgan_audits.checks import Verification
 from fedgan_audits.manifest import write_manifest
 from fedgan_audits.records import Flags, MissingSignature, RoundRecord
-from fedgan_audits.report import build_report, build_round, disagreements, record_of
+from fedgan_audits.report import RoundDraft, build_report, build_round, disagreements, record_of
+from fedgan_audits.sections import REPORT_TYPE, RoundReport
 from fedgan_audits.verify import verify_run
 
 MakeRun = Callable[..., Any]
@@ -274,3 +276,42 @@ def test_a_policy_that_is_no_policy_is_said(whole_run: Any) -> None:
         except AttributeError:
             pytest.fail("a policy of another shape must be said, not crash")
     assert envelope.canonical(json.loads(whole_run.policy)) == whole_run.policy
+
+
+def test_false_figures_of_a_middle_round_are_caught(new_run: MakeRun, transcript_check: Any) -> None:
+    run = new_run(rounds=3)
+    run.report(1)
+    picture = run.record(2).artefacts
+    honest = build_round(run.record(2), sample_png=(run.public / "samples/round-0002.png").read_bytes())
+    values = honest.report.model_dump(mode="json")
+    values["verdict"].update(spent="0.0001", headline="Nothing was spent.", reasons=[])
+    values["privacy"].update(epsilon="0.0001")
+    for row in values["composition"]["hospitals"]:
+        row.update(spent="0.0001")
+    report = RoundReport.model_validate(values)
+    page = render.render_round(report, (run.public / "samples/round-0002.png").read_bytes())
+    subjects = {entry.path: entry.sha256 for entry in picture}
+    subjects["reports/round-0002.html"] = hashlib.sha256(page).hexdigest()
+    payload = envelope.statement(subjects, REPORT_TYPE, report.model_dump(mode="json"))
+    forged = RoundDraft(report, payload, page)
+    run.publish(forged)
+    run.drafts.append(forged)
+    run.report(3)
+    run.close()
+    result = verify_run(run.folder, trust=run.public_keys, transcript_check=transcript_check)
+    wrong = {(entry.name, entry.file) for entry in result.checks if entry.outcome == "FAIL"}
+    assert wrong == {("epsilon", "reports/round-0002.dsse.json"), ("figures", "reports/round-0002.dsse.json")}
+
+
+def test_what_is_not_built_again_is_said(
+    whole_run: Any, transcript_check: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recompute, "ALL_UP_TO", 2)
+    keys = whole_run.public_keys
+    result = verify_run(whole_run.folder, trust=keys, transcript_check=transcript_check)
+    assert "in 1 of 3 reports" in detail(result, "figures")
+    assert "accountants in 1 and with the second alone in 2 of the reports" in detail(result, "epsilon")
+    left_out = [entry.detail for entry in result.checks if entry.outcome == "NOT CHECKED" and entry.name == "figures"]
+    assert left_out == ["2 reports were not built again: give --full"]
+    full = verify_run(whole_run.folder, trust=keys, transcript_check=transcript_check, full=True)
+    assert "in 3 of 3 reports" in detail(full, "figures")

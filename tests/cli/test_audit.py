@@ -133,3 +133,89 @@ def test_the_protocol_refuses_a_transcript_that_is_none(builders: ModuleType, tm
     done = audit("verify", whole.folder)
     assert done.returncode == 5
     assert "transcripts/round-0001.cbor" in done.stdout
+
+
+@pytest.fixture(scope="module")
+def aggregated(builders: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Makes the context of a real transcript, with h4 gone before its input and a report that `changes` falsify."""
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    from fedgan_audits.records import RoundRecord
+    from fedgan_audits.report import build_report
+    from fedgan_audits.transcripts import TranscriptContext
+
+    place = Path(__file__).parents[1] / "protocols" / "conftest.py"
+    spec = importlib.util.spec_from_file_location("protocols_builders", place)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    federation = module.Lab().federation(n=5, t=3)
+    # h4 leaves before its input, h5 before its receipt
+    result = federation.result(drops={"h4": "masked-input", "h5": "receipt"})
+    assert result.receipts["h1"] == "ok" != result.receipts["h5"]
+    names = federation.parameters.names
+    keys = {name: Ed25519PrivateKey.generate() for name in names}
+    made = builders.Run(tmp_path_factory.mktemp("audit") / "real", rounds=1, names=names, keys=keys)
+
+    def make(**changes: Any) -> TranscriptContext:
+        values = made.record(1).model_dump()
+        values["aggregation"].update(
+            threshold=3,
+            dimension=5,
+            survivors=result.survivors,
+            dropouts=tuple(result.dropped),
+            sum_sha256=result.sum_digests[0].hex(),
+            model_before=federation.models[0].hex(),
+            session=federation.parameters.session.hex(),
+        )
+        for hospital in values["hospitals"]:
+            drop = result.drops.get(hospital["name"])
+            took_part = hospital["name"] in result.survivors
+            signed = result.receipts.get(hospital["name"]) == "ok"
+            hospital.update(
+                took_part=took_part,
+                receipt="signed" if signed else "missing" if took_part else "not due",
+                dropped_at=drop.stage if drop else None,
+                drop_reason=drop.code if drop else None,
+            )
+            hospital.update(changes.get(hospital["name"], {}))
+        values["aggregation"].update(changes.get("aggregation", {}))
+        return TranscriptContext(
+            data=result.transcript,
+            policy={},
+            policy_sha256=federation.parameters.policy_hash.hex(),
+            run_id="r",
+            round=1,
+            hospitals={name: federation.identities[name].public_key for name in names},
+            coordinator=federation.parameters.server_public_key,
+            report=build_report(RoundRecord.model_validate(values)),
+        )
+
+    return make
+
+
+def test_a_faithful_report_fits_its_transcript(aggregated: Any) -> None:
+    from fedgan_cli.audit import check_transcript
+
+    assert check_transcript(aggregated()) == "round 1, last stage receipt"
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"h5": {"receipt": "signed"}}, "the receipt of h5"),
+        ({"h1": {"receipt": "missing"}}, "the receipt of h1"),
+        ({"h4": {"dropped_at": None, "drop_reason": None}}, "the stage at which h4 dropped out"),
+        ({"h4": {"drop_reason": "invented"}}, "the reason why h4 dropped out"),
+        ({"h1": {"dropped_at": "unmasking"}}, "the stage at which h1 dropped out"),
+        ({"aggregation": {"dropouts": ()}}, "the list of drop-outs"),
+        ({"aggregation": {"dropouts": ("h1", "h4", "h5")}}, "the list of drop-outs"),
+    ],
+)
+def test_receipts_and_drop_outs_are_those_of_the_transcript(aggregated: Any, changes: Any, said: str) -> None:
+    from fedgan_cli.audit import check_transcript
+    from fedgan_protocols import ProtocolError
+
+    with pytest.raises(ProtocolError, match=said):
+        check_transcript(aggregated(**changes))
