@@ -117,7 +117,7 @@ def load_tensorflow() -> None:
         kept = os.dup(2)
         try:
             os.dup2(written.fileno(), 2)
-            importlib.import_module("tensorflow")
+            importlib.import_module("tensorflow").get_logger().setLevel("ERROR")
         except BaseException:
             written.seek(0)
             os.write(kept, written.read())

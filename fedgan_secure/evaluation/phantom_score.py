@@ -21,7 +21,7 @@ from fedgan_secure.models.spec import ModelSpec
 
 TEST_IMAGES = 600
 TRAIN_IMAGES = 800
-STEPS = 250
+STEPS = 160
 
 
 def generator_score(generator: keras.Model, spec: ModelSpec, dataset: PatientDataset, seed: int) -> dict[str, Any]:

@@ -250,6 +250,7 @@ class Hospital:
             previous_report=self.head(before=number),
             transcript_sha256=None if transcript is None else hashlib.sha256(transcript).hexdigest(),
             sample_png=sample_png,
+            policy=self.policy.canonical(),
         )
         if not found:
             self._reviewed.add(hashlib.sha256(payload).hexdigest())

@@ -16,7 +16,7 @@ from fedgan_secure.evaluation.phantom_score import generator_score
 from fedgan_secure.federation.pictures import generator_of
 from fedgan_secure.models.spec import ModelSpec
 
-PATIENTS_PER_HOSPITAL = 90
+PATIENTS_PER_HOSPITAL = 75
 
 
 def phantom_score(
