@@ -5,8 +5,12 @@ a patient changes the sum by at most the clip norm, however many images they hav
 output of every trained layer are taken once; per-patient norms follow from them (`norms`); the same output
 gradients, scaled by every patient's clip factor, give the summed weight gradients.
 
-Defined cases: no patients gives zero; a zero gradient stays zero; a patient whose gradient norm is NaN or infinite
-(an overflow of float32 included) contributes zero, and so does the padding.
+The clip is at ``clip_norm * (1 - MARGIN)``: with the allowance in every norm (`norms`) a patient's contribution, as
+rounded to float32, is at most ``clip_norm``, whatever the weights are. What this does not cover: in float32 the
+gradient of a patient can differ in its last digits with their place in the batch and with the size of the batch.
+
+Defined cases: no patients gives zero; a zero gradient stays zero; a patient whose squared gradient norm is NaN,
+negative or infinite (an overflow of float32 included) contributes zero, and so does the padding.
 """
 
 from __future__ import annotations
@@ -20,7 +24,7 @@ import numpy as np
 import tensorflow as tf
 
 from fedgan_secure.privacy.errors import PrivacyRefused
-from fedgan_secure.privacy.norms import by_patient, squared_norms, variable
+from fedgan_secure.privacy.norms import by_patient, measure, variable
 
 Graph = Callable[[Callable[..., Any], Any, Any], Any]
 """``graph(call, images, labels) -> outputs``: a topology that applies layers by name through ``call``."""
@@ -31,6 +35,13 @@ ImageLoss = Callable[[Any, Any], Any]
 _MIXING = (keras.layers.BatchNormalization,)
 _TINY = 1e-30
 
+MARGIN = 0.005
+"""Share of the clip norm kept free for rounding: norms are clipped to ``(1 - MARGIN) * clip_norm``, noise is scaled to
+the whole ``clip_norm``. A contribution is off by k units of ``2**-24 B``, k small. With the floor ``f =
+sqrt(norms.ALLOWANCE) B`` under its norm it is at most ``(1 - MARGIN) sqrt(1 + (k 2**-24 B / f)^2) clip_norm``, which
+stays below ``clip_norm`` up to k = 370. What it adds to the rounding of the whole sum, over the other patients' terms,
+is 2.7e-4 ``clip_norm`` for every ``2**-24 B`` of theirs."""
+
 
 @dataclass(frozen=True)
 class ClippedSum:
@@ -38,7 +49,7 @@ class ClippedSum:
 
     Attributes:
         gradient: float32[d], the sum of clipped per-patient gradients, flat, in the order of ``weights``.
-        norms: float32[patients], before clipping (confidential).
+        norms: float32[patients], before clipping, the allowance for rounding included (confidential).
         scales: float32[patients], the factor applied (confidential).
         loss: float32[patients], mean over a patient's images (confidential).
     """
@@ -54,6 +65,7 @@ class _Application:
     layer: Any
     inputs: tuple[Any, ...]
     output: Any
+    each: list[Any] | None = None
 
 
 class PerPatientGradients:
@@ -75,15 +87,18 @@ class PerPatientGradients:
         """The network's outputs, as Keras would compute them."""
         return self._graph(lambda name, *inputs: self._layers[name](*inputs), images, labels)
 
-    def clipped_sum(self, images: Any, labels: Any, weights: Any, clip_norm: float, loss: ImageLoss) -> ClippedSum:
+    def clipped_sum(
+        self, images: Any, labels: Any, weights: Any, clip_norm: float, loss: ImageLoss, margin: float = MARGIN
+    ) -> ClippedSum:
         """Sum of clipped per-patient gradients.
 
         Args:
             images: float32[patients * m, H, W, C], a patient's m images in a row.
             labels: int32[patients * m].
             weights: float32[patients, m]: 1/(images given) where there is an image, 0 for padding.
-            clip_norm: C, in L2 over all trained weights.
+            clip_norm: C, in L2 over all trained weights: no patient contributes more.
             loss: per image.
+            margin: what to keep free for rounding; 0 where the bound carries no guarantee.
         """
         patients = tf.shape(weights)[0]
         applied: list[_Application] = []
@@ -104,15 +119,15 @@ class PerPatientGradients:
         backward = tape.gradient(
             total, [entry.output for entry in applied], unconnected_gradients=tf.UnconnectedGradients.ZERO
         )
-        squares = tf.add_n(
-            [
-                squared_norms(entry.layer, entry.inputs, gradient, patients)
-                for entry, gradient in zip(applied, backward, strict=True)
-            ]
-        )
-        usable = tf.math.is_finite(squares)
+        squares = tf.zeros([patients], tf.float64)
+        for entry, gradient in zip(applied, backward, strict=True):
+            own, entry.each = measure(entry.layer, entry.inputs, gradient, patients)
+            squares += own
+        squares = tf.cast(squares, tf.float32)
+        usable = tf.math.is_finite(squares) & (squares >= 0.0)
         norms = tf.sqrt(squares)
-        scales = tf.where(usable, tf.minimum(1.0, clip_norm / tf.maximum(norms, _TINY)), tf.zeros_like(norms))
+        bound = clip_norm * (1.0 - margin)
+        scales = tf.where(usable, tf.minimum(1.0, bound / tf.maximum(norms, _TINY)), tf.zeros_like(norms))
 
         def summed(clean: bool) -> Any:
             return self._weight_gradients(applied, backward, scales, usable if clean else None, weights)
@@ -129,13 +144,18 @@ class PerPatientGradients:
         keep = None if usable is None else tf.repeat(usable, images)
         found: list[Any] = [None] * len(self._weights)
         for entry, came_back in zip(applied, backward, strict=True):
+            own = [variable(weight) for weight in entry.layer.trainable_weights]
+            if entry.each is not None:
+                for weight, value in zip(own, entry.each, strict=True):
+                    kept = value if usable is None else _zero_unless(usable, value)
+                    found[self._order[id(weight)]] = tf.reduce_sum(kept * _column(scales, kept), axis=0)
+                continue
             inputs = entry.inputs
             gradient = came_back
             if keep is not None:
                 inputs = tuple(_zero_unless(keep, value) for value in inputs)
                 gradient = _zero_unless(keep, gradient)
             gradient *= _column(image_scales, gradient)
-            own = [variable(weight) for weight in entry.layer.trainable_weights]
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch(own)
                 output = entry.layer(*inputs)

@@ -1,13 +1,16 @@
 """One discriminator step under DP-SGD (Abadi et al., CCS 2016), with the fake term as post-processing.
 
     gradient = (sum of clipped per-patient gradients + sigma C N(0, I)) / expected batch size
-               + mean of bounded fake gradients
+               + mean of fake gradients, each bounded per image
 
 * Noise covers every trained weight of the discriminator and is drawn whether or not the batch is empty.
 * The divisor is the public expected batch size, never the realised one: that is private.
 * The fake term depends on the generator and on fresh noise alone; given the weights so far it is independent of the
-  patients, so it is post-processing and gets no noise. Its gradients are bounded image by image to the same C, not
-  for privacy: unbounded they would outweigh the clipped real ones, and the discriminator would call everything fake.
+  patients, so it is post-processing and gets no noise. Each fake image's gradient is bounded by itself to norm C
+  (per image, not per patient: there is none), not for privacy: unbounded they would outweigh the clipped real ones,
+  and the discriminator would call everything fake.
+* Real gradients are clipped a little below C (`clipping.MARGIN`) and noise is scaled to C, so that the rounding of
+  float32 carries no patient's contribution over the sensitivity that is accounted.
 * The optimiser sees the noisy sum only.
 
 Neighbouring data sets differ by one patient added or removed; one step is a Poisson-subsampled Gaussian mechanism
@@ -105,7 +108,12 @@ def discriminator_gradient(
     fake_images, fake_labels = fake
     ones = tf.ones([tf.shape(fake_images)[0], 1])
     made = engine.clipped_sum(
-        tf.stop_gradient(fake_images), fake_labels, ones, clip_norm, lambda outputs, labels: fake_loss(outputs)
+        tf.stop_gradient(fake_images),
+        fake_labels,
+        ones,
+        clip_norm,
+        lambda outputs, labels: fake_loss(outputs),
+        margin=0.0,
     )
     count = tf.cast(tf.shape(fake_images)[0], tf.float32)
     return noisy + made.gradient / count, clipped, tf.reduce_mean(made.loss)

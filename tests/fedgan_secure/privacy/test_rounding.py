@@ -1,0 +1,204 @@
+"""Weights chosen so that a patient's gradient cancels in float32: no contribution may pass the clip norm."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from fedgan_secure.models.dcgan import build_discriminator, discriminator_graph
+from fedgan_secure.models.losses import real_loss
+from fedgan_secure.models.spec import ModelSpec
+from fedgan_secure.models.vectors import named_weights
+from fedgan_secure.privacy.clipping import PerPatientGradients
+from fedgan_secure.privacy.norms import ALLOWANCE, squared_norms, variable
+
+CLIP = 4.0
+SPEC = ModelSpec.default(64, 3, 5)
+PATIENTS, HONEST = 12, 4
+
+
+class Attacked:
+    """The default discriminator under weights that make the two images of a patient cancel.
+
+    The class rows of labels 0 and 1 are opposite and huge, and the two halves of the embedding equal and tiny: what
+    comes back for a patient with two almost equal images of these labels is huge and almost cancels.
+    """
+
+    def __init__(self) -> None:
+        self.model = build_discriminator(SPEC, 1)
+        self.weights = {name.removeprefix("discriminator/"): variable(w) for name, w in named_weights(self.model)}
+        self.base = {name: weight.numpy() for name, weight in self.weights.items()}
+        layers = {layer.name: layer for layer in self.model.layers}
+
+        def graph(call: Callable[..., Any], images: Any, labels: Any) -> Any:
+            return discriminator_graph(SPEC, call, images, labels)
+
+        engine = PerPatientGradients(graph, layers, list(self.weights.values()))
+
+        def run(images: Any, labels: Any, shares: Any) -> tuple[Any, Any, Any]:
+            result = engine.clipped_sum(
+                images, labels, shares, CLIP, lambda outputs, classes: real_loss(outputs, classes, 0.2)
+            )
+            return result.gradient, result.norms, result.scales
+
+        self._run = tf.function(run)
+
+    def attack(self, size: float, tiny: float, bias: float) -> None:
+        self.weights["d_realness/kernel"].assign(np.zeros((48, 1), np.float32))
+        self.weights["d_classes/kernel"].assign(np.zeros((48, 5), np.float32))
+        kernel = self.base["d_dense/kernel"] * np.float32(tiny)
+        kernel[:, 24:] = kernel[:, :24]
+        self.weights["d_dense/kernel"].assign(kernel)
+        self.weights["d_conv1/bias"].assign(np.full(48, bias, np.float32))
+        rows = np.zeros((5, 48), np.float32)
+        rows[0, :24], rows[0, 24:] = size, -size
+        rows[1] = -rows[0]
+        self.weights["d_label/embeddings"].assign(rows)
+
+    def sum(self, images: np.ndarray, labels: np.ndarray, shares: np.ndarray) -> tuple[np.ndarray, ...]:
+        return tuple(value.numpy() for value in self._run(images, labels, shares))
+
+
+@pytest.fixture(scope="module")
+def attacked() -> Attacked:
+    return Attacked()
+
+
+def batch(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Patients of two images: almost equal ones of labels 0 and 1, the last ``HONEST`` two unrelated ones."""
+    rng = np.random.default_rng(seed)
+    pixels = np.zeros((PATIENTS, 2, 64, 64, 3))
+    labels = np.tile(np.array([[0], [1]], np.int32), (PATIENTS, 1))
+    for patient in range(PATIENTS):
+        if patient % 2:
+            walk = np.cumsum(np.cumsum(rng.standard_normal((64, 64, 3)), 0), 1)
+            first = np.clip(128 + 0.3 * walk, 0, 255).astype(int)
+        else:
+            first = rng.integers(0, 256, (64, 64, 3))
+        second = first.copy()
+        row, column = rng.integers(0, 60, 2)
+        second[row : row + 1 + patient // 4, column] ^= 1
+        if patient >= PATIENTS - HONEST:
+            second = rng.integers(0, 256, (64, 64, 3))
+        pixels[patient] = first, second
+    return (pixels.reshape(-1, 64, 64, 3) / 127.5 - 1).astype(np.float32), labels
+
+
+@pytest.mark.parametrize(
+    "size,tiny,bias", [(1e4, 1e-7, 30.0), (1e4, 1e-7, 300.0), (1e6, 1e-4, 30.0), (1e6, 1e-7, 0.0), (1e6, 1e-7, 300.0)]
+)
+def test_cancelling_weights_carry_no_patient_over_the_clip_norm(
+    attacked: Attacked, size: float, tiny: float, bias: float
+) -> None:
+    attacked.attack(size, tiny, bias)
+    shares = np.full((PATIENTS, 2), 0.5, np.float32)
+    for seed in range(3):
+        images, labels = batch(seed)
+        whole, norms, scales = attacked.sum(images, labels, shares)
+        assert np.isfinite(whole).all()
+        assert np.isfinite(norms).all()
+        assert (scales > 0).all()
+        for patient in range(PATIENTS):
+            alone, without = np.zeros_like(shares), shares.copy()
+            alone[patient], without[patient] = 0.5, 0
+            contribution, _, _ = attacked.sum(images, labels, alone)
+            assert np.linalg.norm(contribution.astype(np.float64)) <= CLIP
+            rest, _, _ = attacked.sum(images, labels, without)
+            assert np.linalg.norm(whole.astype(np.float64) - rest) <= CLIP
+
+
+# --- the allowance of every rule, against masses added up place by place ------------------------------------------
+
+
+def opposite(inputs: np.ndarray, backward: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Every image twice, with opposite gradients: a patient's gradient is zero, its mass is not."""
+    return np.repeat(inputs, 2, axis=0), np.stack([backward, -backward], 1).reshape(-1, *backward.shape[1:])
+
+
+def floors(layer: Any, inputs: np.ndarray, backward: np.ndarray) -> np.ndarray:
+    pair, signed = opposite(inputs, backward)
+    found = squared_norms(layer, (tf.constant(pair),), tf.constant(signed), tf.constant(len(inputs)))
+    return np.sqrt(np.asarray(found) / ALLOWANCE)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("filters", [3, 80], ids=["explicit", "gram"])
+def test_the_floor_of_a_convolution_is_its_mass(filters: int, bias: bool) -> None:
+    rng = np.random.default_rng(5)
+    inputs = rng.standard_normal((2, 5, 6, 4)).astype(np.float32)
+    layer = keras.layers.Conv2D(filters, (2, 3), strides=3, use_bias=bias)
+    backward = rng.standard_normal(tuple(layer(inputs).shape)).astype(np.float32)
+    expected = np.zeros(2)
+    for image, row, column in np.ndindex(2, *backward.shape[1:3]):
+        patch = inputs[image, 3 * row : 3 * row + 2, 3 * column : 3 * column + 3]
+        expected[image] += 2 * np.sqrt((patch**2).sum() + bias) * np.linalg.norm(backward[image, row, column])
+    assert floors(layer, inputs, backward) == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("units", [1, 40], ids=["explicit", "gram"])
+def test_the_floor_of_a_dense_layer_is_its_mass(units: int) -> None:
+    rng = np.random.default_rng(5)
+    inputs, backward = (rng.standard_normal((3, 4, width)).astype(np.float32) for width in (9, units))
+    layer = keras.layers.Dense(units)
+    layer.build((None, 4, 9))
+    expected = 2 * (np.sqrt((inputs**2).sum(-1) + 1) * np.linalg.norm(backward, axis=-1)).sum(-1)
+    assert floors(layer, inputs, backward) == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_floor_of_an_embedding_is_its_mass() -> None:
+    backward = np.random.default_rng(5).standard_normal((3, 1, 7)).astype(np.float32)
+    layer = keras.layers.Embedding(3, 7)
+    layer.build((None, 1))
+    expected = 2 * np.linalg.norm(backward[:, 0], axis=1)
+    assert floors(layer, np.array([[0], [1], [1]], np.int32), backward) == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_floor_of_a_group_normalisation_holds_the_mean_that_it_takes_away() -> None:
+    rng = np.random.default_rng(5)
+    inputs = (1.0 + 0.1 * rng.standard_normal((2, 4, 4, 6))).astype(np.float32)
+    backward = rng.standard_normal(inputs.shape).astype(np.float32)
+    layer = keras.layers.GroupNormalization(groups=2)
+    layer.build((None, 4, 4, 6))
+    split = inputs.reshape(2, 16, 2, 3).astype(np.float64)
+    mean, variance = split.mean((1, 3), keepdims=True), split.var((1, 3), keepdims=True)
+    terms = ((abs(split) + abs(mean)) / np.sqrt(variance + layer.epsilon)).reshape(2, 16, 6)
+    rows = backward.reshape(2, 16, 6)
+    expected = 2 * (np.linalg.norm(terms * rows, axis=2) + np.linalg.norm(rows, axis=2)).sum(1)
+    assert floors(layer, inputs, backward) == pytest.approx(expected, rel=1e-3)
+
+
+def test_a_layer_without_a_rule_is_summed_from_the_gradients_that_were_measured() -> None:
+    """The sum over the batch would round otherwise than each patient's own: a hidden cancellation shows it."""
+
+    class Cancelling(keras.layers.Layer):
+        def build(self, shape: Any) -> None:
+            self.kernel = self.add_weight(shape=(shape[-1],), initializer="ones", name="kernel")
+            super().build(shape)
+
+        def call(self, inputs: Any) -> Any:
+            kernel = tf.convert_to_tensor(self.kernel)
+            return tf.reduce_sum(kernel * inputs, axis=-1, keepdims=True)
+
+    rng = np.random.default_rng(6)
+    layer = Cancelling()
+    layer.build((None, 64))
+    engine = PerPatientGradients(lambda call, x, y: call("a", x), {"a": layer}, layer.trainable_weights)
+    half = rng.standard_normal((8, 64)).astype(np.float32) * np.float32(1e9)
+    images = np.stack([half, -half * np.float32(1 + 1e-7)], 1).reshape(-1, 64)
+    shares = np.ones((8, 2), np.float32)
+
+    def total(outputs: Any, labels: Any) -> Any:
+        return tf.reduce_sum(outputs, axis=1)
+
+    with pytest.warns(UserWarning, match="no norm rule"):
+        whole = engine.clipped_sum(tf.constant(images), None, tf.constant(shares), CLIP, total).gradient.numpy()
+        for patient in range(8):
+            without = shares.copy()
+            without[patient] = 0
+            rest = engine.clipped_sum(tf.constant(images), None, tf.constant(without), CLIP, total).gradient.numpy()
+            assert 0 < np.linalg.norm(whole.astype(np.float64) - rest) <= CLIP
