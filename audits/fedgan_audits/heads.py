@@ -7,11 +7,18 @@ histories to different hospitals. Both come to light against the heads that some
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from fedgan_audits import figures
 from fedgan_audits.checks import Verification
 from fedgan_audits.errors import AuditError
+from fedgan_audits.mechanism import MechanismRecord
 from fedgan_audits.sections import RoundReport
+
+if TYPE_CHECKING:
+    from fedgan_audits.ledger import Ledger
 
 HEAD = "head"
 LEDGER = "ledger"
@@ -25,6 +32,30 @@ def check_head(result: Verification, digests: Sequence[str], head: str) -> None:
         result.passed(HEAD, f"the head that you hold is round {digests.index(head) + 1}'s; later rounds follow from it")
     else:
         result.passed(HEAD, "the newest report is the head that you hold")
+
+
+@dataclass(frozen=True)
+class _Held:
+    """What a ledger held when a round was reserved: the other runs' mechanisms and the cap."""
+
+    earlier: frozenset[MechanismRecord]
+    cap: float | None
+
+
+def _held(ledger: Ledger, run_id: str) -> dict[int, _Held]:
+    """By round of this run; what other runs reserved later is not counted."""
+    found: dict[int, _Held] = {}
+    others: list[MechanismRecord] = []
+    for entry in ledger.entries():
+        if entry.mechanism is None:
+            continue
+        if entry.run_id != run_id:
+            others.append(entry.mechanism)
+        elif entry.round is not None:
+            cap = entry.facts.get("cap")
+            limit = float(cap) if isinstance(cap, int | float) else None
+            found[entry.round] = _Held(frozenset(figures.merged(others)), limit)
+    return found
 
 
 def check_ledger(
@@ -48,6 +79,7 @@ def check_ledger(
         with Ledger.open(place, read_only=True) as ledger:
             ledger.verify()
             hospital, heads, reserved = ledger.hospital, ledger.signed_heads(run_id), ledger.reservations(run_id)
+            held = _held(ledger, run_id)
     except AuditError as error:
         result.failed(LEDGER, str(error), str(place))
         return
@@ -76,6 +108,11 @@ def check_ledger(
         own = next((entry for entry in report.aggregation.participants if entry.name == hospital), None)
         if own is not None and own.reserved != reserved.get(number):
             result.failed(LEDGER, f"what {hospital} reserved is not what its ledger says", files[number])
+        if own is not None and number in held:
+            if set(figures.merged(own.earlier)) != held[number].earlier:
+                result.failed(LEDGER, f"{hospital}'s earlier runs are not those of its ledger", files[number])
+            if own.cap != held[number].cap:
+                result.failed(LEDGER, f"{hospital}'s cap is not the one that its ledger held", files[number])
     result.conclude(
         LEDGER, f"{hospital} signed exactly these {len(heads)} reports and reserved what they say", str(place)
     )

@@ -118,6 +118,8 @@ def _remarks(record: RoundRecord) -> list[str]:
         found.append(wording.RUN_LEDGER_NOTE.format(whose=whose, which="their figures"))
     if record.data.taken_from_data:
         found.append(wording.TAKEN_FROM_DATA_NOTE.format(which=listed(record.data.taken_from_data)))
+        if any(setting.startswith("split") for setting in record.data.taken_from_data):
+            found.append(wording.SPLIT_NOTE)
     if record.data.pretraining != "none":
         found.append(wording.PRETRAINING_NOTE.format(source=record.data.pretraining[:MAX_SOURCE].rstrip(". ")))
     if record.data.unit_remark:

@@ -15,6 +15,8 @@ DOES_NOT_SHOW = (
     "attack, known or not, under the assumptions of section C.",
     "That any law or contract is fulfilled. Section L lists the evidence; the judgement is for people.",
     "Whether earlier releases from the same patients, outside the ledgers named here, added to what they face.",
+    "What timing reveals. When a round starts and ends is public; it depends on how long training took and so, weakly, "
+    "on the number of patients. Neither this nor any other side channel is covered by epsilon.",
 )
 
 SIMULATION_NOTE = (
@@ -27,6 +29,11 @@ RUN_LEDGER_NOTE = "{whose} made inside this run: earlier runs on the same patien
 TAKEN_FROM_DATA_NOTE = (
     "These public settings were taken from the patients' data: {which}. What they reveal is not covered by epsilon. "
     "Separate hospitals must agree on them beforehand."
+)
+
+SPLIT_NOTE = (
+    "One data set was split over the hospitals. The figures hold for each hospital with the split as it fell; the "
+    "split itself depends on all patients."
 )
 
 PRETRAINING_NOTE = (
@@ -73,9 +80,8 @@ ASSUMPTIONS = (
     "not covered "
     "by the proof (Mironov 2012).",
     "The operating system's random source is unpredictable.",
-    "What stays in a hospital (losses, realised batch sizes, timing) is not released. Side channels such as "
-    "timing are "
-    "not covered.",
+    "What stays in a hospital (losses, realised batch sizes, the annex) is not released. Timing is public and not "
+    "covered (section B).",
     "A patient counts once in one hospital. For a patient known to two hospitals, section F gives the figure.",
 )
 

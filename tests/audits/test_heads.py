@@ -78,3 +78,28 @@ def test_an_unusable_ledger_fails_clearly(whole_run: Any, tmp_path: Path, kind: 
         place.write_bytes(data.replace(b"report_signed", b"report_resign"))
     result = verify_run(whole_run.folder, trust=whole_run.public_keys, ledger=place)
     assert result.exit_code == 5 and failed(result)
+
+
+@pytest.mark.parametrize(("kind", "said"), [("earlier", "earlier runs are not those"), ("cap", "cap is not the one")])
+def test_a_report_that_hides_what_the_ledger_held_is_caught(
+    whole_run: Any, tmp_path: Path, kind: str, said: str
+) -> None:
+    place = tmp_path / "ledger.sqlite"
+    digests = {number: draft.digest for number, draft in enumerate(whole_run.drafts, start=1)}
+    with Ledger.open(place, hospital="b", create=True) as ledger:
+        if kind == "earlier":
+            ledger.reserve("last-year", 1, whole_run.mechanism, 1e-4)
+        for number in range(1, whole_run.rounds + 1):
+            cap = 50.0 if kind == "cap" else None
+            ledger.reserve(whole_run.run_id, number, whole_run.mechanism, 1e-4, cap)
+            ledger.record("report_signed", whole_run.run_id, number, {"digest": digests[number]})
+    result = verify_run(whole_run.folder, trust=whole_run.public_keys, ledger=place)
+    found = failed(result)
+    assert len(found) == whole_run.rounds and all(said in text for text in found)
+
+
+def test_what_other_runs_reserved_later_is_no_earlier_run(whole_run: Any, tmp_path: Path) -> None:
+    place = make_ledger(whole_run, tmp_path / "ledger.sqlite")
+    with Ledger.open(place) as ledger:
+        ledger.reserve("next-year", 1, whole_run.mechanism, 1e-4)
+    assert verify_run(whole_run.folder, trust=whole_run.public_keys, ledger=place).ok

@@ -290,13 +290,21 @@ def test_what_was_read_off_the_data_is_a_remark(new_run: MakeRun) -> None:
     assert "taken from the patients' data" not in plain and "first weights" not in plain
     values = run.record(1).model_dump()
     values["data"].update(
-        taken_from_data=("declared patients", "label names"),
+        taken_from_data=("declared patients", "label names", "split over hospitals"),
         pretraining="run 17 on 40 public images",
         unit_remark="A patient is a folder here.",
     )
     report = build_report(RoundRecord.model_validate(values))
     said = " ".join(report.verdict.reasons)
-    assert "taken from the patients' data: declared patients and label names. What they reveal is not covered" in said
+    named = "declared patients, label names and split over hospitals"
+    assert f"taken from the patients' data: {named}. What they reveal is not covered" in said
     assert "run 17 on 40 public images" in said and "in the reports of that run" in said
+    assert "with the split as it fell" in said and "with the split as it fell" not in plain
     assert report.verdict.reasons[-1] == "A patient is a folder here."
     assert report.verdict.verdict == "PASS"
+
+
+def test_timing_is_said_to_be_public_and_not_covered(whole_run: Any) -> None:
+    report = whole_run.drafts[0].report
+    assert any("When a round starts and ends is public" in text for text in report.verdict.does_not_show)
+    assert not any("timing) is not released" in text for text in report.privacy.assumptions)
