@@ -145,7 +145,7 @@ def record_of(
             survivors=result.survivors if result is not None and facts.complete else (),
             dropouts=tuple(name for name in policy.names if name in facts.dropped),
             colluders_tolerated=colluders,
-            semi_honest_colluders=policy.threshold - 1,
+            semi_honest_colluders=max(0, policy.threshold - 2),
             transcript_sha256=None if facts.transcript is None else hashlib.sha256(facts.transcript).hexdigest(),
             model_before=facts.model_before.hex(),
             model_after=None if facts.model_after is None else facts.model_after.hex(),

@@ -208,7 +208,7 @@ def test_one_site_directory_counts_all_its_runs(tmp_path: Path) -> None:
         (["--hospital", "north"], "NAME=PATH"),
         (["--hospital", "a=/x", "--hospital", "b=/y"], "at least 3"),
         (["--partition", "sorted"], "partition"),
-        (["--epsilon", "1e-12"], "epsilon"),
+        (["--epsilon", "1e-6", "--delta", "1e-9"], "smallest epsilon within reach"),
         (["--noise-placement", "distributed"], "`distributed` noise"),
         (["--insecure-deterministic", "--site-dir", "sites"], "--site-dir"),
         (["--drop", "z@1"], "no hospital 'z'"),
