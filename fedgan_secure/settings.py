@@ -198,7 +198,7 @@ class RunSettings(_Section):
             text = first["msg"].removeprefix("Value error, ")
             raise InputError(
                 f"{source}: {key}: {text}{shown}",
-                hint="`fedgan-secure init` prints every key with its meaning",
+                hint="see `fedgan-secure run --help`; `fedgan-secure init -` prints every key of the file",
             ) from error
 
 

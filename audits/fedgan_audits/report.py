@@ -401,7 +401,7 @@ def _verification(record: RoundRecord) -> VerificationSection:
         artefacts=record.artefacts,
         commands=(
             "fedgan-secure audit verify RUN --trust KEYS",
-            f"openssl pkeyutl -verify -pubin -inkey coordinator.pub.pem -rawin -in reports/{stem}.pae "
+            f"openssl pkeyutl -verify -pubin -inkey KEYS/coordinator.pub.pem -rawin -in reports/{stem}.pae "
             f"-sigfile reports/{stem}.coordinator.sig",
         ),
         text=f"{wording.VERIFY_TEXT} Signed by {listed(signers)}.",

@@ -442,7 +442,8 @@ class _Verifier:
         self.result.conclude(
             recompute.EPSILON,
             f"computed again from the recorded parameters: {last.verdict.spent} at delta {last.verdict.delta}, with two"
-            f" accountants in {sum(chosen)} and with the second alone in {len(reports) - sum(chosen)} of the reports",
+            f" accountants in {sum(chosen)} of {len(reports)} reports"
+            + ("" if all(chosen) else ", with the second alone in the others"),
         )
         if compared:
             self.result.conclude(

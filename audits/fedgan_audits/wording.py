@@ -103,7 +103,9 @@ NOT_COVERED = (
     "A hospital checks that the sum it received is the one that was signed, not that the coordinator added correctly.",
 )
 
-RANDOM_SOURCE = "The operating system's cryptographic random source, for keys, masks, sampling and noise alike."
+RANDOM_SOURCE = (
+    "The operating system's cryptographic random source, for keys, masks, sampling and the key of the noise stream."
+)
 
 INCREASE_TEXT = (
     "The increase of one round is the difference of two proved figures. It is an orientation, not itself a proved "
@@ -148,15 +150,15 @@ NIST_ROWS: tuple[tuple[Layer, str, Assessment, str], ...] = (
         "Algorithm correctness",
         "declared",
         "Section E. The software's own tests cover clipping, noise and sampling; "
-        "the outcome of self-tests during the round is listed there.",
+        "no self-test is made during a round in this version.",
     ),
     ("middle", "Trust model", "evidenced", "Sections C and G say who must be trusted with what."),
     ("middle", "Side channels", "not assessed", "Timing, memory and floating-point effects are not covered."),
     (
         "middle",
         "Access control and budget",
-        "evidenced",
-        "Each hospital's ledger refuses what exceeds its cap; section F.",
+        "declared",
+        "Each hospital keeps a ledger, which refuses what exceeds a cap where one is set; section F says who set one.",
     ),
     ("middle", "Utility and bias", "not assessed", "Quality per group of patients is not part of this report."),
     (

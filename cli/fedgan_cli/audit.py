@@ -36,6 +36,7 @@ def check_transcript(context: TranscriptContext) -> str:
     Receipts and drop-outs of the report must be those of the transcript. Raises fedgan_protocols.ProtocolError where
     the transcript does not fit.
     """
+    from fedgan_protocols.errors import Code, ProtocolError
     from fedgan_protocols.parameters import Member
     from fedgan_protocols.transcript import TranscriptExpectations, check
 
@@ -56,12 +57,14 @@ def check_transcript(context: TranscriptContext) -> str:
             ring_bits=facts.ring_bits,
             lengths=(facts.dimension,),
             policy_hash=bytes.fromhex(context.policy_sha256),
-            model_hashes=digest(facts.model_before),
+            model_hashes=digest(facts.model_before) if finished else None,
             sum_digests=digest(facts.sum_sha256) if finished else None,
             survivors=(facts.survivors,) if finished else None,
             complete=True if finished else None,
         ),
     )
+    if any(item.model_hash and item.model_hash.hex() != facts.model_before for item in found.sums):
+        raise ProtocolError(Code.TRANSCRIPT_MISMATCH, "the transcript's model is not the one that the report names")
     _compare_participants(context.report, found)
     return f"round {found.round}, last stage {found.stage}"
 

@@ -47,14 +47,16 @@ class Attempt:
             ring_bits=self.parameters.ring_bits,
             lengths=self.parameters.lengths,
             policy_hash=self.parameters.policy_hash,
-            model_hashes=(before,),
+            model_hashes=(before,) if complete else None,
             survivors=(facts.survivors,) if complete else None,
             complete=True if complete else None,
         )
         try:
-            check(transcript, expected)
+            seen = check(transcript, expected)
         except ProtocolError as error:
             return [*found, f"the transcript does not stand up: {error}"]
+        if any(item.model_hash not in (b"", before) for item in seen.sums):
+            found.append("the transcript's model is not the one this hospital received")
         own = next((hospital for hospital in record.hospitals if hospital.name == self.name), None)
         if own is None or (own.receipt == "signed" and not self.client.sums):
             found.append("the report says that this hospital acknowledged the result, and it did not")

@@ -378,7 +378,7 @@ def _mechanism(settings: RunSettings, recipe: Recipe, declared: int) -> Mechanis
     probability = privacy.sampling_probability or recipe.sampling_probability
     steps = federation.steps_per_round or recipe.steps_per_round
     clip = privacy.l2_clip_norm or recipe.l2_clip_norm
-    delta = privacy.delta or advised_delta(declared)
+    delta = privacy.delta or _two_digits_down(advised_delta(declared))
     images = 1 if settings.data.unit == "image" else settings.data.images_per_patient or recipe.images_per_patient
     target = None if privacy.no_privacy or privacy.noise_multiplier is not None else privacy.epsilon or recipe.epsilon
     if privacy.no_privacy:
@@ -408,6 +408,12 @@ def _mechanism(settings: RunSettings, recipe: Recipe, declared: int) -> Mechanis
         unit=settings.data.unit,
         images_per_patient=images,
     )
+
+
+def _two_digits_down(delta: float) -> float:
+    """A delta that people can read: two significant digits, never above the one advised."""
+    exponent = math.floor(math.log10(delta)) - 1
+    return float(f"{math.floor(delta / 10.0**exponent + 1e-9)}e{exponent}")
 
 
 def _mechanism_fields(mechanism: MechanismPolicy) -> dict[str, Any]:

@@ -45,6 +45,7 @@ def draw(run: Path, *, count: int, form: str, label: str | None, output: Path, s
         delta=f"{policy.mechanism.delta:g}",
         unit=policy.mechanism.unit,
         rounds=report.header.round,
+        statement=_statement(policy),
     )
     write = write_png if form == "png" else write_dicom
     named = list(policy.data.label_names) or None
@@ -77,3 +78,17 @@ def _labels(policy: FederationPolicy, count: int, label: str | None) -> np.ndarr
     else:
         raise InputError(f"--label {label}: no such label", hint=f"expected one of: {', '.join(names)}")
     return np.full(count, number, dtype=np.int32)
+
+
+def _statement(policy: FederationPolicy) -> str:
+    """What a person who finds the images should know of where they come from."""
+    parts = ["Synthetic images; no patient is shown."]
+    if policy.data.phantoms:
+        parts.append("The generator was trained on phantoms that the software drew, not on patients.")
+    if policy.flags.no_privacy:
+        parts.append("It was trained WITHOUT differential privacy: its images may show what it was trained on.")
+    if policy.flags.insecure_deterministic:
+        parts.append("Its noise was repeatable: no privacy figure holds.")
+    if policy.initial_model.pretraining != "none":
+        parts.append(f"It started from {policy.initial_model.pretraining}.")
+    return " ".join(parts)

@@ -75,12 +75,15 @@ class _Run:
         self.display = display
         self.incidents: list[Incident] = []
         self.dispute: str | None = None
+        self.interrupted = False
         info = federation.run.read_info()
         started = info.get("started")
         self.started = datetime.datetime.fromisoformat(started) if isinstance(started, str) else now()
-        self._status("running")
+        self._status("running", status_before=info.get("status"))
 
     def carry_on(self) -> Outcome:
+        if (ended := self._ended_before()) is not None:
+            return ended
         self._finish_interrupted()
         status, reason, last_complete = "complete", "all scheduled rounds were attempted", True
         while (number := self.coordinator.state.next_round) <= self.policy.rounds:
@@ -89,6 +92,9 @@ class _Run:
                 status, reason = "refused", refusal
                 break
             last_complete = self._attempt(number)
+            if self.interrupted:
+                self._manifest("running", "The operator interrupted the run; it can be resumed.")
+                raise KeyboardInterrupt
             if self.dispute is not None:
                 status, reason = "aborted", self.dispute
                 break
@@ -110,6 +116,22 @@ class _Run:
             finished_rounds=finished,
         )  # fmt: skip
         return outcome
+
+    def _ended_before(self) -> Outcome | None:
+        """The outcome of a run that has nothing left to do, as it was noted then."""
+        info = self.federation.run.read_info()
+        if info.get("status_before") != "complete" or self.coordinator.state.next_round <= self.policy.rounds:
+            return None
+        self.display.note("the run was complete already; nothing was done")
+        self._status("complete")
+        score = info.get("score")
+        return Outcome(
+            "complete",
+            str(info.get("reason", "")),
+            self.coordinator.state.finished,
+            self.epsilons(),
+            score if isinstance(score, dict) else None,
+        )
 
     def epsilons(self) -> dict[str, str]:
         """Every hospital's epsilon over this run, rounded up."""
@@ -154,6 +176,13 @@ class _Run:
                 )
             else:
                 vector, average = self.coordinator.apply(result)
+        except KeyboardInterrupt:
+            self.interrupted = True
+            facts.abort_code = "interrupted"
+            facts.abort_detail = (
+                "the operator interrupted the round; nothing of it was used, what was reserved is spent"
+            )
+            self.display.note(f"interrupted: writing round {number}'s report; its budget is spent and not refunded")
         except ProtocolError as error:
             facts.abort_code = str(error.code)
             facts.abort_detail = str(error) + (f" (blamed: {error.culprit})" if error.culprit else "")
@@ -333,7 +362,7 @@ class _Run:
             refused = hospital.refusal(number)
             if refused is not None:
                 hospital.refuse(number)
-                text = f"round {number} did not take place: hospital {hospital.name} refuses it: {refused}"
+                text = f"round {number} did not take place: {refused}"
                 self.incidents.append(Incident(kind="refusal", round=number, text=text))
                 self.display.note(text)
                 return text

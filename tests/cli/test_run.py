@@ -117,8 +117,8 @@ def test_json_is_one_object_and_the_rest_is_on_stderr(tmp_path: Path) -> None:
     assert float(said["epsilon"]["a"]) <= 20.0
 
 
-def test_a_kill_in_round_two_is_resumed_and_stays_spent(tmp_path: Path) -> None:
-    root = tmp_path / "run"
+def start_and_signal(root: Path, number: signal.Signals) -> int:
+    """Start a run of three rounds, send it a signal when round 2 is reserved by everybody, and wait for its end."""
     steps = [*SMALL]
     steps[steps.index("--steps-per-round") + 1] = "60"
     command = [sys.executable, "-m", "fedgan_cli.main", "run", *steps, "--rounds", "3", "--output", str(root)]
@@ -133,8 +133,18 @@ def test_a_kill_in_round_two_is_resumed_and_stays_spent(tmp_path: Path) -> None:
         time.sleep(0.02)  # polling another process's file
     else:
         pytest.fail("round 2 never started")
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    os.kill(process.pid, number)
+    return process.wait(timeout=120)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_a_kill_in_round_two_is_resumed_and_stays_spent(number: signal.Signals, tmp_path: Path) -> None:
+    root = tmp_path / "run"
+    code = start_and_signal(root, number)
+    if number is signal.SIGINT:
+        assert code == 130
+        assert [report["verdict"]["verdict"] for report in reports(root)] == ["PASS", "INCOMPLETE"]  # type: ignore[index]
+        assert fedgan("audit", "verify", root, "--trust", root / "public" / "trust").code == 0
     done = fedgan("run", "--resume", root)
     assert done.code == 0, done.err
     found = reports(root)
@@ -143,7 +153,8 @@ def test_a_kill_in_round_two_is_resumed_and_stays_spent(tmp_path: Path) -> None:
     assert fedgan("audit", "verify", root, "--trust", root / "public" / "trust").code == 0
     assert reserved_rounds(root, "a") == [1, 2, 3]
     again = fedgan("run", "--resume", root)
-    assert again.code == 0 and [r["header"]["round"] for r in reports(root)] == [1, 2, 3]  # type: ignore[index]
+    assert again.code == 0 and "complete already" in again.err
+    assert [r["header"]["round"] for r in reports(root)] == [1, 2, 3]  # type: ignore[index]
 
 
 def test_a_cap_ends_the_run_in_order(tmp_path: Path) -> None:
