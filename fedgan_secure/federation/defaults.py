@@ -47,6 +47,6 @@ def recipe_for(*, image_size: int, declared_patients: int, phantoms: bool, unit:
     return Recipe(
         sampling_probability=max(math.floor(probability * 1e4) / 1e4, 1e-4),
         rounds=12,
-        steps_per_round=60 if image_size == 28 else 20,
+        steps_per_round=60 if image_size == 28 else 25,
         images_per_patient=1 if phantoms or unit == "image" else 2,
     )

@@ -10,7 +10,7 @@ import click
 import pytest
 
 from fedgan_cli.main import COMMANDS, cli
-from fedgan_cli.reference import reference, walk
+from fedgan_cli.reference import context_of, reference, walk
 
 ROOT = Path(__file__).resolve().parents[2]
 ALL = walk(cli, ["fedgan-secure"])
@@ -20,7 +20,7 @@ ALL = walk(cli, ["fedgan-secure"])
 def test_help_says_what_it_does_and_shows_an_example(path: list[str], command: click.Command) -> None:
     assert command.help and len(command.help) > 30, path
     if not isinstance(command, click.Group):
-        shown = command.get_help(click.Context(command, info_name=" ".join(path)))
+        shown = command.get_help(context_of(path, command))
         assert "Example" in shown and " ".join(path) in shown.split("Example", 1)[1], path
     for parameter in command.params:
         if isinstance(parameter, click.Option):
