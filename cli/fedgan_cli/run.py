@@ -264,15 +264,17 @@ def _score(score: dict[str, Any]) -> None:
     """Two metrics on phantoms that nobody trained on, each beside the untrained generator's."""
     trained, untrained = score["trained"], score["untrained"]
     terminal.say("The generator, on fresh phantoms (untrained beside it):")
-    if trained["tstr_accuracy"] is not None:
-        terminal.say(
-            f"  accuracy of a classifier trained on its images   {trained['tstr_accuracy']:.3f} "
-            f"(untrained {untrained['tstr_accuracy']:.3f}, largest class {trained['chance']:.3f}); higher is better"
-        )
     terminal.say(
         f"  distance of image features                       {trained['feature_distance']:.3f} "
         f"(untrained {untrained['feature_distance']:.3f}); lower is better"
     )
+    if trained["tstr_accuracy"] is not None:
+        poor = trained["tstr_accuracy"] <= trained["chance"]
+        terminal.say(
+            f"  accuracy of a classifier trained on its images   {trained['tstr_accuracy']:.3f} "
+            f"(untrained {untrained['tstr_accuracy']:.3f}, largest class {trained['chance']:.3f}); higher is better"
+            + ("; no better than guessing: the grades are not told apart" if poor else "")
+        )
 
 
 def _as_json(federation: Federation, outcome: Outcome, root: Path) -> dict[str, Any]:
