@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import datetime
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -23,6 +22,7 @@ from fedgan_protocols.errors import ProtocolError
 from fedgan_secure.federation.coordinator import ArtefactKind, RunOutcome, artefact
 from fedgan_secure.federation.drivers.local import LocalDriver, parse_drop
 from fedgan_secure.federation.hospital import Hospital, SignatureRefused
+from fedgan_secure.federation.interruption import Interruption
 from fedgan_secure.federation.prepare import Federation, model_of
 from fedgan_secure.federation.rounds import RoundFacts, now, record_of
 from fedgan_secure.federation.storage import sole_owner
@@ -63,7 +63,9 @@ class Outcome:
 def carry_on(federation: Federation, display: Display) -> Outcome:
     """Attempt every scheduled round that is left, then end the run in order."""
     with sole_owner(federation.run.lock, f"the run {federation.run.root}"):
-        return _Run(federation, display).carry_on()
+        run = _Run(federation, display)
+        with run.interruption.caught():
+            return run.carry_on()
 
 
 class _Run:
@@ -75,7 +77,7 @@ class _Run:
         self.display = display
         self.incidents: list[Incident] = []
         self.dispute: str | None = None
-        self.interrupted = False
+        self.interruption = Interruption()
         info = federation.run.read_info()
         started = info.get("started")
         self.started = datetime.datetime.fromisoformat(started) if isinstance(started, str) else now()
@@ -92,7 +94,7 @@ class _Run:
                 status, reason = "refused", refusal
                 break
             last_complete = self._attempt(number)
-            if self.interrupted:
+            if self.interruption.asked:
                 self._manifest("running", "The operator interrupted the run; it can be resumed.")
                 raise KeyboardInterrupt
             if self.dispute is not None:
@@ -159,6 +161,7 @@ class _Run:
 
         def before_input(sum_index: int, asked: tuple[str, ...]) -> None:
             for name in asked:
+                self.interruption.check()
                 clients[name].provide_input(sum_index, self._train(self.hospitals[name], number))
 
         drops = [
@@ -177,7 +180,6 @@ class _Run:
             else:
                 vector, average = self.coordinator.apply(result)
         except KeyboardInterrupt:
-            self.interrupted = True
             facts.abort_code = "interrupted"
             facts.abort_detail = (
                 "the operator interrupted the round; nothing of it was used, what was reserved is spent"
@@ -205,7 +207,11 @@ class _Run:
 
     def _train(self, hospital: Hospital, number: int) -> np.ndarray:
         task = f"round {number}: hospital {hospital.name}"
-        step: Callable[[int, int], None] = lambda done, total: self.display.update(task, done, total)  # noqa: E731
+
+        def step(done: int, total: int) -> None:
+            self.display.update(task, done, total)
+            self.interruption.check()
+
         return hospital.train(step)
 
     def _conclude(
