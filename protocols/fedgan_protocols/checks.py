@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 
 from fedgan_protocols.encoding import digest
 from fedgan_protocols.errors import Code, ProtocolError
+from fedgan_protocols.graph import holders
 from fedgan_protocols.masking import check_public_key
 from fedgan_protocols.messages import Advertisement, Consistency, Deal, Invitation, Message
 from fedgan_protocols.parameters import SALT_BYTES, SHARE_BYTES, SessionParameters
@@ -64,6 +66,7 @@ def check_advertisement(
     check_terms(parameters, body, model_hashes, culprit=culprit)
     if len(body.mask_keys) != parameters.sums:
         raise ProtocolError(Code.MALFORMED, f"{culprit}: one mask key per sum was expected", culprit=culprit)
+    check_neighbours(parameters, message.sender, body, culprit=culprit)
     try:
         for key in (body.sealing_key, *body.mask_keys):
             check_public_key(key)
@@ -74,9 +77,15 @@ def check_advertisement(
     return body
 
 
-def check_unique_keys(parameters: SessionParameters, bodies: dict[int, Advertisement], *, culprit: str) -> None:
-    """No two members advertise the same key; raises ProtocolError (duplicate-key)."""
-    seen: dict[bytes, int] = {}
+def check_unique_keys(
+    parameters: SessionParameters,
+    bodies: Mapping[int, Advertisement],
+    *,
+    culprit: str,
+    known: Mapping[bytes, int] = MappingProxyType({}),
+) -> None:
+    """No two members advertise one key, nor one of `known` (key -> member); raises ProtocolError (duplicate-key)."""
+    seen = dict(known)
     for member, body in bodies.items():
         for key in (body.sealing_key, *body.mask_keys):
             if seen.setdefault(key, member) != member:
@@ -84,28 +93,44 @@ def check_unique_keys(parameters: SessionParameters, bodies: dict[int, Advertise
                 raise ProtocolError(Code.DUPLICATE_KEY, f"{names} advertise the same key", culprit=culprit)
 
 
-def check_deal(parameters: SessionParameters, body: Deal, u1: Sequence[int], *, culprit: str) -> None:
-    """The number of commitments and sealed shares fits U1; raises ProtocolError (malformed)."""
-    each = parameters.sums * len(u1)
+def check_neighbours(parameters: SessionParameters, member: int, body: Advertisement, *, culprit: str) -> None:
+    """Nobody drawn in the complete graph; else `degree` others of the roster. Raises ProtocolError (malformed)."""
+    expected = 0 if parameters.graph is None else parameters.graph.degree
+    drawn = body.neighbours
+    if len(drawn) != expected or member in drawn or any(other > parameters.n for other in drawn):
+        raise ProtocolError(
+            Code.MALFORMED, f"{culprit}: {expected} neighbours of the roster were expected", culprit=culprit
+        )
+
+
+def holders_of(parameters: SessionParameters, body: Advertisement, u1: Sequence[int]) -> tuple[int, ...]:
+    """Who in U1 holds shares of the member that advertised `body`, ascending."""
+    return holders(None if parameters.graph is None else body.neighbours, u1)
+
+
+def check_deal(parameters: SessionParameters, body: Deal, dealer: int, holding: Sequence[int], *, culprit: str) -> None:
+    """The number of commitments and sealed shares fits the dealer's holders; raises ProtocolError (malformed)."""
+    each = parameters.sums * len(holding)
     found = (
         len(body.seed_commitments),
         len(body.key_share_commitments),
         len(body.seed_share_commitments),
         len(body.sealed_digests),
     )
-    if found != (parameters.sums, each, each, len(u1) - 1):
+    if found != (parameters.sums, each, each, len(holding) - (dealer in holding)):
         raise ProtocolError(Code.MALFORMED, f"{culprit}: commitments do not fit the members", culprit=culprit)
 
 
-def committed(body: Deal, kind: str, j: int, u1: Sequence[int], holder: int) -> bytes:
+def committed(body: Deal, kind: str, j: int, holding: Sequence[int], holder: int) -> bytes:
     """The commitment to the share of `kind` of sum j that the dealer gave `holder`."""
     commitments = body.key_share_commitments if kind == KEY else body.seed_share_commitments
-    return commitments[j * len(u1) + list(u1).index(holder)]
+    return commitments[j * len(holding) + holding.index(holder)]
 
 
-def sealed_digest_for(body: Deal, u1: Sequence[int], dealer: int, holder: int) -> bytes:
-    """The signed digest of the sealed share from `dealer` to `holder`."""
-    return body.sealed_digests[[member for member in u1 if member != dealer].index(holder)]
+def place_among_sealed(holding: Sequence[int], dealer: int, holder: int) -> int:
+    """Where the share sealed for `holder` stands in the dealer's attachment, which has none for the dealer itself."""
+    place = holding.index(holder)
+    return place - (dealer in holding and dealer < holder)
 
 
 def check_consistency(message: Message, expected: Consistency, t3: bytes, *, culprit: str) -> None:

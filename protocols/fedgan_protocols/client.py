@@ -34,10 +34,12 @@ from fedgan_protocols.client_states import (
     Signed,
     State,
 )
-from fedgan_protocols.encoding import decode_strings, digest, join_packet, split_packet
+from fedgan_protocols.directory import read_deals, read_directory
+from fedgan_protocols.encoding import digest, join_packet, split_packet
 from fedgan_protocols.errors import Code, ProtocolError
+from fedgan_protocols.graph import draw_neighbours, holders, neighbour_bytes
 from fedgan_protocols.messages import (
-    HASH_BYTES,
+    SIGNATURE_BYTES,
     Advertisement,
     Consistency,
     Deal,
@@ -49,16 +51,20 @@ from fedgan_protocols.messages import (
     Outcome,
     Receipt,
     Revelation,
+    Statement,
     SurvivorList,
     UnmaskRequest,
-    digests_of,
     extend,
+    message_digest,
     open_message,
     seed_commitment,
     share_commitment,
     sign_message,
+    survivors_digest,
+    unpack,
+    unpack_hashes,
 )
-from fedgan_protocols.parameters import SALT_BYTES, SERVER, SessionParameters, sum_digest
+from fedgan_protocols.parameters import HASH_BYTES, SALT_BYTES, SERVER, SessionParameters, sum_digest
 from fedgan_protocols.transitions import Stage, client_target
 
 
@@ -66,10 +72,13 @@ def entropy_needed(state: State) -> int:
     """Random bytes that the next step may use."""
     parameters = state.context.parameters
     if isinstance(state, Invited):
-        return 32 * (1 + parameters.sums)
+        drawn = 0 if parameters.graph is None else neighbour_bytes(parameters.graph.degree)
+        return 32 * (1 + parameters.sums) + drawn
     if isinstance(state, Advertised):
-        salts = 2 * SALT_BYTES * parameters.n
-        return parameters.sums * (32 + salts) + shamir.coefficient_bytes(parameters.threshold, 2 * parameters.sums)
+        salts = 2 * SALT_BYTES * parameters.most_holders
+        return parameters.sums * (32 + salts) + shamir.coefficient_bytes(
+            parameters.share_threshold, 2 * parameters.sums
+        )
     return 0
 
 
@@ -120,6 +129,9 @@ def _advertise(state: State, event: Received, raw: bytes, attachment: memoryview
     pool = shamir.EntropyPool(event.entropy)
     sealing_key = pool.take(32)
     mask_keys = tuple(pool.take(32) for _ in range(parameters.sums))
+    neighbours: tuple[int, ...] = ()
+    if parameters.graph is not None:
+        neighbours = draw_neighbours(parameters.n, context.member, parameters.graph.degree, pool)
     t0 = extend("T0", parameters.parameters_hash, invitation.digest, [])
     body = Advertisement(
         parameters.parameters_hash,
@@ -127,44 +139,39 @@ def _advertise(state: State, event: Received, raw: bytes, attachment: memoryview
         context.model_hashes,
         masking.public_of(sealing_key),
         tuple(masking.public_of(key) for key in mask_keys),
+        neighbours,
     )
     own = _sign(context, Stage.ADVERTISE_KEYS, t0, body).raw
     last = Exchange(Stage.ADVERTISE_KEYS, request, join_packet(own))
-    return Advertised(context, last, t0, own, sealing_key, mask_keys)
+    return Advertised(context, last, t0, own, neighbours, sealing_key, mask_keys)
 
 
 def _share(state: State, event: Received, raw: bytes, attachment: memoryview, request: bytes) -> State:
-    """R1: verify everybody's keys; deal shares of every mask key and every seed b_u."""
+    """R1: verify the peers' keys; deal shares of every mask key and every seed b_u to the holders."""
     assert isinstance(state, Advertised)  # noqa: S101
     context, parameters, me = state.context, state.context.parameters, state.context.member
     directory = _open(state, Stage.SHARE_KEYS, raw, SERVER, None)
     u1 = _members(parameters, directory.body_as(KeyDirectory).members, "U1")
     _require(me in u1, Code.EXCLUDED, "the server left this member out of U1")
-    raws = decode_strings(attachment, parameters.packet_limit)
-    _require(len(raws) == len(u1), Code.MALFORMED, "one advertisement per member of U1 was expected")
-    messages = [_open(state, Stage.ADVERTISE_KEYS, one, member, state.t0) for member, one in zip(u1, raws, strict=True)]
-    _require(raws[u1.index(me)] == state.own, Code.OWN_MESSAGE_ALTERED, "this member's own keys were altered")
-    adverts = {
-        message.sender: checks.check_advertisement(parameters, message, context.model_hashes, culprit="server")
-        for message in messages
-    }
-    checks.check_unique_keys(parameters, adverts, culprit="server")
-    t1 = extend("T1", state.t0, b"", digests_of(messages))
+    digests, adverts = _read_directory(state, u1, attachment)
+    t1 = extend("T1", state.t0, b"", zip(u1, digests, strict=True))
     _require(directory.previous == t1, Code.TRANSCRIPT_MISMATCH, "the server signed another U1 than it sent")
 
+    holding = holders(None if parameters.graph is None else state.neighbours, u1)
+    _require(len(holding) >= parameters.share_threshold, Code.TOO_FEW, "too few of this member's neighbours are in U1")
     pool = shamir.EntropyPool(event.entropy)
     seeds = tuple(pool.take(32) for _ in range(parameters.sums))
-    openings: dict[int, list[bytes]] = {member: [] for member in u1}
+    openings: dict[int, list[bytes]] = {member: [] for member in holding}
     commitments: dict[str, list[bytes]] = {KEY: [], SEED: []}
     for j in range(parameters.sums):
         for kind, secret in ((KEY, state.mask_keys[j]), (SEED, seeds[j])):
-            shares = shamir.share(int.from_bytes(secret, "big"), parameters.threshold, u1, pool)
-            for member in u1:
+            shares = shamir.share(int.from_bytes(secret, "big"), parameters.share_threshold, holding, pool)
+            for member in holding:
                 opening = shamir.share_to_bytes(shares[member]) + pool.take(SALT_BYTES)
                 openings[member].append(opening)
                 commitments[kind].append(share_commitment(parameters, j, kind, me, member, opening))
     sealed = []
-    for member in u1:
+    for member in holding:
         if member != me:
             shared = masking.exchange(state.sealing_key, adverts[member].sealing_key)
             key = masking.seal_key(parameters, shared, t1, me, member)
@@ -181,13 +188,45 @@ def _share(state: State, event: Received, raw: bytes, attachment: memoryview, re
         Exchange(Stage.SHARE_KEYS, request, join_packet(own, b"".join(sealed))),
         t1,
         directory.digest,
+        u1,
         adverts,
         own,
         state.sealing_key,
         state.mask_keys,
         seeds,
-        b"".join(openings[me]),
+        b"".join(openings.get(me, [])),
     )
+
+
+def _read_directory(
+    state: Advertised, u1: tuple[int, ...], attachment: memoryview
+) -> tuple[tuple[bytes, ...], dict[int, Advertisement]]:
+    """The digests of U1's advertisements, and those of this member's peers: whom it drew, and who drew it."""
+    context, parameters, me = state.context, state.context.parameters, state.context.member
+    digests, peers, raws = read_directory(attachment, parameters.packet_limit)
+    _require(len(digests) == len(u1), Code.MALFORMED, "one digest per member of U1 was expected")
+    own = digests[u1.index(me)]
+    _require(own == message_digest(state.own), Code.OWN_MESSAGE_ALTERED, "this member's own keys were altered")
+    _require(len(raws) == len(peers) and me not in peers, Code.MALFORMED, "one advertisement per peer was expected")
+    checks.require_subset(peers, u1, "the peers", culprit="server")
+    expected = holders(None if parameters.graph is None else state.neighbours, u1)
+    absent = set(expected) - {me, *peers}
+    _require(not absent, Code.EXCLUDED, f"the server left out the keys of {len(absent)} of this member's peers")
+    place = {member: index for index, member in enumerate(u1)}
+    adverts = {}
+    for member, raw in zip(peers, raws, strict=True):
+        message = _open(state, Stage.ADVERTISE_KEYS, raw, member, state.t0)
+        _require(
+            message.digest == digests[place[member]],
+            Code.TRANSCRIPT_MISMATCH,
+            "the server sent two sets of keys of one member",
+        )
+        adverts[member] = checks.check_advertisement(parameters, message, context.model_hashes, culprit="server")
+        drew_me = me in checks.holders_of(parameters, adverts[member], u1)
+        _require(drew_me or member in expected, Code.MALFORMED, "the server sent the keys of somebody who is no peer")
+    own_keys = {masking.public_of(state.sealing_key): me, **{masking.public_of(key): me for key in state.mask_keys}}
+    checks.check_unique_keys(parameters, adverts, culprit="server", known=own_keys)
+    return digests, adverts
 
 
 def _members(parameters: SessionParameters, members: Sequence[int], what: str) -> tuple[int, ...]:
@@ -244,7 +283,7 @@ def _mask(state: State, event: Received, raw: bytes, attachment: memoryview, req
 def _masked_vector(
     context: Context, setup: Setup, secrets: Secrets, j: int, model_hash: bytes, vector: np.ndarray | None
 ) -> np.ndarray:
-    """y = x + PRG(b_u) + sum over v > u of PRG(s_uv) - sum over v < u of PRG(s_uv)."""
+    """y = x + PRG(b_u) + sum over peers v > u of PRG(s_uv) - sum over peers v < u of PRG(s_uv)."""
     parameters, me = context.parameters, context.member
     if vector is None:
         raise ProtocolError(Code.NO_INPUT, f"no vector was provided for sum {j}", culprit=parameters.name_of(me))
@@ -255,46 +294,52 @@ def _masked_vector(
             culprit=parameters.name_of(me),
         )
     terms = [(masking.stream_key(parameters, secrets.seeds[0], j, "self"), 1)]
-    for peer in setup.u2:
-        if peer != me:
-            shared = masking.exchange(secrets.mask_keys[0], setup.mask_publics[peer][j])
-            seed = masking.pair_seed(parameters, shared, setup.t1, j, me, peer, model_hash)
-            terms.append((masking.stream_key(parameters, seed, j, "pair"), 1 if me < peer else -1))
+    for peer, publics in setup.mask_publics.items():
+        shared = masking.exchange(secrets.mask_keys[0], publics[j])
+        seed = masking.pair_seed(parameters, shared, setup.t1, j, me, peer, model_hash)
+        terms.append((masking.stream_key(parameters, seed, j, "pair"), 1 if me < peer else -1))
     masked = np.array(vector, dtype=parameters.dtype, order="C", copy=True)
     masking.add_streams(masked, terms, threads=context.threads)
     return masked
 
 
 def _complete_setup(state: Shared, u2: tuple[int, ...], first: bytes, second: memoryview) -> tuple[Setup, Secrets]:
-    """Verify U2's deals and open the shares that were sealed for this member."""
-    parameters, me = state.context.parameters, state.context.member
-    u1 = tuple(state.adverts)
+    """Verify the deals of which this member holds shares, and open what was sealed for it."""
+    parameters, me, u1 = state.context.parameters, state.context.member, state.u1
     checks.require_subset(u2, u1, "U2", culprit="server")
     _require(me in u2, Code.EXCLUDED, "the server left this member out of U2")
-    raws = decode_strings(first, parameters.packet_limit)
+    digests, raws = read_deals(first, parameters.packet_limit)
+    _require(len(digests) == len(u2), Code.MALFORMED, "one digest per member of U2 was expected")
+    own = digests[u2.index(me)]
+    _require(own == message_digest(state.own), Code.OWN_MESSAGE_ALTERED, "this member's own deal was altered")
+    holding = {member: checks.holders_of(parameters, advert, u1) for member, advert in state.adverts.items()}
+    dealers = [member for member in u2 if member != me and me in holding.get(member, ())]
     size = parameters.sealed_bytes
-    _require(len(raws) == len(u2), Code.MALFORMED, "one deal per member of U2 was expected")
-    _require(len(second) == size * (len(u2) - 1), Code.MALFORMED, "one sealed share per other member was expected")
-    _require(raws[u2.index(me)] == state.own, Code.OWN_MESSAGE_ALTERED, "this member's own deal was altered")
-    messages = [_open(state, Stage.SHARE_KEYS, one, member, state.t1) for member, one in zip(u2, raws, strict=True)]
-    openings = {me: state.own_openings}
-    for place, message in enumerate(one for one in messages if one.sender != me):
-        dealer, body = message.sender, message.body_as(Deal)
-        checks.check_deal(parameters, body, u1, culprit=parameters.name_of(dealer))
+    _require(len(raws) == len(dealers), Code.MALFORMED, "one deal per dealer of this member was expected")
+    _require(len(second) == size * len(dealers), Code.MALFORMED, "one sealed share per dealer was expected")
+    openings = {me: state.own_openings} if state.own_openings else {}
+    place_in_u2 = {member: index for index, member in enumerate(u2)}
+    for place, (dealer, raw) in enumerate(zip(dealers, raws, strict=True)):
+        message = _open(state, Stage.SHARE_KEYS, raw, dealer, state.t1)
+        signed = digests[place_in_u2[dealer]]
+        _require(message.digest == signed, Code.TRANSCRIPT_MISMATCH, "the server sent two deals of one member")
+        body = message.body_as(Deal)
+        checks.check_deal(parameters, body, dealer, holding[dealer], culprit=parameters.name_of(dealer))
         sealed = bytes(second[place * size : (place + 1) * size])
         _require(
-            checks.sealed_digest(sealed) == checks.sealed_digest_for(body, u1, dealer, me),
+            checks.sealed_digest(sealed) == body.sealed_digests[checks.place_among_sealed(holding[dealer], dealer, me)],
             Code.SEALED_SHARE_ALTERED,
             f"the sealed share of {parameters.name_of(dealer)} was altered on its way",
         )
-        openings[dealer] = _unseal(state, dealer, sealed, body, u1)
-    t2 = extend("T2", state.t1, state.broadcast, digests_of(messages))
-    publics = {member: state.adverts[member].mask_keys for member in u2}
-    ordered = {member: openings[member] for member in u2}
+        openings[dealer] = _unseal(state, dealer, sealed, body, holding[dealer])
+    t2 = extend("T2", state.t1, state.broadcast, zip(u2, digests, strict=True))
+    present = frozenset(u2)
+    publics = {member: state.adverts[member].mask_keys for member in sorted(state.adverts) if member in present}
+    ordered = {member: openings[member] for member in sorted(openings)}
     return Setup(state.t1, t2, publics, u2), Secrets(state.mask_keys, state.seeds, ordered)
 
 
-def _unseal(state: Shared, dealer: int, sealed: bytes, body: Deal, u1: tuple[int, ...]) -> bytes:
+def _unseal(state: Shared, dealer: int, sealed: bytes, body: Deal, holding: tuple[int, ...]) -> bytes:
     """The openings from one dealer, each checked against its commitment; a bad one blames the dealer, who signed it."""
     parameters, me = state.context.parameters, state.context.member
     name = parameters.name_of(dealer)
@@ -307,7 +352,7 @@ def _unseal(state: Shared, dealer: int, sealed: bytes, body: Deal, u1: tuple[int
         for offset, kind in ((0, KEY), (1, SEED)):
             at = (2 * j + offset) * OPENING_BYTES
             opening = plain[at : at + OPENING_BYTES]
-            expected = checks.committed(body, kind, j, u1, me)
+            expected = checks.committed(body, kind, j, holding, me)
             if share_commitment(parameters, j, kind, dealer, me, opening) != expected:
                 raise ProtocolError(
                     Code.BAD_SHARE_DEALER, f"a share dealt by {name} misses its commitment", culprit=name
@@ -322,7 +367,7 @@ def _last_sum(
     parameters, me = state.context.parameters, state.context.member
     u5 = _members(parameters, responders, "U5")
     checks.require_subset(u5, state.u3, "U5", culprit="server")
-    digests = decode_strings(first, parameters.packet_limit, HASH_BYTES)
+    digests = unpack_hashes(first)
     _require(len(digests) == len(u5), Code.MALFORMED, "one digest per member of U5 was expected")
     _require(me in u5, Code.EXCLUDED, "the server left this member out of U5")
     _require(digests[u5.index(me)] == state.own_digest, Code.OWN_MESSAGE_ALTERED, "this member's own R4 was altered")
@@ -342,12 +387,12 @@ def _consistency(state: State, event: Received, raw: bytes, attachment: memoryvi
     u3 = _members(parameters, body.members, "U3")
     checks.require_subset(u3, state.setup.u2, "U3", culprit="server")
     _require(me in u3, Code.DECLARED_DEAD, "the server declares this member dead")
-    digests = decode_strings(attachment, parameters.packet_limit, HASH_BYTES)
+    digests = unpack_hashes(attachment)
     _require(len(digests) == len(u3), Code.MALFORMED, "one digest per member of U3 was expected")
     _require(digests[u3.index(me)] == state.own_digest, Code.OWN_MESSAGE_ALTERED, "this member's own R2 was altered")
     t3 = extend("T3", state.chain, state.broadcast, zip(u3, digests, strict=True))
     _require(message.previous == t3, Code.TRANSCRIPT_MISMATCH, "the server signed another U3 than it sent")
-    statement = Consistency(state.j, state.setup.t2, state.model_hash, u3)
+    statement = Consistency(state.j, state.setup.t2, state.model_hash, survivors_digest(u3))
     own = _sign(context, Stage.CONSISTENCY_CHECK, t3, statement).raw
     return Signed(
         context,
@@ -373,19 +418,22 @@ def _unmask(state: State, event: Received, raw: bytes, attachment: memoryview, r
     _require(body.sum == state.j, Code.OUT_OF_ORDER, f"sum {state.j} was expected")
     u4 = _members(parameters, body.members, "U4")
     checks.require_subset(u4, state.u3, "U4", culprit="server")
-    raws = decode_strings(attachment, parameters.packet_limit)
-    _require(len(raws) == len(u4), Code.MALFORMED, "one signature per member of U4 was expected")
-    messages = []
-    for member, one in zip(u4, raws, strict=True):
-        signed = _open(state, Stage.CONSISTENCY_CHECK, one, member, None)
-        checks.check_consistency(signed, state.statement, state.t3, culprit="server")
-        messages.append(signed)
+    signatures = unpack(attachment, SIGNATURE_BYTES)
+    _require(len(signatures) == len(u4), Code.MALFORMED, "one signature per member of U4 was expected")
     _require(me in u4, Code.EXCLUDED, "the server left this member's signature out")
-    t4 = extend("T4", state.t3, state.broadcast, digests_of(messages))
+    statement = Statement(parameters, Stage.CONSISTENCY_CHECK, state.t3, state.statement)
+    for place in _quorum(u4, me, parameters.threshold):
+        statement.verify(u4[place], signatures[place], blame="server")
+    signed = [
+        (member, message_digest(statement.raw(member, signature)))
+        for member, signature in zip(u4, signatures, strict=True)
+    ]
+    t4 = extend("T4", state.t3, state.broadcast, signed)
     _require(message.previous == t4, Code.TRANSCRIPT_MISMATCH, "the server signed another U4 than it sent")
-    dead = tuple(member for member in state.setup.u2 if member not in state.u3)
+    alive = frozenset(state.u3)
+    dead = tuple(member for member in state.setup.u2 if member not in alive)
     openings = b"".join(
-        opening[OPENING_BYTES : 2 * OPENING_BYTES] if member in state.u3 else opening[:OPENING_BYTES]
+        opening[OPENING_BYTES : 2 * OPENING_BYTES] if member in alive else opening[:OPENING_BYTES]
         for member, opening in state.secrets.openings.items()
     )
     revelation = Revelation(state.j, state.u3, dead, checks.shares_digest(openings))
@@ -403,6 +451,15 @@ def _unmask(state: State, event: Received, raw: bytes, attachment: memoryview, r
         own.digest,
         state.received,
     )
+
+
+def _quorum(u4: tuple[int, ...], me: int, threshold: int) -> list[int]:
+    """The places in U4 of the t signatures that this member verifies: those that follow its own, around the roster.
+
+    t suffice for the guarantee; who follows whom spreads the work, so that together the members check them all.
+    """
+    own = u4.index(me)
+    return [(own + step) % len(u4) for step in range(min(threshold, len(u4)))]
 
 
 def _receipt(state: State, event: Received, raw: bytes, attachment: memoryview, request: bytes) -> State:

@@ -76,6 +76,7 @@ class Advertised:
     last: Exchange
     t0: bytes
     own: bytes = field(repr=False)
+    neighbours: tuple[int, ...]
     sealing_key: bytes = field(repr=False)
     mask_keys: tuple[bytes, ...] = field(repr=False)
     phase = ClientPhase.ADVERTISED
@@ -83,12 +84,16 @@ class Advertised:
 
 @dataclass(frozen=True)
 class Shared:
-    """After R1: holds its keys, its seeds b_u and its own shares; U1 and T1 are fixed."""
+    """After R1: holds its keys, its seeds b_u and its own shares; U1 and T1 are fixed.
+
+    `adverts`: of this member's peers; `own_openings`: its shares of its own secrets, empty in a sparse graph.
+    """
 
     context: Context
     last: Exchange
     t1: bytes
     broadcast: bytes
+    u1: tuple[int, ...]
     adverts: Mapping[int, Advertisement]
     own: bytes = field(repr=False)
     sealing_key: bytes = field(repr=False)
@@ -100,7 +105,7 @@ class Shared:
 
 @dataclass(frozen=True)
 class Setup:
-    """What R0 and R1 fixed: T1, T2, the public mask keys and U2."""
+    """What R0 and R1 fixed: T1, T2, U2 and the public mask keys of the peers in it."""
 
     t1: bytes
     t2: bytes
@@ -110,7 +115,7 @@ class Setup:
 
 @dataclass(frozen=True)
 class Secrets:
-    """For the sums still to come: own mask keys and seeds, and for the current sum on everybody's shares."""
+    """For the sums still to come: own mask keys and seeds, and for the current sum on the dealers' shares."""
 
     mask_keys: tuple[bytes, ...] = field(repr=False)
     seeds: tuple[bytes, ...] = field(repr=False)

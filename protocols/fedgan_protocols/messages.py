@@ -10,20 +10,20 @@ fixed arrays; their types are the dataclasses below, in field order. Server broa
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, fields
 from itertools import pairwise
 from typing import Any, TypeVar
 
-from fedgan_protocols.encoding import Item, decode, digest, encode, malformed
+from fedgan_protocols.encoding import Item, decode, digest, encode, join_packet, malformed
 from fedgan_protocols.errors import Code, ProtocolError
 from fedgan_protocols.keys import Identity, verify
-from fedgan_protocols.parameters import SERVER, SessionParameters
+from fedgan_protocols.parameters import HASH_BYTES, ID_BYTES, SERVER, SessionParameters
 from fedgan_protocols.transitions import Stage
 
 DOMAIN = "fedgan-secure/secure-aggregation"
 VERSION = 1
-HASH_BYTES = 32
 SIGNATURE_BYTES = 64
 _SIGNATURE_CONTEXT = b"fedgan-secure/secure-aggregation/v1/signature\x00"
 
@@ -59,11 +59,32 @@ def _list_of(check: Callable[[Any], Any]) -> Callable[[Any], tuple[Any, ...]]:
     return checked
 
 
-def _ids(item: Any) -> tuple[int, ...]:
-    ids = _list_of(_uint)(item)
+def unpack_ids(item: Any) -> tuple[int, ...]:
+    """A set of members from its encoding: ids of 2 bytes, big-endian, ascending; raises ProtocolError."""
+    if not isinstance(item, bytes) or len(item) % ID_BYTES:
+        raise malformed("a set of ids is a byte string of 2 bytes each")
+    ids = struct.unpack(f">{len(item) // ID_BYTES}H", item)
     if SERVER in ids or any(a >= b for a, b in pairwise(ids)):
         raise ProtocolError(Code.DUPLICATE_MEMBER, "ids are ascending, each once, and none is the server's")
     return ids
+
+
+def pack_ids(ids: Iterable[int]) -> bytes:
+    """The encoding of a set of members."""
+    return b"".join(member.to_bytes(ID_BYTES, "big") for member in ids)
+
+
+def unpack_hashes(item: Any) -> tuple[bytes, ...]:
+    """Digests from one byte string that holds them one after another; raises ProtocolError."""
+    return unpack(item, HASH_BYTES)
+
+
+def unpack(item: Any, size: int) -> tuple[bytes, ...]:
+    """Byte strings of `size` bytes from one that holds them one after another; raises ProtocolError."""
+    if not isinstance(item, bytes | memoryview) or len(item) % size:
+        raise malformed(f"a byte string of {size} bytes each was expected")
+    data = bytes(item)
+    return tuple(data[at : at + size] for at in range(0, len(data), size))
 
 
 def _drop(item: Any) -> tuple[int, int, str, str, int]:
@@ -72,8 +93,20 @@ def _drop(item: Any) -> tuple[int, int, str, str, int]:
     return _uint(item[0]), _uint(item[1]), _text(item[2]), _text(item[3]), _uint(item[4])
 
 
-def _field(check: Callable[[Any], Any]) -> Any:
-    return field(metadata={"check": check})
+def _field(check: Callable[[Any], Any], write: Callable[[Any], Any] | None = None) -> Any:
+    return field(metadata={"check": check, "write": write or _plain})
+
+
+def _plain(value: Any) -> Item:
+    return [_plain(part) for part in value] if isinstance(value, tuple) else value
+
+
+def _ids() -> Any:
+    return _field(unpack_ids, pack_ids)
+
+
+def _hashes() -> Any:
+    return _field(unpack_hashes, b"".join)
 
 
 @dataclass(frozen=True)
@@ -87,48 +120,50 @@ class Invitation:
 
 @dataclass(frozen=True)
 class Advertisement:
-    """Client, R0: fresh X25519 keys, one for sealing and one per sum for masks."""
+    """Client, R0: fresh X25519 keys, one for sealing and one per sum for masks; in a sparse graph whom it drew."""
 
     parameters_hash: bytes = _field(_hash)
     policy_hash: bytes = _field(_hash)
     model_hashes: tuple[bytes, ...] = _field(_list_of(_hash_or_empty))
     sealing_key: bytes = _field(_hash)
-    mask_keys: tuple[bytes, ...] = _field(_list_of(_hash))
+    mask_keys: tuple[bytes, ...] = _hashes()
+    neighbours: tuple[int, ...] = _ids()
 
 
 @dataclass(frozen=True)
 class KeyDirectory:
-    """Server, R1: U1. Attachment: the signed Advertisements, in order of id."""
+    """Server, R1: U1. Attachment: [digests of U1's Advertisements, the receiver's peers, their Advertisements]."""
 
-    members: tuple[int, ...] = _field(_ids)
+    members: tuple[int, ...] = _ids()
 
 
 @dataclass(frozen=True)
 class Deal:
-    """Client, R1: commitments. Attachment: the sealed shares for U1 without the sender, in order of id.
+    """Client, R1: commitments. Attachment: the sealed shares for the holders without the sender, in order of id.
 
-    Per sum j: a commitment to b_u; and, for every member of U1 in order of id, commitments to the share of the mask
-    key and of b_u (index j * |U1| + position). `sealed_digests`: one per sealed share, in the attachment's order.
+    The holders are U1, or in a sparse graph the sender's neighbours in U1. Per sum j: a commitment to b_u; and, for
+    every holder in order of id, commitments to the share of the mask key and of b_u (index j * |holders| + position).
+    `sealed_digests`: one per sealed share, in the attachment's order.
     """
 
-    seed_commitments: tuple[bytes, ...] = _field(_list_of(_hash))
-    key_share_commitments: tuple[bytes, ...] = _field(_list_of(_hash))
-    seed_share_commitments: tuple[bytes, ...] = _field(_list_of(_hash))
-    sealed_digests: tuple[bytes, ...] = _field(_list_of(_hash))
+    seed_commitments: tuple[bytes, ...] = _hashes()
+    key_share_commitments: tuple[bytes, ...] = _hashes()
+    seed_share_commitments: tuple[bytes, ...] = _hashes()
+    sealed_digests: tuple[bytes, ...] = _hashes()
 
 
 @dataclass(frozen=True)
 class MaskRequest:
     """Server, R2 of sum j: U2, and for j > 0 what ended the last sum (its U5 and H(sum), else empty).
 
-    Attachment for j = 0: packet [signed Deals of U2, sealed shares for the receiver]; for j > 0: packet [digests of
-    the Revelations of U5, the last sum].
+    Attachment for j = 0: packet [[digests of U2's Deals, the Deals of which the receiver holds shares], the shares
+    sealed for it]; for j > 0: packet [digests of the Revelations of U5, the last sum].
     """
 
     sum: int = _field(_uint)
     model_hash: bytes = _field(_hash)
-    members: tuple[int, ...] = _field(_ids)
-    responders: tuple[int, ...] = _field(_ids)
+    members: tuple[int, ...] = _ids()
+    responders: tuple[int, ...] = _ids()
     last_sum_digest: bytes = _field(_hash_or_empty)
 
 
@@ -147,7 +182,7 @@ class SurvivorList:
 
     sum: int = _field(_uint)
     model_hash: bytes = _field(_hash)
-    members: tuple[int, ...] = _field(_ids)
+    members: tuple[int, ...] = _ids()
 
 
 @dataclass(frozen=True)
@@ -157,28 +192,29 @@ class Consistency:
     sum: int = _field(_uint)
     t2: bytes = _field(_hash)
     model_hash: bytes = _field(_hash)
-    members: tuple[int, ...] = _field(_ids)
+    survivors_digest: bytes = _field(_hash)
 
 
 @dataclass(frozen=True)
 class UnmaskRequest:
-    """Server, R4 of sum j: U4. Attachment: the signed Consistency messages of U4."""
+    """Server, R4 of sum j: U4. Attachment: the signatures of U4's Consistency messages, which are all the same but for
+    their senders."""
 
     sum: int = _field(_uint)
-    members: tuple[int, ...] = _field(_ids)
+    members: tuple[int, ...] = _ids()
 
 
 @dataclass(frozen=True)
 class Revelation:
     """Client, R4 of sum j: which share it gives of whom, and the digest of the attachment that holds them.
 
-    Attachment: for every member of U2 in order of id, share (33 bytes) and salt (32): of b_u for `alive`, of the mask
-    key for `dead`.
+    Attachment: for every dealer in U2 of whom the sender holds shares, in order of id, share (33 bytes) and salt (32):
+    of b_u for `alive`, of the mask key for `dead`.
     """
 
     sum: int = _field(_uint)
-    alive: tuple[int, ...] = _field(_ids)
-    dead: tuple[int, ...] = _field(_ids)
+    alive: tuple[int, ...] = _ids()
+    dead: tuple[int, ...] = _ids()
     shares_digest: bytes = _field(_hash)
 
 
@@ -186,7 +222,7 @@ class Revelation:
 class Outcome:
     """Server, R5: U5 of the last sum and H(sum) of every sum. Attachment: packet [digests of Revelations, last sum]."""
 
-    responders: tuple[int, ...] = _field(_ids)
+    responders: tuple[int, ...] = _ids()
     sum_digests: tuple[bytes, ...] = _field(_list_of(_hash))
 
 
@@ -239,7 +275,7 @@ class Message:
 
     @property
     def digest(self) -> bytes:
-        return digest("message", self.raw)
+        return message_digest(self.raw)
 
     def body_as(self, kind: type[BodyT]) -> BodyT:
         """The body, whose type the stage and sender have fixed."""
@@ -248,23 +284,18 @@ class Message:
         return self.body
 
 
-def _plain(value: Any) -> Item:
-    return [_plain(part) for part in value] if isinstance(value, tuple) else value
-
-
 def _content(parameters: SessionParameters, stage: Stage, sender: int, previous: bytes, body: Any) -> bytes:
-    return encode(
-        [
-            DOMAIN,
-            VERSION,
-            parameters.session,
-            parameters.round,
-            int(stage),
-            sender,
-            parameters.roster_hash,
-            previous,
-            [_plain(getattr(body, part.name)) for part in fields(body)],
-        ]
+    before, after = _around_sender(parameters, stage, previous, body)
+    return before + encode(sender) + after
+
+
+def _around_sender(parameters: SessionParameters, stage: Stage, previous: bytes, body: Any) -> tuple[bytes, bytes]:
+    """The content of a message before and after its sender, so that one statement of many is encoded once."""
+    written = [part.metadata["write"](getattr(body, part.name)) for part in fields(body)]
+    items: list[Item] = [DOMAIN, VERSION, parameters.session, parameters.round, int(stage)]
+    return (
+        b"\x89" + b"".join(encode(item) for item in items),
+        b"".join(encode(item) for item in (parameters.roster_hash, previous, written)),
     )
 
 
@@ -334,6 +365,44 @@ def _open(parameters: SessionParameters, raw: bytes, stage: Stage, sender: int, 
         raise malformed(f"the body of {stage.label} has {len(slots)} fields")
     values = [slot.metadata["check"](item) for slot, item in zip(slots, body, strict=True)]
     return Message(stage, sender, _hash(previous_), kind(*values), raw)
+
+
+class Statement:
+    """One body that many members sign alike: their messages are rebuilt from the signatures alone."""
+
+    def __init__(self, parameters: SessionParameters, stage: Stage, previous: bytes, body: Any) -> None:
+        self._parameters = parameters
+        self._before, self._after = _around_sender(parameters, stage, previous, body)
+
+    def raw(self, sender: int, signature: bytes) -> bytes:
+        """The signed message of `sender`, to the byte; nothing is verified."""
+        return join_packet(self._content(sender), signature)  # [content, signature] has the form of a packet
+
+    def verify(self, sender: int, signature: bytes, *, blame: str) -> None:
+        """Raise ProtocolError (bad-signature) unless `sender` signed this statement."""
+        if not verify(self._parameters.key_of(sender), _SIGNATURE_CONTEXT + self._content(sender), signature):
+            name = self._parameters.name_of(sender)
+            raise ProtocolError(
+                Code.BAD_SIGNATURE, f"the signature of {name} under this statement does not verify", culprit=blame
+            )
+
+    def _content(self, sender: int) -> bytes:
+        return self._before + encode(sender) + self._after
+
+
+def signature_of(raw: bytes) -> bytes:
+    """The signature at the end of a signed message."""
+    return raw[-SIGNATURE_BYTES:]
+
+
+def message_digest(raw: bytes) -> bytes:
+    """The digest of a signed message, 32 bytes."""
+    return digest("message", raw)
+
+
+def survivors_digest(members: Sequence[int]) -> bytes:
+    """The digest of a set of members, 32 bytes."""
+    return digest("survivors", pack_ids(members))
 
 
 def extend(label: str, previous: bytes, broadcast: bytes, replies: Iterable[tuple[int, bytes]]) -> bytes:

@@ -15,6 +15,7 @@ import numpy as np
 
 from fedgan_protocols.encoding import digest, encode
 from fedgan_protocols.errors import Code, ParameterError
+from fedgan_protocols.graph import PRIVACY_BITS, SparseGraph, privacy_bits
 from fedgan_protocols.keys import Entropy
 
 __all__ = [
@@ -34,6 +35,8 @@ MAX_MEMBERS = 4096
 MAX_SUMS = 4096
 MAX_LENGTH = 1 << 31
 MAX_NAME_BYTES = 64
+HASH_BYTES = 32
+ID_BYTES = 2
 SHARE_BYTES = 33
 SALT_BYTES = 32
 TAG_BYTES = 16
@@ -64,6 +67,11 @@ def roster_hash(roster: tuple[Member, ...], server_public_key: bytes) -> bytes:
     return digest("roster", encode([server_public_key, [[m.name, m.public_key] for m in roster]]))
 
 
+def graph_items(graph: SparseGraph | None) -> list[int]:
+    """The graph in an encoding: empty for the complete one, else [degree, threshold, colluders]."""
+    return [] if graph is None else [graph.degree, graph.threshold, graph.colluders]
+
+
 def default_threshold(members: int) -> int:
     """floor(2n/3) + 1."""
     return 2 * members // 3 + 1
@@ -81,6 +89,7 @@ class SessionParameters:
     ring_bits          32 or 64
     lengths            vector length of every sum (S sums)
     policy_hash        32 bytes
+    graph              None: everybody masks with everybody; else `fedgan_protocols.graph`, for 100 members and more
 
     Raises ParameterError for anything else.
     """
@@ -93,6 +102,7 @@ class SessionParameters:
     ring_bits: int
     lengths: tuple[int, ...]
     policy_hash: bytes
+    graph: SparseGraph | None = None
 
     def __post_init__(self) -> None:
         for name in ("session", "server_public_key", "policy_hash"):
@@ -118,6 +128,19 @@ class SessionParameters:
             raise _refuse(f"the ring has 32 or 64 bits; found {self.ring_bits}")
         if not 1 <= self.sums <= MAX_SUMS or not all(1 <= length <= MAX_LENGTH for length in self.lengths):
             raise _refuse(f"1 to {MAX_SUMS} sums of 1 to {MAX_LENGTH} words each are possible")
+        if self.graph is not None:
+            self._check_graph(self.graph)
+
+    def _check_graph(self, graph: SparseGraph) -> None:
+        if graph.degree > self.n - 1:
+            raise _refuse(f"{graph.degree} neighbours; a roster of {self.n} leaves {self.n - 1}")
+        agreeing = max(0, 2 * self.threshold - self.n - 1)
+        if graph.colluders > agreeing:
+            raise _refuse(
+                f"the graph allows for {graph.colluders} colluders, a threshold of {self.threshold} of {self.n} for "
+                f"{agreeing}",
+                hint="raise the threshold: all honest members must be brought to agree on who survived",
+            )
 
     @property
     def n(self) -> int:
@@ -133,8 +156,20 @@ class SessionParameters:
 
     @property
     def colluders(self) -> int:
-        """c = max(0, min(2t - n - 1, t - 2)): how many clients may collude with a lying server."""
+        """How many clients may collude with a lying server: max(0, min(2t - n - 1, t - 2)), or the sparse graph's c."""
+        if self.graph is not None:
+            return self.graph.colluders
         return max(0, min(2 * self.threshold - self.n - 1, self.threshold - 2))
+
+    @property
+    def share_threshold(self) -> int:
+        """How many shares rebuild a secret: t, or the sparse graph's local threshold."""
+        return self.threshold if self.graph is None else self.graph.threshold
+
+    @property
+    def most_holders(self) -> int:
+        """How many members hold shares of one dealer, at most."""
+        return self.n if self.graph is None else self.graph.degree
 
     @cached_property
     def roster_hash(self) -> bytes:
@@ -154,6 +189,7 @@ class SessionParameters:
                     self.ring_bits,
                     list(self.lengths),
                     self.policy_hash,
+                    graph_items(self.graph),
                 ]
             ),
         )
@@ -188,17 +224,15 @@ class SessionParameters:
 
     @property
     def message_limit(self) -> int:
-        """No signed message is larger (the largest, ShareKeys, carries 2nS + n + S digests)."""
-        return 1024 + 40 * (2 * self.n * self.sums + self.n + 4 * self.sums) + 16 * self.n
+        """No signed message is larger (the largest, ShareKeys, carries (2h + 1)S + h digests for h holders)."""
+        holders = self.most_holders
+        return 1024 + HASH_BYTES * (2 * holders * self.sums + holders) + 40 * 4 * self.sums + 2 * ID_BYTES * self.n
 
     @property
     def packet_limit(self) -> int:
-        """No packet is larger."""
-        attachments = max(
-            self.n * (self.message_limit + 16),
-            self.n * (self.message_limit + self.sealed_bytes + 32),
-            self.n * (40 + 2 * (SHARE_BYTES + SALT_BYTES)),
-        )
+        """No packet is larger: of each of n members a message, a sealed share, a digest and two openings."""
+        each = self.message_limit + self.sealed_bytes + HASH_BYTES + 2 * (SHARE_BYTES + SALT_BYTES) + 32
+        attachments = self.n * each
         return self.message_limit + attachments + max(self.lengths) * self.ring_bits // 8 + 4096
 
 
@@ -209,6 +243,7 @@ class PolicyFloors:
     least_roster: int = 3
     least_threshold: int = 2
     least_ring_bits: int = 32
+    least_graph_bits: float = PRIVACY_BITS
 
     def check(self, parameters: SessionParameters) -> None:
         """Raise ParameterError (policy-floor) when the parameters are weaker."""
@@ -222,6 +257,15 @@ class PolicyFloors:
                     Code.POLICY_FLOOR,
                     f"{what}: {found}; this member accepts no less than {least}",
                     hint="agree on a stronger policy, or lower this member's own floor knowingly",
+                )
+        if parameters.graph is not None:
+            bits = privacy_bits(parameters.n, parameters.graph)
+            if bits < self.least_graph_bits:
+                raise ParameterError(
+                    Code.POLICY_FLOOR,
+                    f"a sparse graph that fails with probability 2^-{bits:.1f}; this member accepts no more than "
+                    f"2^-{self.least_graph_bits:g}",
+                    hint="raise the degree or the graph's threshold (`fedgan_protocols.graph.choose_graph` finds both)",
                 )
 
 

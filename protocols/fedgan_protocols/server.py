@@ -16,10 +16,10 @@ from typing import TypeAlias
 import numpy as np
 
 from fedgan_protocols import checks
-from fedgan_protocols.encoding import encode_strings, join_packet, split_packet
+from fedgan_protocols.directory import write_deals, write_directory
+from fedgan_protocols.encoding import join_packet, split_packet
 from fedgan_protocols.errors import Code, ProtocolError
 from fedgan_protocols.messages import (
-    HASH_BYTES,
     Advertisement,
     Consistency,
     Deal,
@@ -37,8 +37,10 @@ from fedgan_protocols.messages import (
     extend,
     open_message,
     sign_message,
+    signature_of,
+    survivors_digest,
 )
-from fedgan_protocols.parameters import SERVER, SessionParameters, sum_digest
+from fedgan_protocols.parameters import HASH_BYTES, SERVER, SessionParameters, sum_digest
 from fedgan_protocols.server_states import (
     Asked,
     AwaitingModel,
@@ -63,6 +65,7 @@ from fedgan_protocols.server_states import (
     Setup,
     Start,
     State,
+    Topology,
 )
 from fedgan_protocols.transitions import SERVER_TRANSITIONS, Stage
 from fedgan_protocols.unmasking import check_openings, rebuild, remove_masks
@@ -166,20 +169,20 @@ def _verify_advertisement(state: Collecting, message: Message, attachment: memor
     name = parameters.name_of(message.sender)
     _no_attachment(attachment, name)
     body = checks.check_advertisement(parameters, message, state.context.model_hashes, culprit=name)
-    others = {member: reply.body_as(Advertisement) for member, reply in state.asked.replies.items()}
-    checks.check_unique_keys(parameters, {**others, message.sender: body}, culprit=name)
-    return state
+    checks.check_unique_keys(parameters, {message.sender: body}, culprit=name, known=state.keys)
+    own = dict.fromkeys((body.sealing_key, *body.mask_keys), message.sender)
+    return replace(state, keys={**state.keys, **own})
 
 
 def _verify_deal(state: Collecting, message: Message, attachment: memoryview) -> Collecting:
     assert isinstance(state, CollectingShares)  # noqa: S101
-    parameters, u1 = state.context.parameters, tuple(state.adverts)
+    parameters = state.context.parameters
     name = parameters.name_of(message.sender)
     body = message.body_as(Deal)
-    checks.check_deal(parameters, body, u1, culprit=name)
+    checks.check_deal(parameters, body, message.sender, state.topology.holders[message.sender], culprit=name)
     size = parameters.sealed_bytes
-    if len(attachment) != size * (len(u1) - 1):
-        raise _refuse(Code.MALFORMED, "one sealed share per other member was expected", name)
+    if len(attachment) != size * len(body.sealed_digests):
+        raise _refuse(Code.MALFORMED, "one sealed share per other holder was expected", name)
     for place, expected in enumerate(body.sealed_digests):
         if checks.sealed_digest(attachment[place * size : (place + 1) * size]) != expected:
             raise _refuse(Code.SEALED_SHARE_ALTERED, f"{name} sent sealed shares that it did not sign", name)
@@ -205,7 +208,7 @@ def _verify_consistency(state: Collecting, message: Message, attachment: memoryv
     assert isinstance(state, CollectingConsistency)  # noqa: S101
     name = state.context.parameters.name_of(message.sender)
     _no_attachment(attachment, name)
-    expected = Consistency(state.j, state.setup.t2, state.context.model_hashes[state.j], state.u3)
+    expected = Consistency(state.j, state.setup.t2, state.context.model_hashes[state.j], survivors_digest(state.u3))
     checks.check_consistency(message, expected, state.t3, culprit=name)
     return state
 
@@ -214,13 +217,14 @@ def _verify_revelation(state: Collecting, message: Message, attachment: memoryvi
     assert isinstance(state, CollectingRevelations)  # noqa: S101
     parameters, setup = state.context.parameters, state.setup
     name, body = parameters.name_of(message.sender), message.body_as(Revelation)
-    dead = tuple(member for member in setup.u2 if member not in state.u3)
+    alive = frozenset(state.u3)
+    dead = tuple(member for member in setup.u2 if member not in alive)
     if (body.sum, body.alive, body.dead) != (state.j, state.u3, dead):
         raise _refuse(Code.INCONSISTENT, f"{name} reveals shares for other sets", name)
     openings = bytes(attachment)
     if checks.shares_digest(openings) != body.shares_digest:
         raise _refuse(Code.MALFORMED, f"{name} sent other shares than it signed", name)
-    check_openings(parameters, setup, state.j, state.u3, message.sender, openings)
+    check_openings(parameters, setup, state.j, alive, message.sender, openings)
     attachments = {**state.asked.attachments, message.sender: openings}
     return replace(state, asked=replace(state.asked, attachments=attachments))
 
@@ -295,28 +299,36 @@ def _close_advertisements(state: Collecting) -> tuple[State, Packets]:
     u1, context, replies = _enough(state, "U1"), _finish_group(state), _replies(state.asked)
     t1 = extend("T1", state.t0, b"", digests_of(replies))
     message = _sign(context, Stage.SHARE_KEYS, t1, KeyDirectory(u1))
-    packet = join_packet(message.raw, encode_strings([reply.raw for reply in replies]))
     adverts = {reply.sender: reply.body_as(Advertisement) for reply in replies}
-    return CollectingShares(context, Asked(message, u1), t1, adverts), tuple((member, packet) for member in u1)
+    topology = Topology.of(context.parameters, adverts)
+    raws = {reply.sender: reply.raw for reply in replies}
+    digests = [reply.digest for reply in replies]
+    packets = tuple(
+        (member, join_packet(message.raw, write_directory(digests, peers, [raws[peer] for peer in peers])))
+        for member, peers in topology.peers.items()
+    )
+    return CollectingShares(context, Asked(message, u1), t1, adverts, topology), packets
 
 
 def _close_shares(state: Collecting) -> tuple[State, Packets]:
     assert isinstance(state, CollectingShares)  # noqa: S101
     u2, context, replies = _enough(state, "U2"), _finish_group(state), _replies(state.asked)
-    u1, size = tuple(state.adverts), context.parameters.sealed_bytes
+    size, topology = context.parameters.sealed_bytes, state.topology
     t2 = extend("T2", state.t1, state.asked.broadcast.digest, digests_of(replies))
     message = _sign(context, Stage.MASKED_INPUT, t2, MaskRequest(0, context.model_hashes[0], u2, (), b""))
-    deals = encode_strings([reply.raw for reply in replies])
+    bodies = {reply.sender: reply.body_as(Deal) for reply in replies}
+    setup = Setup(state.t1, t2, u2, state.adverts, bodies, topology)
+    raws = {reply.sender: reply.raw for reply in replies}
+    digests = [reply.digest for reply in replies]
     packets = []
     for member in u2:
+        dealers = [dealer for dealer in setup.dealers(member) if dealer != member]
         sealed = []
-        for dealer in u2:
-            if dealer != member:
-                place = [other for other in u1 if other != dealer].index(member) * size
-                sealed.append(state.asked.attachments[dealer][place : place + size])
+        for dealer in dealers:
+            at = checks.place_among_sealed(topology.holders[dealer], dealer, member) * size
+            sealed.append(state.asked.attachments[dealer][at : at + size])
+        deals = write_deals(digests, [raws[dealer] for dealer in dealers])
         packets.append((member, join_packet(message.raw, join_packet(deals, b"".join(sealed)))))
-    bodies = {reply.sender: reply.body_as(Deal) for reply in replies}
-    setup = Setup(state.t1, t2, u1, u2, state.adverts, bodies)
     return _collect_inputs(context, message, u2, setup, 0, t2), tuple(packets)
 
 
@@ -333,7 +345,7 @@ def _close_inputs(state: Collecting) -> tuple[State, Packets]:
     digests = digests_of(_replies(state.asked))
     t3 = extend("T3", state.chain, state.asked.broadcast.digest, digests)
     message = _sign(context, Stage.CONSISTENCY_CHECK, t3, SurvivorList(j, context.model_hashes[j], u3))
-    packet = join_packet(message.raw, encode_strings([value for _, value in digests]))
+    packet = join_packet(message.raw, b"".join(value for _, value in digests))
     new = CollectingConsistency(context, Asked(message, u3), state.setup, j, u3, t3, state.total)
     return new, tuple((member, packet) for member in u3)
 
@@ -343,7 +355,7 @@ def _close_consistency(state: Collecting) -> tuple[State, Packets]:
     u4, context, replies = _enough(state, "U4"), _finish_group(state), _replies(state.asked)
     t4 = extend("T4", state.t3, state.asked.broadcast.digest, digests_of(replies))
     message = _sign(context, Stage.UNMASKING, t4, UnmaskRequest(state.j, u4))
-    packet = join_packet(message.raw, encode_strings([reply.raw for reply in replies]))
+    packet = join_packet(message.raw, b"".join(signature_of(reply.raw) for reply in replies))
     new = CollectingRevelations(context, Asked(message, u4), state.setup, state.j, state.u3, t4, state.total)
     return new, tuple((member, packet) for member in u4)
 
@@ -352,8 +364,9 @@ def _close_revelations(state: Collecting) -> tuple[State, Packets]:
     assert isinstance(state, CollectingRevelations)  # noqa: S101
     u5, j, setup, u3 = _enough(state, "U5"), state.j, state.setup, state.u3
     parameters, model_hash = state.context.parameters, state.context.model_hashes[j]
-    secrets = rebuild(parameters, setup, j, u3, state.asked.attachments)
-    plain = remove_masks(parameters, setup, j, u3, model_hash, state.total, secrets, state.context.threads)
+    alive = frozenset(u3)
+    secrets = rebuild(parameters, setup, j, alive, state.asked.attachments)
+    plain = remove_masks(parameters, setup, j, alive, model_hash, state.total, secrets, state.context.threads)
     context = _finish_group(state)
     context = replace(context, sums=(*context.sums, plain), survivors=(*context.survivors, u3))
     digests = digests_of(_replies(state.asked))
@@ -366,7 +379,7 @@ def _close_revelations(state: Collecting) -> tuple[State, Packets]:
 
 def _last_sum_attachment(state: AwaitingModel) -> bytes:
     last = state.context.sums[-1]
-    return join_packet(encode_strings(state.digests), last.data.cast("B"))
+    return join_packet(b"".join(state.digests), last.data.cast("B"))
 
 
 def _next_sum(state: AwaitingModel) -> tuple[State, Packets]:

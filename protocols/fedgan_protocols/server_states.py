@@ -8,6 +8,7 @@ from typing import TypeAlias
 
 import numpy as np
 
+from fedgan_protocols.checks import holders_of
 from fedgan_protocols.errors import ProtocolError
 from fedgan_protocols.keys import Identity
 from fedgan_protocols.messages import Advertisement, Deal, Message
@@ -114,15 +115,46 @@ class Asked:
 
 
 @dataclass(frozen=True)
+class Topology:
+    """Of every member of U1: who holds its shares, and its peers, both ascending and within U1."""
+
+    holders: Mapping[int, tuple[int, ...]]
+    peers: Mapping[int, tuple[int, ...]]
+
+    @classmethod
+    def of(cls, parameters: SessionParameters, adverts: Mapping[int, Advertisement]) -> Topology:
+        u1 = tuple(adverts)
+        if parameters.graph is None:
+            return cls(dict.fromkeys(u1, u1), {me: tuple(other for other in u1 if other != me) for me in u1})
+        holding = {dealer: holders_of(parameters, body, u1) for dealer, body in adverts.items()}
+        peers: dict[int, set[int]] = {member: set(holding[member]) for member in u1}
+        for dealer, members in holding.items():
+            for member in members:
+                peers[member].add(dealer)
+        return cls(holding, {member: tuple(sorted(found)) for member, found in peers.items()})
+
+    def dealers(self, holder: int, members: tuple[int, ...]) -> tuple[int, ...]:
+        """Of `members`, ascending, those of whom `holder` holds shares."""
+        if self.holders.get(holder) == tuple(self.holders):
+            return members  # the complete graph
+        near = frozenset(self.peers[holder])
+        return tuple(dealer for dealer in members if dealer in near and holder in self.holders[dealer])
+
+
+@dataclass(frozen=True)
 class Setup:
-    """What R0 and R1 fixed."""
+    """What R0 and R1 fixed: who holds whose shares, whose shares each member of U2 holds, and who masks with whom."""
 
     t1: bytes
     t2: bytes
-    u1: tuple[int, ...]
     u2: tuple[int, ...]
     adverts: Mapping[int, Advertisement] = field(repr=False)
     deals: Mapping[int, Deal] = field(repr=False)
+    topology: Topology = field(repr=False)
+
+    def dealers(self, holder: int) -> tuple[int, ...]:
+        """The members of U2 of whom `holder` holds shares, ascending."""
+        return self.topology.dealers(holder, self.u2)
 
 
 @dataclass(frozen=True)
@@ -133,9 +165,12 @@ class Ready:
 
 @dataclass(frozen=True)
 class CollectingAdvertisements:
+    """`keys`: every key that was advertised, and by whom."""
+
     context: Context
     asked: Asked
     t0: bytes
+    keys: Mapping[bytes, int] = field(default_factory=dict, repr=False)
     phase = ServerPhase.ADVERTISEMENTS
 
 
@@ -145,6 +180,7 @@ class CollectingShares:
     asked: Asked
     t1: bytes
     adverts: Mapping[int, Advertisement] = field(repr=False)
+    topology: Topology = field(repr=False)
     phase = ServerPhase.SHARES
 
 

@@ -4,7 +4,8 @@ A transcript holds every signed message of R0 to R5 and a signed closing. Attach
 no revealed share, no masked vector, only the digests that were signed. Canonical CBOR::
 
     [domain, version,
-     [session, round, [[name, key], ..], server key, threshold, ring bits, [length, ..], policy hash],
+     [session, round, [[name, key], ..], server key, threshold, ring bits, [length, ..], policy hash,
+      graph],
      [[stage, j, broadcast, [[id, reply], ..]], ..],
      closing]
 
@@ -22,6 +23,7 @@ from typing import Any
 from fedgan_protocols import checks
 from fedgan_protocols.encoding import Item, decode, digest, encode, malformed
 from fedgan_protocols.errors import Code, ProtocolError
+from fedgan_protocols.graph import SparseGraph
 from fedgan_protocols.keys import Identity
 from fedgan_protocols.messages import (
     Advertisement,
@@ -42,8 +44,9 @@ from fedgan_protocols.messages import (
     extend,
     open_message,
     sign_message,
+    survivors_digest,
 )
-from fedgan_protocols.parameters import SERVER, Member, SessionParameters
+from fedgan_protocols.parameters import SERVER, Member, SessionParameters, graph_items
 from fedgan_protocols.server_states import Drop, Group
 from fedgan_protocols.transitions import Stage
 
@@ -62,6 +65,7 @@ def _parameters_items(parameters: SessionParameters) -> Item:
         parameters.ring_bits,
         list(parameters.lengths),
         parameters.policy_hash,
+        graph_items(parameters.graph),
     ]
 
 
@@ -201,18 +205,28 @@ def _compare(*rows: tuple[str, object, object]) -> None:
 
 
 def _read_parameters(items: Any) -> SessionParameters:
-    if not isinstance(items, list) or len(items) != 8:
-        raise malformed("its parameters do not have eight fields")
-    session, round_, roster, server_key, threshold, ring_bits, lengths, policy_hash = items
+    if not isinstance(items, list) or len(items) != 9:
+        raise malformed("its parameters do not have nine fields")
+    session, round_, roster, server_key, threshold, ring_bits, lengths, policy_hash, graph = items
     if not isinstance(roster, list) or not all(isinstance(one, list) and len(one) == 2 for one in roster):
         raise malformed("its roster is not a list of [name, key]")
-    numbers = (round_, threshold, ring_bits, *lengths) if isinstance(lengths, list) else (None,)
+    if not isinstance(lengths, list) or not isinstance(graph, list) or len(graph) not in (0, 3):
+        raise malformed("its lengths or its graph are not lists")
+    numbers = (round_, threshold, ring_bits, *lengths, *graph)
     if not all(type(number) is int for number in numbers):
         raise malformed("its parameters hold something else than numbers")
     try:
         members = tuple(Member(name, key) for name, key in roster)
         return SessionParameters(
-            session, round_, members, server_key, threshold, ring_bits, tuple(lengths), policy_hash
+            session,
+            round_,
+            members,
+            server_key,
+            threshold,
+            ring_bits,
+            tuple(lengths),
+            policy_hash,
+            SparseGraph(*graph) if graph else None,
         )
     except ProtocolError as error:
         raise malformed(f"its parameters are impossible: {error.message}") from None
@@ -256,6 +270,7 @@ class _Walk:
     broadcast: Message | None = None
     replies: list[Message] = field(default_factory=list)
     models: tuple[bytes, ...] = ()
+    adverts: dict[int, Advertisement] = field(default_factory=dict)
     u1: tuple[int, ...] = ()
     u2: tuple[int, ...] = ()
     u3: tuple[int, ...] = ()
@@ -393,26 +408,29 @@ class _Walk:
     def _verify_replies(self) -> None:
         """What each client's message must say, given the broadcasts."""
         parameters = self.parameters
-        adverts = {}
         for message in self.replies:
             name, body = parameters.name_of(message.sender), message.body
             if isinstance(body, Advertisement):
-                adverts[message.sender] = checks.check_advertisement(parameters, message, self.models, culprit=name)
+                self.adverts[message.sender] = checks.check_advertisement(
+                    parameters, message, self.models, culprit=name
+                )
             elif isinstance(body, Deal):
-                checks.check_deal(parameters, body, self.u1, culprit=name)
+                holding = checks.holders_of(parameters, self.adverts[message.sender], self.u1)
+                checks.check_deal(parameters, body, message.sender, holding, culprit=name)
             elif isinstance(body, MaskedInput):
                 if (body.sum, body.model_hash) != (self.j, self.sums[self.j]["model_hash"]):
                     raise ProtocolError(Code.MODEL_MISMATCH, f"{name} masked for another model", culprit=name)
             elif isinstance(body, Consistency):
-                statement = Consistency(self.j, self.t2, self.sums[self.j]["model_hash"], self.u3)
+                statement = Consistency(self.j, self.t2, self.sums[self.j]["model_hash"], survivors_digest(self.u3))
                 checks.check_consistency(message, statement, self.chain, culprit=name)
             elif isinstance(body, Revelation):
-                dead = tuple(member for member in self.u2 if member not in self.u3)
+                alive = frozenset(self.u3)
+                dead = tuple(member for member in self.u2 if member not in alive)
                 if (body.sum, body.alive, body.dead) != (self.j, self.u3, dead):
                     raise ProtocolError(Code.INCONSISTENT, f"{name} revealed shares for other sets", culprit=name)
             elif isinstance(body, Receipt) and body.sum_digests != tuple(one["digest"] for one in self.sums):
                 raise ProtocolError(Code.RESULT_MISMATCH, f"{name} countersigned other sums", culprit=name)
-        checks.check_unique_keys(parameters, adverts, culprit="server")
+        checks.check_unique_keys(parameters, self.adverts, culprit="server")
         if self.stage is Stage.RECEIPT:
             self.receipts = self.answered
 

@@ -24,6 +24,7 @@ from fedgan_protocols import (
     Stage,
 )
 from fedgan_protocols.encoding import join_packet, split_packet
+from fedgan_protocols.graph import SparseGraph
 from fedgan_protocols.messages import Message, sign_message
 from fedgan_protocols.parameters import SERVER
 from fedgan_protocols.transcript import TranscriptExpectations
@@ -52,7 +53,7 @@ class Federation:
     models: tuple[bytes, ...]
     inputs: Mapping[tuple[str, int], np.ndarray] = field(repr=False)
     seed: str = "seed"
-    floors: PolicyFloors = field(default_factory=lambda: PolicyFloors(least_roster=2))
+    floors: PolicyFloors = field(default_factory=lambda: PolicyFloors(least_roster=2, least_graph_bits=0))
 
     def server(self, **changes: Any) -> ServerSession:
         parameters = replace(self.parameters, **changes) if changes else self.parameters
@@ -150,6 +151,7 @@ class Lab:
         seed: str = "seed",
         round_: int = 1,
         session: bytes | None = None,
+        graph: SparseGraph | None = None,
     ) -> Federation:
         draw = fixed_entropy(f"{seed}/set-up")
         server_identity = Identity.generate(draw)
@@ -164,6 +166,7 @@ class Lab:
             ring_bits,
             (d,) * sums,
             hashlib.sha256(b"policy").digest(),
+            graph,
         )
         models = tuple(hashlib.sha256(f"model {j}".encode()).digest() for j in range(sums))
         dtype = parameters.dtype

@@ -1,0 +1,182 @@
+"""The sparse graph of Bell et al. 2020 (CCS, section 4, "SecAgg+" against a malicious server): who masks with whom.
+
+Every member draws `degree` neighbours itself, uniformly without replacement among the other members of the roster, and
+signs them with its keys. The server chooses nothing and cannot grind: an honest member's draw depends on nobody. A
+member shares its secrets with the neighbours that it drew (its *holders*), `threshold` of which rebuild them, and masks
+with them and with those who drew it (its *peers*).
+
+What may go wrong is the luck of the draw, bounded here for a fixed set of at most `colluders` members who are drawn
+against, and over every U1, U2 and U3 that the server could pick after it has seen the graph (the proof is in
+docs/protocol.md, "The sparse graph")::
+
+    P[fail] <= 2 * sum over m = 1 .. (n - c) / 2 of C(n - c, m) * P[Hypergeometric(n - 1, m - 1 + c, k) >= t]^m
+
+"Fail": the server learns anything but one sum over more than (n - c)/2 honest members. Its term m = 1 also covers a
+secret that colluders hold enough shares of. That the honest members agree on one U3 is not left to luck: they check
+signatures of the global threshold T, so c <= 2T - n - 1 must hold as in the complete graph.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+from fedgan_protocols.errors import Code, ParameterError
+from fedgan_protocols.shamir import EntropyPool
+
+LEAST_MEMBERS = 100
+"""Below this the complete graph is cheap, and its claim needs no luck."""
+PRIVACY_BITS = 40
+AVAILABILITY_BITS = 20
+_DRAW_BYTES = 8
+
+
+@dataclass(frozen=True)
+class SparseGraph:
+    """Neighbours that a member draws, how many of them rebuild its secrets, and colluders that the claim allows for."""
+
+    degree: int
+    threshold: int
+    colluders: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.threshold <= self.degree:
+            raise ParameterError(
+                Code.BAD_PARAMETERS, f"{self.threshold} of {self.degree} neighbours cannot rebuild a secret"
+            )
+        if self.colluders < 0:
+            raise ParameterError(Code.BAD_PARAMETERS, "the number of colluders is not negative")
+
+
+def draw_neighbours(members: int, me: int, degree: int, pool: EntropyPool) -> tuple[int, ...]:
+    """`degree` distinct ids of 1 .. `members` without `me`, uniformly (a partial Fisher-Yates shuffle), ascending.
+
+    Every number comes from 8 bytes by rejection, so it is exactly uniform. Raises ProtocolError (entropy).
+    """
+    others = [member for member in range(1, members + 1) if member != me]
+    for place in range(degree):
+        chosen = place + _draw_below(len(others) - place, pool)
+        others[place], others[chosen] = others[chosen], others[place]
+    return tuple(sorted(others[:degree]))
+
+
+def neighbour_bytes(degree: int) -> int:
+    """How many random bytes `draw_neighbours` may use: a draw beyond the need is refused with probability 2^-51."""
+    return (degree + 4) * _DRAW_BYTES
+
+
+def _draw_below(bound: int, pool: EntropyPool) -> int:
+    ceiling = (1 << 8 * _DRAW_BYTES) // bound * bound
+    while True:
+        drawn = int.from_bytes(pool.take(_DRAW_BYTES), "big")
+        if drawn < ceiling:
+            return drawn % bound
+
+
+def holders(drawn: Sequence[int] | None, u1: Sequence[int]) -> tuple[int, ...]:
+    """Who in U1 (ascending) holds shares of a dealer that drew these neighbours; None: the complete graph, so all."""
+    if drawn is None:
+        return tuple(u1)
+    present = frozenset(u1)
+    return tuple(member for member in drawn if member in present)
+
+
+# --- the bounds, in log2
+
+
+@lru_cache(maxsize=8)
+def _log_factorials(count: int) -> tuple[float, ...]:
+    values = [0.0]
+    for number in range(1, count + 1):
+        values.append(values[-1] + math.log2(number))
+    return tuple(values)
+
+
+def _log_choose(n: int, k: int) -> float:
+    if k < 0 or k > n:
+        return -math.inf
+    table = _log_factorials(8192 if n <= 8192 else n)
+    return table[n] - table[k] - table[n - k]
+
+
+def _log_sum(terms: Sequence[float]) -> float:
+    largest = max(terms, default=-math.inf)
+    if largest == -math.inf:
+        return -math.inf
+    return largest + math.log2(math.fsum(2.0 ** (term - largest) for term in terms))
+
+
+def log_tail(population: int, marked: int, draws: int, least: int) -> float:
+    """log2 P[at least `least` of `draws` without replacement are marked], at most 0; -inf where it cannot be."""
+    if least <= 0:
+        return 0.0
+    base = _log_choose(population, draws)
+    terms = [
+        _log_choose(marked, hits) + _log_choose(population - marked, draws - hits) - base
+        for hits in range(least, min(draws, marked) + 1)
+    ]
+    return min(0.0, _log_sum(terms))
+
+
+@lru_cache(maxsize=512)
+def privacy_bits(members: int, graph: SparseGraph) -> float:
+    """-log2 of the bound above: how improbable it is that a drawn graph lets a lying server learn more than one sum."""
+    if graph.degree >= members or 2 * graph.colluders >= members:
+        return 0.0
+    honest, c = members - graph.colluders, graph.colluders
+    terms = [
+        _log_choose(honest, m) + m * log_tail(members - 1, m - 1 + c, graph.degree, graph.threshold)
+        for m in range(1, honest // 2 + 1)
+    ]
+    return max(0.0, -(1.0 + _log_sum(terms)))
+
+
+def availability_bits(members: int, graph: SparseGraph, lost: int) -> float:
+    """-log2 of a bound on P[some member's secret cannot be rebuilt] when `lost` members drop out independently of it.
+
+    A union over members; `lost` counts everyone who stops at any stage. A server that wants to stop a round can.
+    """
+    log_each = log_tail(members - 1, min(lost, members - 1), graph.degree, graph.degree - graph.threshold + 1)
+    return max(0.0, -(math.log2(members) + log_each))
+
+
+def choose_graph(
+    members: int,
+    corruption: float,
+    drop_out: float,
+    *,
+    least_privacy_bits: float = PRIVACY_BITS,
+    least_availability_bits: float = AVAILABILITY_BITS,
+) -> SparseGraph:
+    """The smallest degree that holds both bounds for these rates (gamma and delta of Bell et al.), and its threshold.
+
+    Args:
+        corruption: at most floor(corruption * members) members collude with the server.
+        drop_out: at most ceil(drop_out * members) members are lost over all stages.
+
+    Raises:
+        ParameterError: rates that are not rates, or that no graph below the complete one meets.
+    """
+    if not (0 <= corruption < 0.5 and 0 <= drop_out < 0.5) or members < 3:
+        raise ParameterError(
+            Code.BAD_PARAMETERS,
+            f"corruption {corruption} and drop-out {drop_out} of {members} members; from 0 to below 0.5 is possible",
+        )
+    colluders, lost = math.floor(corruption * members), math.ceil(drop_out * members)
+    for degree in range(2, members):
+        for threshold in range(degree, 0, -1):
+            graph = SparseGraph(degree, threshold, colluders)
+            if availability_bits(members, graph, lost) < least_availability_bits:
+                continue
+            # the largest threshold that survives the drop-outs; a smaller one is easier for colluders
+            if privacy_bits(members, graph) >= least_privacy_bits:
+                return graph
+            break
+    raise ParameterError(
+        Code.BAD_PARAMETERS,
+        f"no sparse graph over {members} members holds {least_privacy_bits:g} bits against corruption {corruption:g} "
+        f"and drop-out {drop_out:g}",
+        hint="use the complete graph, or allow for lower rates",
+    )
