@@ -30,7 +30,7 @@ class MaskingClient:
         rehearsal.exchange(Stage.SHARE_KEYS)
         member, packet = rehearsal.packets[neighbours // 2]
         self.words, self.neighbours = words, neighbours
-        self._state, self._packet = rehearsal.clients[member], packet
+        self.state, self.packet = rehearsal.clients[member], packet
         self.update = np.random.default_rng(1).normal(0, 0.05, words).astype(np.float32)
 
     def encode(self) -> np.ndarray:
@@ -39,8 +39,8 @@ class MaskingClient:
 
     def answer(self, vector: np.ndarray) -> bytes:
         """The whole of R2: verify every deal, open the shares, agree on keys, mask, sign and pack."""
-        event = client_states.Received(Stage.MASKED_INPUT, self._packet, b"", vector)
-        return client_machine.step(self._state, event)[1][0]
+        event = client_states.Received(Stage.MASKED_INPUT, self.packet, b"", vector)
+        return client_machine.step(self.state, event)[1][0]
 
     def encode_and_answer(self) -> bytes:
         return self.answer(self.encode())

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -152,12 +152,14 @@ class Round:
         self.cost.bytes_up[label] += len(reply)
         return reply
 
-    def exchange(self, stage: Stage) -> None:
-        """A whole stage in which every member that is asked answers."""
+    def exchange(self, stage: Stage, silent: Collection[int] = ()) -> None:
+        """A whole stage, in which every member that is asked answers, but for the silent ones."""
         queue, self.packets = list(reversed(self.packets)), ()
         while queue:
             member, packet = queue.pop()
-            self._serve(stage.label, server_states.Reply(member, self.ask(member, stage, packet)))
+            if member not in silent:
+                vector = self.inputs(member) if stage is Stage.MASKED_INPUT else None
+                self._serve(stage.label, server_states.Reply(member, self.ask(member, stage, packet, vector)))
         self._serve(stage.label, server_states.DeadlinePassed())
 
     def run(self, drop_outs: Sequence[float]) -> list[Outcome]:
