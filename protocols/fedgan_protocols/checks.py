@@ -97,15 +97,22 @@ def check_neighbours(parameters: SessionParameters, member: int, body: Advertise
     """Nobody drawn in the complete graph; else `degree` others of the roster. Raises ProtocolError (malformed)."""
     expected = 0 if parameters.graph is None else parameters.graph.degree
     drawn = body.neighbours
-    if len(drawn) != expected or member in drawn or any(other > parameters.n for other in drawn):
+    if len(drawn) != expected or member in drawn or (drawn and drawn[-1] > parameters.n):
         raise ProtocolError(
             Code.MALFORMED, f"{culprit}: {expected} neighbours of the roster were expected", culprit=culprit
         )
 
 
-def holders_of(parameters: SessionParameters, body: Advertisement, u1: Sequence[int]) -> tuple[int, ...]:
-    """Who in U1 holds shares of the member that advertised `body`, ascending."""
-    return holders(None if parameters.graph is None else body.neighbours, u1)
+def holds(parameters: SessionParameters, body: Advertisement, member: int) -> bool:
+    """Whether `member` of U1 holds shares of the member that advertised `body`."""
+    return parameters.graph is None or member in body.neighbours
+
+
+def holders_of(
+    parameters: SessionParameters, body: Advertisement, u1: Sequence[int], present: frozenset[int] | None = None
+) -> tuple[int, ...]:
+    """Who in U1 (`present`, if that set is at hand) holds shares of the member that advertised `body`, ascending."""
+    return holders(None if parameters.graph is None else body.neighbours, u1, present)
 
 
 def check_deal(parameters: SessionParameters, body: Deal, dealer: int, holding: Sequence[int], *, culprit: str) -> None:

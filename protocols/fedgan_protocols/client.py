@@ -37,7 +37,7 @@ from fedgan_protocols.client_states import (
 from fedgan_protocols.directory import read_deals, read_directory
 from fedgan_protocols.encoding import digest, join_packet, split_packet
 from fedgan_protocols.errors import Code, ProtocolError
-from fedgan_protocols.graph import draw_neighbours, holders, neighbour_bytes
+from fedgan_protocols.graph import draw, draw_bytes, holders
 from fedgan_protocols.messages import (
     SIGNATURE_BYTES,
     Advertisement,
@@ -71,8 +71,10 @@ from fedgan_protocols.transitions import Stage, client_target
 def entropy_needed(state: State) -> int:
     """Random bytes that the next step may use."""
     parameters = state.context.parameters
+    if isinstance(state, Signed):
+        return 0 if parameters.graph is None else draw_bytes(parameters.signatures_checked)
     if isinstance(state, Invited):
-        drawn = 0 if parameters.graph is None else neighbour_bytes(parameters.graph.degree)
+        drawn = 0 if parameters.graph is None else draw_bytes(parameters.graph.degree)
         return 32 * (1 + parameters.sums) + drawn
     if isinstance(state, Advertised):
         salts = 2 * SALT_BYTES * parameters.most_holders
@@ -131,7 +133,8 @@ def _advertise(state: State, event: Received, raw: bytes, attachment: memoryview
     mask_keys = tuple(pool.take(32) for _ in range(parameters.sums))
     neighbours: tuple[int, ...] = ()
     if parameters.graph is not None:
-        neighbours = draw_neighbours(parameters.n, context.member, parameters.graph.degree, pool)
+        others = [member for member in range(1, parameters.n + 1) if member != context.member]
+        neighbours = draw(others, parameters.graph.degree, pool)
     t0 = extend("T0", parameters.parameters_hash, invitation.digest, [])
     body = Advertisement(
         parameters.parameters_hash,
@@ -171,9 +174,10 @@ def _share(state: State, event: Received, raw: bytes, attachment: memoryview, re
                 openings[member].append(opening)
                 commitments[kind].append(share_commitment(parameters, j, kind, me, member, opening))
     sealed = []
+    agreement = masking.KeyAgreement(state.sealing_key)
     for member in holding:
         if member != me:
-            shared = masking.exchange(state.sealing_key, adverts[member].sealing_key)
+            shared = agreement.exchange(adverts[member].sealing_key)
             key = masking.seal_key(parameters, shared, t1, me, member)
             sealed.append(masking.seal(key, b"".join(openings[member]), me, member))
     body = Deal(
@@ -222,7 +226,7 @@ def _read_directory(
             "the server sent two sets of keys of one member",
         )
         adverts[member] = checks.check_advertisement(parameters, message, context.model_hashes, culprit="server")
-        drew_me = me in checks.holders_of(parameters, adverts[member], u1)
+        drew_me = checks.holds(parameters, adverts[member], me)
         _require(drew_me or member in expected, Code.MALFORMED, "the server sent the keys of somebody who is no peer")
     own_keys = {masking.public_of(state.sealing_key): me, **{masking.public_of(key): me for key in state.mask_keys}}
     checks.check_unique_keys(parameters, adverts, culprit="server", known=own_keys)
@@ -294,8 +298,9 @@ def _masked_vector(
             culprit=parameters.name_of(me),
         )
     terms = [(masking.stream_key(parameters, secrets.seeds[0], j, "self"), 1)]
+    agreement = masking.KeyAgreement(secrets.mask_keys[0])
     for peer, publics in setup.mask_publics.items():
-        shared = masking.exchange(secrets.mask_keys[0], publics[j])
+        shared = agreement.exchange(publics[j])
         seed = masking.pair_seed(parameters, shared, setup.t1, j, me, peer, model_hash)
         terms.append((masking.stream_key(parameters, seed, j, "pair"), 1 if me < peer else -1))
     masked = np.array(vector, dtype=parameters.dtype, order="C", copy=True)
@@ -312,26 +317,29 @@ def _complete_setup(state: Shared, u2: tuple[int, ...], first: bytes, second: me
     _require(len(digests) == len(u2), Code.MALFORMED, "one digest per member of U2 was expected")
     own = digests[u2.index(me)]
     _require(own == message_digest(state.own), Code.OWN_MESSAGE_ALTERED, "this member's own deal was altered")
-    holding = {member: checks.holders_of(parameters, advert, u1) for member, advert in state.adverts.items()}
-    dealers = [member for member in u2 if member != me and me in holding.get(member, ())]
+    dealers = [
+        member for member in u2 if member in state.adverts and checks.holds(parameters, state.adverts[member], me)
+    ]
     size = parameters.sealed_bytes
     _require(len(raws) == len(dealers), Code.MALFORMED, "one deal per dealer of this member was expected")
     _require(len(second) == size * len(dealers), Code.MALFORMED, "one sealed share per dealer was expected")
     openings = {me: state.own_openings} if state.own_openings else {}
+    agreement, present = masking.KeyAgreement(state.sealing_key), frozenset(u1)
     place_in_u2 = {member: index for index, member in enumerate(u2)}
     for place, (dealer, raw) in enumerate(zip(dealers, raws, strict=True)):
         message = _open(state, Stage.SHARE_KEYS, raw, dealer, state.t1)
         signed = digests[place_in_u2[dealer]]
         _require(message.digest == signed, Code.TRANSCRIPT_MISMATCH, "the server sent two deals of one member")
         body = message.body_as(Deal)
-        checks.check_deal(parameters, body, dealer, holding[dealer], culprit=parameters.name_of(dealer))
+        holding = checks.holders_of(parameters, state.adverts[dealer], u1, present)
+        checks.check_deal(parameters, body, dealer, holding, culprit=parameters.name_of(dealer))
         sealed = bytes(second[place * size : (place + 1) * size])
         _require(
-            checks.sealed_digest(sealed) == body.sealed_digests[checks.place_among_sealed(holding[dealer], dealer, me)],
+            checks.sealed_digest(sealed) == body.sealed_digests[checks.place_among_sealed(holding, dealer, me)],
             Code.SEALED_SHARE_ALTERED,
             f"the sealed share of {parameters.name_of(dealer)} was altered on its way",
         )
-        openings[dealer] = _unseal(state, dealer, sealed, body, holding[dealer])
+        openings[dealer] = _unseal(state, agreement, dealer, sealed, body, holding)
     t2 = extend("T2", state.t1, state.broadcast, zip(u2, digests, strict=True))
     present = frozenset(u2)
     publics = {member: state.adverts[member].mask_keys for member in sorted(state.adverts) if member in present}
@@ -339,11 +347,13 @@ def _complete_setup(state: Shared, u2: tuple[int, ...], first: bytes, second: me
     return Setup(state.t1, t2, publics, u2), Secrets(state.mask_keys, state.seeds, ordered)
 
 
-def _unseal(state: Shared, dealer: int, sealed: bytes, body: Deal, holding: tuple[int, ...]) -> bytes:
+def _unseal(
+    state: Shared, agreement: masking.KeyAgreement, dealer: int, sealed: bytes, body: Deal, holding: tuple[int, ...]
+) -> bytes:
     """The openings from one dealer, each checked against its commitment; a bad one blames the dealer, who signed it."""
     parameters, me = state.context.parameters, state.context.member
     name = parameters.name_of(dealer)
-    shared = masking.exchange(state.sealing_key, state.adverts[dealer].sealing_key)
+    shared = agreement.exchange(state.adverts[dealer].sealing_key)
     try:
         plain = masking.unseal(masking.seal_key(parameters, shared, state.t1, dealer, me), sealed, dealer, me)
     except InvalidTag:
@@ -422,13 +432,9 @@ def _unmask(state: State, event: Received, raw: bytes, attachment: memoryview, r
     _require(len(signatures) == len(u4), Code.MALFORMED, "one signature per member of U4 was expected")
     _require(me in u4, Code.EXCLUDED, "the server left this member's signature out")
     statement = Statement(parameters, Stage.CONSISTENCY_CHECK, state.t3, state.statement)
-    for place in _quorum(u4, me, parameters.threshold):
+    for place in _drawn_places(parameters, len(u4), event.entropy):
         statement.verify(u4[place], signatures[place], blame="server")
-    signed = [
-        (member, message_digest(statement.raw(member, signature)))
-        for member, signature in zip(u4, signatures, strict=True)
-    ]
-    t4 = extend("T4", state.t3, state.broadcast, signed)
+    t4 = extend("T4", state.t3, state.broadcast, zip(u4, signatures, strict=True))
     _require(message.previous == t4, Code.TRANSCRIPT_MISMATCH, "the server signed another U4 than it sent")
     alive = frozenset(state.u3)
     dead = tuple(member for member in state.setup.u2 if member not in alive)
@@ -453,13 +459,11 @@ def _unmask(state: State, event: Received, raw: bytes, attachment: memoryview, r
     )
 
 
-def _quorum(u4: tuple[int, ...], me: int, threshold: int) -> list[int]:
-    """The places in U4 of the t signatures that this member verifies: those that follow its own, around the roster.
-
-    t suffice for the guarantee; who follows whom spreads the work, so that together the members check them all.
-    """
-    own = u4.index(me)
-    return [(own + step) % len(u4) for step in range(min(threshold, len(u4)))]
+def _drawn_places(parameters: SessionParameters, shown: int, entropy: bytes) -> Sequence[int]:
+    """Which of the signatures shown this member verifies: all, or in a sparse graph those that it draws."""
+    if parameters.graph is None:
+        return range(shown)
+    return draw(range(shown), min(shown, parameters.signatures_checked), shamir.EntropyPool(entropy))
 
 
 def _receipt(state: State, event: Received, raw: bytes, attachment: memoryview, request: bytes) -> State:

@@ -12,8 +12,9 @@ docs/protocol.md, "The sparse graph")::
     P[fail] <= 2 * sum over m = 1 .. (n - c) / 2 of C(n - c, m) * P[Hypergeometric(n - 1, m - 1 + c, k) >= t]^m
 
 "Fail": the server learns anything but one sum over more than (n - c)/2 honest members. Its term m = 1 also covers a
-secret that colluders hold enough shares of. That the honest members agree on one U3 is not left to luck: they check
-signatures of the global threshold T, so c <= 2T - n - 1 must hold as in the complete graph.
+secret that colluders hold enough shares of. That all honest members unmask one U3 rests on the global threshold T, with
+c <= 2T - n - 1 as in the complete graph: of the at least T signatures that the server shows, each member verifies as
+many, drawn by itself, as `signatures_to_check` says.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from fedgan_protocols.shamir import EntropyPool
 LEAST_MEMBERS = 100
 """Below this the complete graph is cheap, and its claim needs no luck."""
 PRIVACY_BITS = 40
+AGREEMENT_BITS = 60
 AVAILABILITY_BITS = 20
 _DRAW_BYTES = 8
 
@@ -50,21 +52,21 @@ class SparseGraph:
             raise ParameterError(Code.BAD_PARAMETERS, "the number of colluders is not negative")
 
 
-def draw_neighbours(members: int, me: int, degree: int, pool: EntropyPool) -> tuple[int, ...]:
-    """`degree` distinct ids of 1 .. `members` without `me`, uniformly (a partial Fisher-Yates shuffle), ascending.
+def draw(candidates: Sequence[int], count: int, pool: EntropyPool) -> tuple[int, ...]:
+    """`count` distinct ones of the candidates, uniformly (a partial Fisher-Yates shuffle), ascending.
 
     Every number comes from 8 bytes by rejection, so it is exactly uniform. Raises ProtocolError (entropy).
     """
-    others = [member for member in range(1, members + 1) if member != me]
-    for place in range(degree):
-        chosen = place + _draw_below(len(others) - place, pool)
-        others[place], others[chosen] = others[chosen], others[place]
-    return tuple(sorted(others[:degree]))
+    shuffled = list(candidates)
+    for place in range(count):
+        chosen = place + _draw_below(len(shuffled) - place, pool)
+        shuffled[place], shuffled[chosen] = shuffled[chosen], shuffled[place]
+    return tuple(sorted(shuffled[:count]))
 
 
-def neighbour_bytes(degree: int) -> int:
-    """How many random bytes `draw_neighbours` may use: a draw beyond the need is refused with probability 2^-51."""
-    return (degree + 4) * _DRAW_BYTES
+def draw_bytes(count: int) -> int:
+    """How many random bytes `draw` may use: one number beyond the need is refused with probability below 2^-51."""
+    return (count + 4) * _DRAW_BYTES
 
 
 def _draw_below(bound: int, pool: EntropyPool) -> int:
@@ -75,11 +77,11 @@ def _draw_below(bound: int, pool: EntropyPool) -> int:
             return drawn % bound
 
 
-def holders(drawn: Sequence[int] | None, u1: Sequence[int]) -> tuple[int, ...]:
+def holders(drawn: Sequence[int] | None, u1: Sequence[int], present: frozenset[int] | None = None) -> tuple[int, ...]:
     """Who in U1 (ascending) holds shares of a dealer that drew these neighbours; None: the complete graph, so all."""
     if drawn is None:
         return tuple(u1)
-    present = frozenset(u1)
+    present = frozenset(u1) if present is None else present
     return tuple(member for member in drawn if member in present)
 
 
@@ -131,6 +133,22 @@ def privacy_bits(members: int, graph: SparseGraph) -> float:
         for m in range(1, honest // 2 + 1)
     ]
     return max(0.0, -(1.0 + _log_sum(terms)))
+
+
+@lru_cache(maxsize=512)
+def signatures_to_check(members: int, threshold: int, colluders: int) -> int:
+    """How many of at least T signatures a member draws and verifies, so that two views of U3 cannot both pass.
+
+    Honest members sign one view, so of two views one has at most floor((n + c)/2) valid signatures. Shown as T, they
+    pass `s` checks without replacement with probability C(floor((n + c)/2), s) / C(T, s); `s` is the least that keeps
+    this below 2^-60 for all members together, and T where none does (then the rule is the complete graph's).
+    """
+    valid = (members + colluders) // 2
+    for count in range(1, threshold):
+        log_each = _log_choose(valid, count) - _log_choose(threshold, count)
+        if log_each + math.log2(members) <= -AGREEMENT_BITS:
+            return count
+    return threshold
 
 
 def availability_bits(members: int, graph: SparseGraph, lost: int) -> float:

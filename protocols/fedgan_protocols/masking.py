@@ -96,12 +96,26 @@ def check_public_key(public_key: bytes) -> None:
         raise ProtocolError(Code.BAD_KEY, "an X25519 public key has low order")
 
 
+class KeyAgreement:
+    """X25519 (RFC 7748) with one private key of 32 bytes, which is expanded once."""
+
+    def __init__(self, private_key: bytes) -> None:
+        self._key = X25519PrivateKey.from_private_bytes(private_key)
+
+    def exchange(self, public_key: bytes) -> bytes:
+        """32 bytes; a low-order point, which makes the result all zero, is refused (ProtocolError)."""
+        try:
+            return self._key.exchange(X25519PublicKey.from_public_bytes(public_key))
+        except ValueError:
+            raise ProtocolError(Code.BAD_KEY, "an X25519 public key has low order") from None
+
+    def __repr__(self) -> str:
+        return "KeyAgreement()"
+
+
 def exchange(private_key: bytes, public_key: bytes) -> bytes:
-    """X25519 (RFC 7748); a low-order point, which makes the result all zero, is refused (ProtocolError)."""
-    try:
-        return X25519PrivateKey.from_private_bytes(private_key).exchange(X25519PublicKey.from_public_bytes(public_key))
-    except ValueError:
-        raise ProtocolError(Code.BAD_KEY, "an X25519 public key has low order") from None
+    """One X25519 exchange; see `KeyAgreement`."""
+    return KeyAgreement(private_key).exchange(public_key)
 
 
 def public_of(private_key: bytes) -> bytes:

@@ -406,7 +406,10 @@ def survivors_digest(members: Sequence[int]) -> bytes:
 
 
 def extend(label: str, previous: bytes, broadcast: bytes, replies: Iterable[tuple[int, bytes]]) -> bytes:
-    """The next transcript hash: H(label, previous, broadcast digest, (id, digest) of every reply in order of id)."""
+    """The next transcript hash: H(label, previous, broadcast digest, (id, digest) of every reply in order of id).
+
+    In T4 a signature of R3 stands for the digest: what it signs is the same for all and in the chain already.
+    """
     joined = b"".join(member.to_bytes(4, "big") + value for member, value in replies)
     return digest(f"chain/{label}", previous, broadcast, joined)
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from fedgan_protocols.encoding import digest, encode
 from fedgan_protocols.errors import Code, ParameterError
-from fedgan_protocols.graph import PRIVACY_BITS, SparseGraph, privacy_bits
+from fedgan_protocols.graph import PRIVACY_BITS, SparseGraph, privacy_bits, signatures_to_check
 from fedgan_protocols.keys import Entropy
 
 __all__ = [
@@ -165,6 +165,13 @@ class SessionParameters:
     def share_threshold(self) -> int:
         """How many shares rebuild a secret: t, or the sparse graph's local threshold."""
         return self.threshold if self.graph is None else self.graph.threshold
+
+    @cached_property
+    def signatures_checked(self) -> int:
+        """How many signatures under U3 a client verifies before it unmasks: t, or in a sparse graph a drawn sample."""
+        if self.graph is None:
+            return self.threshold
+        return signatures_to_check(self.n, self.threshold, self.graph.colluders)
 
     @property
     def most_holders(self) -> int:

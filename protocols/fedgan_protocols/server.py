@@ -353,9 +353,10 @@ def _close_inputs(state: Collecting) -> tuple[State, Packets]:
 def _close_consistency(state: Collecting) -> tuple[State, Packets]:
     assert isinstance(state, CollectingConsistency)  # noqa: S101
     u4, context, replies = _enough(state, "U4"), _finish_group(state), _replies(state.asked)
-    t4 = extend("T4", state.t3, state.asked.broadcast.digest, digests_of(replies))
+    signatures = [(reply.sender, signature_of(reply.raw)) for reply in replies]
+    t4 = extend("T4", state.t3, state.asked.broadcast.digest, signatures)
     message = _sign(context, Stage.UNMASKING, t4, UnmaskRequest(state.j, u4))
-    packet = join_packet(message.raw, b"".join(signature_of(reply.raw) for reply in replies))
+    packet = join_packet(message.raw, b"".join(signature for _, signature in signatures))
     new = CollectingRevelations(context, Asked(message, u4), state.setup, state.j, state.u3, t4, state.total)
     return new, tuple((member, packet) for member in u4)
 

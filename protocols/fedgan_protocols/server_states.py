@@ -126,7 +126,8 @@ class Topology:
         u1 = tuple(adverts)
         if parameters.graph is None:
             return cls(dict.fromkeys(u1, u1), {me: tuple(other for other in u1 if other != me) for me in u1})
-        holding = {dealer: holders_of(parameters, body, u1) for dealer, body in adverts.items()}
+        present = frozenset(u1)
+        holding = {dealer: holders_of(parameters, body, u1, present) for dealer, body in adverts.items()}
         peers: dict[int, set[int]] = {member: set(holding[member]) for member in u1}
         for dealer, members in holding.items():
             for member in members:

@@ -291,7 +291,7 @@ class ClientSession:
             return repeated
         j = self._sum_index(state, stage)
         vector, model_hash = self._inputs.pop(j, (None, None)) if stage is Stage.MASKED_INPUT else (None, None)
-        entropy = self._entropy(client_machine.entropy_needed(state)) if stage <= Stage.SHARE_KEYS else b""
+        entropy = self._entropy(needed) if (needed := client_machine.entropy_needed(state)) else b""
         event = client_states.Received(stage, payload, entropy, vector, model_hash)
         new, (reply,) = client_machine.step(state, event)
         if new is state:

@@ -44,6 +44,7 @@ from fedgan_protocols.messages import (
     extend,
     open_message,
     sign_message,
+    signature_of,
     survivors_digest,
 )
 from fedgan_protocols.parameters import SERVER, Member, SessionParameters, graph_items
@@ -383,7 +384,8 @@ class _Walk:
         self._read_replies(group, self.chain)
 
     def _unmask(self, group: Group, _: Stage | None) -> None:
-        self.chain = self._closed_chain("T4")
+        signatures = [(message.sender, signature_of(message.raw)) for message in self.replies]
+        self.chain = extend("T4", self.chain, self._broadcast_digest(), signatures)
         body = self._open(group, UnmaskRequest, self.chain)
         self._require_set(body.members, "U4")
         if body.sum != self.j:

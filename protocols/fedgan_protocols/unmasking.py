@@ -101,10 +101,11 @@ def remove_masks(
         if member in u3:
             terms.append((masking.stream_key(parameters, secrets[member], j, "self"), -1))
             continue
+        agreement = masking.KeyAgreement(secrets[member])
         for peer in setup.topology.peers[member]:
             if peer not in u3:
                 continue
-            shared = masking.exchange(secrets[member], setup.adverts[peer].mask_keys[j])
+            shared = agreement.exchange(setup.adverts[peer].mask_keys[j])
             seed = masking.pair_seed(parameters, shared, setup.t1, j, member, peer, model_hash)
             # the survivor `peer` added this stream when its id is the smaller, and subtracted it otherwise
             terms.append((masking.stream_key(parameters, seed, j, "pair"), -1 if peer < member else 1))
