@@ -138,7 +138,7 @@ class Round:
     def ask(self, member: int, stage: Stage, packet: bytes, vector: np.ndarray | None = None) -> bytes:
         """Deliver one request to a client and take its reply; the caller keeps neither state nor packet."""
         state, label = self.clients[member], stage.label
-        entropy = os.urandom(client_machine.entropy_needed(state)) if stage <= Stage.SHARE_KEYS else b""
+        entropy = os.urandom(client_machine.entropy_needed(state))
         event = client_states.Received(stage, packet, entropy, vector)
         start = time.process_time()
         new, (reply,) = client_machine.step(state, event)

@@ -1,0 +1,51 @@
+"""A thousand clients on a sparse graph, every party in one process: CPU minutes, memory, and whether the sum is exact."""
+
+from __future__ import annotations
+
+import resource
+from typing import Any
+
+from fedgan_protocols.graph import availability_bits, choose_graph, privacy_bits
+
+from .rounds import Federation, Round, fixed_inputs
+
+GIB = 1 << 30
+
+
+def peak_bytes() -> int:
+    """The largest resident set of this process so far, in bytes (Linux counts in KiB)."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def measure(members: int, words: int, drop_out: float, corruption: float, seed: int = 1) -> dict[str, Any]:
+    """One round; `drop_out` of the members fall silent after dealing their shares.
+
+    The graph is the smallest that `choose_graph` allows for these rates. `threshold` is the least that its colluders
+    permit, so that all members who are left can fall below it only by dropping out further.
+    """
+    graph = choose_graph(members, corruption, drop_out)
+    threshold = (members + 1 + graph.colluders) // 2 + 1
+    federation = Federation.of(members, words, threshold, graph=graph)
+    before = peak_bytes()
+    (outcome,) = Round(federation, fixed_inputs(words, seed)).run([drop_out])
+    cost = outcome.cost.as_dict(members)
+    return {
+        "members": members,
+        "parameters": words,
+        "drop_out": drop_out,
+        "corruption": corruption,
+        "degree": graph.degree,
+        "share_threshold": graph.threshold,
+        "colluders": graph.colluders,
+        "threshold": threshold,
+        "privacy_bits": privacy_bits(members, graph),
+        "availability_bits": availability_bits(members, graph, outcome.dropped),
+        "survivors": outcome.survivors,
+        "sum_exact": outcome.exact,
+        "receipts": outcome.receipts,
+        "transcript_bytes": outcome.transcript_bytes,
+        "cpu_minutes": cost["all_cpu_seconds"] / 60,
+        "peak_gib": peak_bytes() / GIB,
+        "peak_gib_before": before / GIB,
+        **cost,
+    }
