@@ -35,7 +35,7 @@ from fedgan_protocols.client_states import (
     State,
 )
 from fedgan_protocols.directory import read_deals, read_directory
-from fedgan_protocols.encoding import digest, join_packet, split_packet
+from fedgan_protocols.encoding import Packet, PacketBuffer, digest, join_packet, split_packet
 from fedgan_protocols.errors import Code, ProtocolError
 from fedgan_protocols.graph import draw, draw_bytes, holders
 from fedgan_protocols.messages import (
@@ -56,6 +56,7 @@ from fedgan_protocols.messages import (
     UnmaskRequest,
     extend,
     message_digest,
+    message_size,
     open_message,
     seed_commitment,
     share_commitment,
@@ -84,7 +85,7 @@ def entropy_needed(state: State) -> int:
     return 0
 
 
-def step(state: State, event: Event) -> tuple[State, tuple[bytes, ...]]:
+def step(state: State, event: Event) -> tuple[State, tuple[Packet, ...]]:
     """Answer one event; raises ProtocolError, after which the state must not be used again."""
     if isinstance(event, DeadlinePassed):
         raise ProtocolError(Code.DEADLINE, f"the deadline passed in phase {state.phase.value}")
@@ -266,13 +267,15 @@ def _mask(state: State, event: Received, raw: bytes, attachment: memoryview, req
     if event.model_hash is not None and event.model_hash != model_hash:
         raise ProtocolError(Code.MODEL_MISMATCH, f"two models were given here for sum {j}")
 
-    masked = _masked_vector(context, setup, secrets, j, model_hash, event.vector)
-    reply_body = MaskedInput(j, model_hash, sum_digest(masked))
-    own = _sign(context, Stage.MASKED_INPUT, chain, reply_body)
-    data = masked.data.cast("B")
+    reply_body = MaskedInput(j, model_hash, bytes(HASH_BYTES))
+    size = message_size(parameters, Stage.MASKED_INPUT, context.member, chain, reply_body)
+    packet = PacketBuffer(size, parameters.vector_bytes(j))
+    masked = np.frombuffer(packet.attachment, dtype=parameters.dtype)
+    _write_masked(masked, context, setup, secrets, j, model_hash, event.vector)
+    own = _sign(context, Stage.MASKED_INPUT, chain, MaskedInput(j, model_hash, sum_digest(masked)))
     return Masked(
         context,
-        Exchange(Stage.MASKED_INPUT, request, join_packet(own.raw, data)),
+        Exchange(Stage.MASKED_INPUT, request, packet.close(own.raw)),
         setup,
         Secrets(secrets.mask_keys[1:], secrets.seeds[1:], secrets.openings),
         j,
@@ -284,9 +287,15 @@ def _mask(state: State, event: Received, raw: bytes, attachment: memoryview, req
     )
 
 
-def _masked_vector(
-    context: Context, setup: Setup, secrets: Secrets, j: int, model_hash: bytes, vector: np.ndarray | None
-) -> np.ndarray:
+def _write_masked(
+    masked: np.ndarray,
+    context: Context,
+    setup: Setup,
+    secrets: Secrets,
+    j: int,
+    model_hash: bytes,
+    vector: np.ndarray | None,
+) -> None:
     """y = x + PRG(b_u) + sum over peers v > u of PRG(s_uv) - sum over peers v < u of PRG(s_uv)."""
     parameters, me = context.parameters, context.member
     if vector is None:
@@ -303,9 +312,8 @@ def _masked_vector(
         shared = agreement.exchange(publics[j])
         seed = masking.pair_seed(parameters, shared, setup.t1, j, me, peer, model_hash)
         terms.append((masking.stream_key(parameters, seed, j, "pair"), 1 if me < peer else -1))
-    masked = np.array(vector, dtype=parameters.dtype, order="C", copy=True)
+    masked[:] = vector
     masking.add_streams(masked, terms, threads=context.threads)
-    return masked
 
 
 def _complete_setup(state: Shared, u2: tuple[int, ...], first: bytes, second: memoryview) -> tuple[Setup, Secrets]:

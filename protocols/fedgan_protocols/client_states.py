@@ -12,6 +12,7 @@ from typing import TypeAlias
 
 import numpy as np
 
+from fedgan_protocols.encoding import Packet
 from fedgan_protocols.keys import Identity
 from fedgan_protocols.messages import Advertisement, Consistency
 from fedgan_protocols.parameters import SessionParameters
@@ -27,7 +28,7 @@ class Received:
     """
 
     stage: Stage
-    packet: bytes = field(repr=False)
+    packet: Packet = field(repr=False)
     entropy: bytes = field(default=b"", repr=False)
     vector: np.ndarray | None = field(default=None, repr=False)
     model_hash: bytes | None = None
@@ -58,7 +59,7 @@ class Exchange:
 
     stage: Stage
     request: bytes
-    reply: bytes = field(repr=False)
+    reply: Packet = field(repr=False)
 
 
 @dataclass(frozen=True)

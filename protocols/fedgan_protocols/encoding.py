@@ -25,6 +25,7 @@ import cbor2
 from fedgan_protocols.errors import Code, ProtocolError
 
 Item: TypeAlias = "int | bytes | str | Sequence[Item]"
+Packet: TypeAlias = "bytes | memoryview"
 
 MAX_DEPTH = 6
 MAX_ITEMS = 4_000_000
@@ -118,6 +119,30 @@ def _argument(major: int, value: int) -> bytes:
 def join_packet(message: bytes, attachment: bytes | memoryview = b"") -> bytes:
     """The packet ``[message, attachment]``."""
     return b"".join((b"\x82", _argument(_BYTES, len(message)), message, _argument(_BYTES, len(attachment)), attachment))
+
+
+class PacketBuffer:
+    """A packet whose attachment is written in place, so that a masked vector is never copied.
+
+    `attachment`: the writable room, on a boundary of 16 bytes; `close` puts the message in front of it.
+    """
+
+    def __init__(self, message_bytes: int, attachment_bytes: int) -> None:
+        heads = 1 + len(_argument(_BYTES, message_bytes)) + len(_argument(_BYTES, attachment_bytes))
+        front = heads + message_bytes
+        self._start, self._front = -front % 16, -front % 16 + front
+        self._message_bytes = message_bytes
+        self._data = memoryview(bytearray(self._front + attachment_bytes))
+        self.attachment = self._data[self._front :]
+
+    def close(self, message: bytes) -> memoryview:
+        """The packet, read-only; `message` has the length that was said."""
+        if len(message) != self._message_bytes:
+            raise ValueError(f"a message of {len(message)} bytes; room was made for {self._message_bytes}")
+        self._data[self._start : self._front] = b"".join(
+            (b"\x82", _argument(_BYTES, len(message)), message, _argument(_BYTES, len(self.attachment)))
+        )
+        return self._data[self._start :].toreadonly()
 
 
 def split_packet(packet: bytes | memoryview, limit: int) -> tuple[bytes, memoryview]:

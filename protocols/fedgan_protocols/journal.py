@@ -23,7 +23,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from fedgan_protocols.encoding import decode, digest, encode
+from fedgan_protocols.encoding import Packet, decode, digest, encode
 from fedgan_protocols.errors import Code, JournalError, ProtocolError
 from fedgan_protocols.transitions import Stage
 
@@ -97,7 +97,7 @@ class Journal:
         """Everything released in one round of one session."""
         return tuple(one for key, one in self._entries.items() if key[:2] == (session, round_))
 
-    def record(self, session: bytes, round_: int, stage: Stage, j: int, request: bytes, reply: bytes) -> None:
+    def record(self, session: bytes, round_: int, stage: Stage, j: int, request: bytes, reply: Packet) -> None:
         """Make a reply durable before it is released; raises JournalError for a second, different one.
 
         `request` is the digest (32 bytes) of the request that it answers.
@@ -110,7 +110,7 @@ class Journal:
             if known.reply_digest != reply_digest:
                 raise _error(f"another reply was already released in round {round_}, stage {stage.label}")
             return
-        kept = reply if len(reply) <= LARGEST_KEPT_REPLY else b""
+        kept = bytes(reply) if len(reply) <= LARGEST_KEPT_REPLY else b""
         body = encode([session, round_, int(stage), j, request, reply_digest, kept])
         length = len(body).to_bytes(4, "big")
         chain = hashlib.sha256(self._chain + body).digest()

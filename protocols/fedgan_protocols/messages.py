@@ -367,6 +367,11 @@ def _open(parameters: SessionParameters, raw: bytes, stage: Stage, sender: int, 
     return Message(stage, sender, _hash(previous_), kind(*values), raw)
 
 
+def message_size(parameters: SessionParameters, stage: Stage, sender: int, previous: bytes, body: Any) -> int:
+    """The length in bytes of the signed message, which depends on the lengths of the body's fields alone."""
+    return len(join_packet(_content(parameters, stage, sender, previous, body), bytes(SIGNATURE_BYTES)))
+
+
 class Statement:
     """One body that many members sign alike: their messages are rebuilt from the signatures alone."""
 

@@ -16,6 +16,9 @@ import numpy as np
 
 from fedgan_protocols.errors import Code, ParameterError
 
+_BLOCK = 1 << 16
+"""Words that are encoded at a time: their float64 form stays in the processor's cache."""
+
 
 @dataclass(frozen=True)
 class FixedPoint:
@@ -68,14 +71,24 @@ class FixedPoint:
         """float[d] -> uint32[d] or uint64[d]: weighted integers modulo 2^k. No value in `vector` raises."""
         if weight < 1 or weight * self.largest >= 1 << (self.ring_bits - 1):
             raise ParameterError(Code.HEADROOM, f"a weight of {weight} does not fit the ring")
-        clean = np.nan_to_num(np.asarray(vector, dtype=np.float64), nan=0.0, posinf=self.bound, neginf=-self.bound)
-        np.clip(clean, -self.bound, self.bound, out=clean)
-        clean *= self.scale
-        np.rint(clean, out=clean)
-        integers = clean.astype(np.int64)
-        if weight != 1:
-            integers *= weight
-        return integers.astype(self.dtype)
+        vector = np.asarray(vector)
+        encoded = np.empty(vector.shape, dtype=self.dtype)
+        signed = encoded.view(f"<i{self.ring_bits // 8}")
+        real = np.empty(min(_BLOCK, vector.size), dtype=np.float64)
+        for start in range(0, vector.size, _BLOCK):
+            part = vector[start : start + _BLOCK]
+            block = real[: part.size]
+            np.copyto(block, part)
+            np.clip(block, -self.bound, self.bound, out=block)
+            if np.isnan(block.min()):  # the minimum of a block that holds a NaN is NaN
+                block[np.isnan(block)] = 0.0
+            block *= self.scale
+            np.rint(block, out=block)
+            integers = signed[start : start + _BLOCK]
+            np.copyto(integers, block, casting="unsafe")  # exact: integers below 2^53, and below 2^31 in a 32-bit ring
+            if weight != 1:
+                integers *= weight
+        return encoded
 
     def count_clamped(self, vector: np.ndarray) -> int:
         """How many entries `encode` changes by clamping (confidential)."""

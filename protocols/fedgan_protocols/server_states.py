@@ -9,6 +9,7 @@ from typing import TypeAlias
 import numpy as np
 
 from fedgan_protocols.checks import holders_of
+from fedgan_protocols.encoding import Packet
 from fedgan_protocols.errors import ProtocolError
 from fedgan_protocols.keys import Identity
 from fedgan_protocols.messages import Advertisement, Deal, Message
@@ -26,7 +27,7 @@ class Reply:
     """A packet came from a member, over a channel that names it."""
 
     member: int
-    packet: bytes = field(repr=False)
+    packet: Packet = field(repr=False)
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ import numpy as np
 from fedgan_protocols import client as client_machine
 from fedgan_protocols import client_states, server_states, transcript
 from fedgan_protocols import server as server_machine
-from fedgan_protocols.encoding import digest
+from fedgan_protocols.encoding import Packet, digest
 from fedgan_protocols.errors import Code, JournalError, ParameterError, ProtocolError
 from fedgan_protocols.journal import Journal
 from fedgan_protocols.keys import Entropy, Identity
@@ -114,7 +114,7 @@ class ServerSession:
         payloads = {name_of(member): packet for member, packet in self._packets.items()}
         return Phase(self._state.asked.broadcast.stage, getattr(self._state, "j", 0), payloads)
 
-    def receive(self, replies: Mapping[str, bytes | Failure]) -> None:
+    def receive(self, replies: Mapping[str, Packet | Failure]) -> None:
         """Close the stage with these replies; members without one have dropped out.
 
         Raises ProtocolError when the round must be aborted; `transcript_so_far` then tells the story.
@@ -129,7 +129,7 @@ class ServerSession:
                 reply = replies.get(name, Failure(Code.NO_ANSWER.value, "no answer before the deadline"))
                 event: server_states.Event = (
                     server_states.Reply(member, reply)
-                    if isinstance(reply, bytes)
+                    if isinstance(reply, bytes | memoryview)
                     else server_states.Lost(member, reply)
                 )
                 self._state, _ = server_machine.step(self._state, event)
@@ -266,8 +266,11 @@ class ClientSession:
         self._provided.add(j)
         self._inputs[j] = (vector, model_hash)
 
-    def handle(self, phase_name: str, payload: bytes) -> bytes:
-        """Answer one request; on ProtocolError the session is dead, its secrets are gone and nothing was released."""
+    def handle(self, phase_name: str, payload: Packet) -> Packet:
+        """Answer one request; on ProtocolError the session is dead, its secrets are gone and nothing was released.
+
+        The reply is bytes or, where it holds a masked vector, a read-only memoryview of them.
+        """
         if self._state is None:
             raise ProtocolError(Code.ABORTED, f"{self.name} has aborted this round")
         try:
@@ -285,7 +288,7 @@ class ClientSession:
         self._state = None
         self._inputs.clear()
 
-    def _answer(self, state: client_states.State, stage: Stage, payload: bytes) -> bytes:
+    def _answer(self, state: client_states.State, stage: Stage, payload: Packet) -> Packet:
         repeated = self._from_journal(state, stage, payload)
         if repeated is not None:
             return repeated
@@ -311,7 +314,7 @@ class ClientSession:
         j: int = getattr(state, "j", 0)
         return j + 1 if stage is Stage.MASKED_INPUT and isinstance(state, client_states.Revealed) else j
 
-    def _from_journal(self, state: client_states.State, stage: Stage, payload: bytes) -> bytes | None:
+    def _from_journal(self, state: client_states.State, stage: Stage, payload: Packet) -> bytes | None:
         """A restarted client repeats what it released, byte for byte, or aborts."""
         if self._journal is None or not isinstance(state, client_states.Invited):
             return None

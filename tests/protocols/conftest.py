@@ -122,7 +122,7 @@ class Federation:
                 if name in gone or given is None:
                     continue
                 try:
-                    reply = to_server(name, phase.name, clients[name].handle(phase.name, given))
+                    reply = to_server(name, phase.name, bytes(clients[name].handle(phase.name, given)))
                 except ProtocolError as error:
                     if errors is not None:
                         errors[name] = error

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from fedgan_protocols.encoding import Packet
 from fedgan_protocols.errors import ProtocolError
 from fedgan_protocols.session import AggregateResult, ClientSession, Failure, ServerSession
 from fedgan_protocols.transitions import Stage
@@ -75,7 +76,7 @@ class LocalDriver:
             answering = tuple(name for name in phase.payloads if not self._gone(name, phase.name))
             if phase.stage is Stage.MASKED_INPUT and answering:
                 self._before_input(phase.sum, answering)
-            replies: dict[str, bytes | Failure] = {}
+            replies: dict[str, Packet | Failure] = {}
             for name in phase.payloads:
                 if name not in answering:
                     replies[name] = Failure("no-answer", "rehearsed drop-out")
