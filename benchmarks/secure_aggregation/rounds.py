@@ -21,6 +21,8 @@ from fedgan_protocols import client_states, server_states
 from fedgan_protocols import server as server_machine
 from fedgan_protocols.transitions import Stage
 
+STAGES = tuple(stage for stage in Stage if stage is not Stage.CLOSING)
+"""R0 to R5; the closing is the server's last word in the transcript, and nobody is asked."""
 Inputs = Callable[[int], np.ndarray]
 """member id (from 1) -> its encoded input, uint32[d]; called once per member, when the server asks for it."""
 
@@ -206,7 +208,7 @@ class Round:
         return outcomes
 
     def _finish(self, rate: float, silent: frozenset[int], expected: np.ndarray) -> Outcome:
-        for stage in (Stage.CONSISTENCY_CHECK, Stage.UNMASKING, Stage.RECEIPT):
+        for stage in STAGES[STAGES.index(Stage.CONSISTENCY_CHECK) :]:
             self.exchange(stage)
         state = self.server
         if not isinstance(state, server_states.Finished):
@@ -222,7 +224,7 @@ class Round:
             culprit="",
             drops=dict(context.drops),
         )
-        self.cost.server_seconds["Transcript"] += time.process_time() - start
+        self.cost.server_seconds[Stage.CLOSING.label] += time.process_time() - start
         exact = bool(np.array_equal(context.sums[0], expected))
         survivors = len(context.survivors[0])
         return Outcome(rate, len(silent), survivors, exact, len(state.receipts), len(written), self.cost)

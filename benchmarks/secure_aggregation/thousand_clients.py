@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import resource
 from typing import Any
 
 from fedgan_protocols.graph import availability_bits, choose_graph, privacy_bits
 
+from . import resident
 from .rounds import Federation, Round, fixed_inputs
 
 GIB = 1 << 30
-
-
-def peak_bytes() -> int:
-    """The largest resident set of this process so far, in bytes (Linux counts in KiB)."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def measure(members: int, words: int, drop_out: float, corruption: float, seed: int = 1) -> dict[str, Any]:
@@ -26,7 +21,7 @@ def measure(members: int, words: int, drop_out: float, corruption: float, seed: 
     graph = choose_graph(members, corruption, drop_out)
     threshold = (members + 1 + graph.colluders) // 2 + 1
     federation = Federation.of(members, words, threshold, graph=graph)
-    before = peak_bytes()
+    before = resident.restart_peak()
     (outcome,) = Round(federation, fixed_inputs(words, seed)).run([drop_out])
     cost = outcome.cost.as_dict(members)
     return {
@@ -45,7 +40,7 @@ def measure(members: int, words: int, drop_out: float, corruption: float, seed: 
         "receipts": outcome.receipts,
         "transcript_bytes": outcome.transcript_bytes,
         "cpu_minutes": cost["all_cpu_seconds"] / 60,
-        "peak_gib": peak_bytes() / GIB,
+        "peak_gib": resident.peak_bytes() / GIB,
         "peak_gib_before": before / GIB,
         **cost,
     }
