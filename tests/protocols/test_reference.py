@@ -1,240 +1,38 @@
-"""A second, slow implementation, which follows docs/protocol.md line by line, agrees to the byte on a whole round.
+"""The package and the second implementation (reference.py) agree to the byte on whole rounds, which are frozen.
 
-It shares no code with the package: its own CBOR, HKDF, Shamir and chain; the cryptography library gives it only the
-primitives X25519, Ed25519, AES-CTR and AES-GCM. The round: 4 members, t = 3, two sums over a 32-bit ring, h2 silent
-from R2 of the second sum on, all entropy fixed. `vectors/round.json` freezes the digests of all its packets.
+`tests/vectors/secure-aggregation-*.json` hold the digests of all packets of a round over the complete graph (4 members,
+t = 3) and of one over a sparse graph (6 members, t = 4, 4 neighbours each, 2 rebuild). h2 is silent from R2 of the
+second sum on. `python -m tests.protocols.test_reference` writes them anew.
 """
 
 from __future__ import annotations
 
 import hashlib
-import hmac
 import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
-from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+import pytest
+from tests.protocols.reference import Reference
 
-PACKAGE = "fedgan-secure/secure-aggregation/v1"
-P = 2**256 + 297
-VECTORS = Path(__file__).parent / "vectors" / "round.json"
+from fedgan_protocols import Stage
+from fedgan_protocols.graph import SparseGraph
 
-
-def cbor(item: Any) -> bytes:
-    def head(major: int, value: int) -> bytes:
-        for limit, code, width in ((24, value, 0), (1 << 8, 24, 1), (1 << 16, 25, 2), (1 << 32, 26, 4)):
-            if value < limit:
-                return bytes([major * 32 + code]) + (value.to_bytes(width, "big") if width else b"")
-        return bytes([major * 32 + 27]) + value.to_bytes(8, "big")
-
-    if isinstance(item, int):
-        return head(0, item)
-    if isinstance(item, bytes):
-        return head(2, len(item)) + item
-    if isinstance(item, str):
-        return head(3, len(item.encode())) + item.encode()
-    return head(4, len(item)) + b"".join(cbor(part) for part in item)
+VECTORS = Path(__file__).parents[1] / "vectors"
+ROUNDS = {
+    "complete": {"n": 4, "t": 3, "graph": None},
+    "sparse": {"n": 6, "t": 4, "graph": SparseGraph(4, 2, 1)},
+}
 
 
-def H(label: str, *parts: bytes) -> bytes:  # noqa: N802 - the document's name
-    data = b""
-    for part in (f"{PACKAGE}/{label}".encode(), *parts):
-        data += len(part).to_bytes(8, "big") + part
-    return hashlib.sha256(data).digest()
-
-
-def hkdf(secret: bytes, salt: bytes, info: list[Any]) -> bytes:
-    extracted = hmac.new(salt or bytes(32), secret, hashlib.sha256).digest()
-    return hmac.new(extracted, cbor(info) + b"\x01", hashlib.sha256).digest()
-
-
-def dh(private: bytes, public: bytes) -> bytes:
-    return X25519PrivateKey.from_private_bytes(private).exchange(X25519PublicKey.from_public_bytes(public))
-
-
-def public(private: bytes) -> bytes:
-    return X25519PrivateKey.from_private_bytes(private).public_key().public_bytes_raw()
-
-
-def stream(key: bytes, words: int) -> list[int]:
-    first = (0).to_bytes(12, "big") + (2).to_bytes(4, "big")  # the round's vectors are shorter than a segment
-    data = Cipher(algorithms.AES(key), modes.CTR(first)).encryptor().update(bytes(4 * words))
-    return [int.from_bytes(data[at : at + 4], "little") for at in range(0, len(data), 4)]
-
-
-def vector_hash(words: list[int]) -> bytes:
-    data = b"".join(word.to_bytes(4, "little") for word in words)
-    return hashlib.sha256(f"{PACKAGE}/vector".encode() + b"\0\x04" + len(words).to_bytes(8, "big") + data).digest()
-
-
-def words_bytes(words: list[int]) -> bytes:
-    return b"".join(word.to_bytes(4, "little") for word in words)
-
-
-class Reference:
-    """The whole round by hand: every packet, by (stage, sum, "to" or "from", member)."""
-
-    def __init__(self, federation: Any, entropy: dict[int, tuple[bytes, bytes]], gone: int) -> None:
-        p = federation.parameters
-        self.sign_with = {0: federation.server_identity.private_key}
-        self.sign_with |= {i: federation.identities[name].private_key for i, name in enumerate(p.names, 1)}
-        self.p, self.models, self.entropy, self.gone = p, federation.models, entropy, gone
-        self.x = {
-            (i, j): [int(word) for word in federation.inputs[name, j]]
-            for i, name in enumerate(p.names, 1)
-            for j in (0, 1)
-        }
-        self.roster = H("roster", cbor([p.server_public_key, [[m.name, m.public_key] for m in p.roster]]))
-        start = [p.session, p.round, self.roster, p.threshold, p.ring_bits, list(p.lengths), p.policy_hash]
-        self.start = H("parameters", cbor(start))
-        self.packets: dict[tuple[int, int, str, int], bytes] = {}
-        self.total: list[list[int]] = []
-
-    def message(self, stage: int, sender: int, previous: bytes, body: list[Any]) -> bytes:
-        content = cbor(
-            [
-                "fedgan-secure/secure-aggregation",
-                1,
-                self.p.session,
-                self.p.round,
-                stage,
-                sender,
-                self.roster,
-                previous,
-                body,
-            ]
-        )
-        key: Ed25519PrivateKey = self.sign_with[sender]
-        return cbor([content, key.sign(f"{PACKAGE}/signature".encode() + b"\0" + content)])
-
-    @staticmethod
-    def chain(label: str, previous: bytes, broadcast: bytes | None, replies: dict[int, bytes]) -> bytes:
-        listed = b"".join(i.to_bytes(4, "big") + H("message", replies[i]) for i in sorted(replies))
-        return H(f"chain/{label}", previous, H("message", broadcast) if broadcast is not None else b"", listed)
-
-    def note(self, stage: int, j: int, way: str, member: int, message: bytes, attachment: bytes = b"") -> None:
-        self.packets[stage, j, way, member] = cbor([message, attachment])
-
-    def play(self) -> None:
-        p, everyone = self.p, [1, 2, 3, 4]
-        models = list(self.models)
-        terms = [self.start, p.policy_hash, models]
-        invitation = self.message(0, 0, self.start, terms)
-        t0 = self.chain("T0", self.start, invitation, {})
-        sealing = {i: self.entropy[i][0][:32] for i in everyone}
-        masks = {i: [self.entropy[i][0][32:64], self.entropy[i][0][64:96]] for i in everyone}
-        adverts = {}
-        for i in everyone:
-            adverts[i] = self.message(0, i, t0, [*terms, public(sealing[i]), [public(key) for key in masks[i]]])
-            self.note(0, 0, "to", i, invitation)
-            self.note(0, 0, "from", i, adverts[i])
-
-        t1 = self.chain("T1", t0, None, adverts)
-        directory = self.message(1, 0, t1, [everyone])
-        deals, sealed, seeds, openings = {}, {}, {}, {}
-        for u in everyone:
-            deals[u], sealed[u], seeds[u], openings[u] = self.deal(u, everyone, t1, sealing, masks[u])
-            self.note(1, 0, "to", u, directory, cbor([adverts[i] for i in everyone]))
-            self.note(1, 0, "from", u, deals[u], b"".join(sealed[u][v] for v in everyone if v != u))
-
-        t2 = self.chain("T2", t1, directory, deals)
-        current, alive, ended = t2, everyone, [[], b""]
-        attachments = {
-            u: cbor([cbor([deals[i] for i in everyone]), b"".join(sealed[v][u] for v in everyone if v != u)])
-            for u in everyone
-        }
-        for j in (0, 1):
-            request = self.message(2, 0, current, [j, models[j], everyone, *ended])
-            u3 = [i for i in alive if j == 0 or i != self.gone]
-            inputs, masked = {}, {}
-            for u in alive:
-                self.note(2, j, "to", u, request, attachments[u])
-            for u in u3:
-                masked[u] = self.mask(u, j, everyone, t1, masks, seeds[u][j])
-                inputs[u] = self.message(2, u, current, [j, models[j], vector_hash(masked[u])])
-                self.note(2, j, "from", u, inputs[u], words_bytes(masked[u]))
-            t3 = self.chain("T3", current, request, inputs)
-            survivors = self.message(3, 0, t3, [j, models[j], u3])
-            statements = {u: self.message(3, u, t3, [j, t2, models[j], u3]) for u in u3}
-            t4 = self.chain("T4", t3, survivors, statements)
-            unmask = self.message(4, 0, t4, [j, u3])
-            revelations = {}
-            for u in u3:
-                self.note(3, j, "to", u, survivors, cbor([H("message", inputs[i]) for i in u3]))
-                self.note(3, j, "from", u, statements[u])
-                shown = b"".join(openings[v][u][j]["seed" if v in u3 else "key"] for v in everyone)
-                dead = [i for i in everyone if i not in u3]
-                revelations[u] = self.message(4, u, t4, [j, u3, dead, H("revealed-shares", shown)])
-                self.note(4, j, "to", u, unmask, cbor([statements[i] for i in u3]))
-                self.note(4, j, "from", u, revelations[u], shown)
-            current = self.chain("T5", t4, unmask, revelations)
-            self.total.append([sum(self.x[u, j][k] for u in u3) % 2**32 for k in range(p.lengths[j])])
-            ended = [u3, vector_hash(self.total[j])]
-            alive = u3
-            closing = cbor([cbor([H("message", revelations[i]) for i in u3]), words_bytes(self.total[j])])
-            attachments = dict.fromkeys(u3, closing)
-
-        digests = [vector_hash(total) for total in self.total]
-        outcome = self.message(5, 0, current, [alive, digests])
-        t6 = self.chain("T6", current, outcome, {})
-        for u in alive:
-            self.note(5, 1, "to", u, outcome, attachments[u])
-            self.note(5, 1, "from", u, self.message(5, u, t6, [digests]))
-
-    def deal(self, u: int, u1: list[int], t1: bytes, sealing: dict[int, bytes], masks: list[bytes]) -> Any:
-        p, coins, at = self.p, self.entropy[u][1], 64
-        seeds = [coins[:32], coins[32:64]]
-        opened: dict[int, list[dict[str, bytes]]] = {v: [{}, {}] for v in u1}
-        commitments: dict[str, list[bytes]] = {"key": [], "seed": []}
-        for j in (0, 1):
-            for kind, secret in (("key", masks[j]), ("seed", seeds[j])):
-                polynomial = [int.from_bytes(secret, "big")]
-                for _ in range(p.threshold - 1):
-                    drawn = int.from_bytes(coins[at : at + 40], "big")
-                    assert drawn < 2**320 // P * P
-                    polynomial.append(drawn % P)
-                    at += 40
-                for v in u1:
-                    share = sum(c * pow(v, k, P) for k, c in enumerate(polynomial)) % P
-                    opening = share.to_bytes(33, "big") + coins[at : at + 32]
-                    at += 32
-                    opened[v][j][kind] = opening
-                    where = cbor([p.session, p.round, j, kind, u, v])
-                    commitments[kind].append(H("share-commitment", where, opening))
-        sealed = {}
-        for v in u1:
-            if v != u:
-                shared = dh(sealing[u], public(sealing[v]))
-                key = hkdf(shared, t1, [PACKAGE, "seal", p.session, p.round, u, v])
-                plain = b"".join(opened[v][j][kind] for j in (0, 1) for kind in ("key", "seed"))
-                sealed[v] = AESGCM(key).encrypt(bytes(12), plain, cbor([u, v]))
-        own = [H("seed-commitment", cbor([p.session, p.round, j, u]), seeds[j]) for j in (0, 1)]
-        digests = [H("sealed-share", sealed[v]) for v in u1 if v != u]
-        return self.message(1, u, t1, [own, commitments["key"], commitments["seed"], digests]), sealed, seeds, opened
-
-    def mask(self, u: int, j: int, u2: list[int], t1: bytes, masks: dict[int, list[bytes]], seed: bytes) -> list[int]:
-        p = self.p
-        key = hkdf(seed, b"", [PACKAGE, "stream", p.session, p.round, j, "self"])
-        y = [a + b for a, b in zip(self.x[u, j], stream(key, p.lengths[j]), strict=True)]
-        for v in u2:
-            if v != u:
-                shared = dh(masks[u][j], public(masks[v][j]))
-                info = [PACKAGE, "mask", p.session, p.round, j, min(u, v), max(u, v), self.models[j]]
-                key = hkdf(hkdf(shared, t1, info), b"", [PACKAGE, "stream", p.session, p.round, j, "pair"])
-                sign = 1 if u < v else -1
-                y = [a + sign * b for a, b in zip(y, stream(key, p.lengths[j]), strict=True)]
-        return [word % 2**32 for word in y]
-
-
-def recorded_round(lab: Any) -> tuple[Any, dict[tuple[int, int, str, int], bytes], dict[int, tuple[bytes, bytes]], Any]:
+def recorded_round(
+    lab: Any, which: str
+) -> tuple[Any, dict[tuple[int, int, str, int], bytes], dict[int, tuple[bytes, ...]], Any]:
     """The package's own packets and the entropy that its clients were given."""
-    federation = lab.federation(n=4, t=3, d=6, sums=2, seed="reference")
+    federation = lab.federation(**ROUNDS[which], d=6, sums=2, seed="reference")
     packets: dict[tuple[int, int, str, int], bytes] = {}
-    drawn: dict[int, list[bytes]] = {i: [] for i in range(1, 5)}
+    drawn: dict[int, list[bytes]] = {i: [] for i in range(1, federation.parameters.n + 1)}
     clients = federation.clients()
     for i, client in enumerate(clients.values(), 1):
         source = client._entropy
@@ -245,7 +43,6 @@ def recorded_round(lab: Any) -> tuple[Any, dict[tuple[int, int, str, int], bytes
 
         client._entropy = draw
     server = federation.server()
-    from fedgan_protocols import Stage
 
     def keep(way: str) -> Any:
         def kept(name: str, phase: str, packet: bytes) -> bytes:
@@ -257,12 +54,38 @@ def recorded_round(lab: Any) -> tuple[Any, dict[tuple[int, int, str, int], bytes
     federation.run(
         {"h2": "masked-input/1"}, server=server, clients=clients, to_client=keep("to"), to_server=keep("from")
     )
-    return federation, packets, {i: (two[0], two[1]) for i, two in drawn.items()}, server.result()
+    return federation, packets, {i: tuple(parts) for i, parts in drawn.items()}, server.result()
 
 
-def test_the_reference_agrees_to_the_byte(lab: Any) -> None:
-    federation, packets, entropy, result = recorded_round(lab)
-    reference = Reference(federation, entropy, gone=2)
+def frozen_form(lab: Any, which: str) -> dict[str, Any]:
+    federation, packets, entropy, result = recorded_round(lab, which)
+    named = {f"R{s}/sum {j}/{way}/h{i}": packet for (s, j, way, i), packet in sorted(packets.items())}
+    p = federation.parameters
+    return {
+        "derivation": "tests/protocols/test_reference.py: a second implementation, which follows docs/protocol.md, "
+        "reproduces every packet to the byte; identities, session and inputs come from SHAKE-256 as in "
+        'tests/protocols/conftest.py (seed "reference")',
+        "round": f"{p.n} members, t = {p.threshold}, two sums of 6 words over a 32-bit ring; h2 is silent from R2 of "
+        "the second sum on",
+        "graph": [] if p.graph is None else [p.graph.degree, p.graph.threshold, p.graph.colluders],
+        "session": p.session.hex(),
+        "roster": [[member.name, member.public_key.hex()] for member in p.roster],
+        "server_public_key": p.server_public_key.hex(),
+        "policy_hash": p.policy_hash.hex(),
+        "model_hashes": [one.hex() for one in federation.models],
+        "inputs": {f"{name}/sum {j}": [int(w) for w in words] for (name, j), words in federation.inputs.items()},
+        "entropy": {str(i): [part.hex() for part in parts] for i, parts in entropy.items()},
+        "sums": [[int(word) for word in total] for total in result.sums],
+        "packets_sha256": {key: hashlib.sha256(packet).hexdigest() for key, packet in named.items()},
+        "example_packet": named["R2/sum 1/from/h1"].hex(),
+        "transcript_sha256": result.transcript_digest.hex(),
+    }
+
+
+@pytest.mark.parametrize("which", ROUNDS)
+def test_the_reference_agrees_to_the_byte(lab: Any, which: str) -> None:
+    federation, packets, entropy, result = recorded_round(lab, which)
+    reference = Reference(federation, {i: (parts[0], parts[1]) for i, parts in entropy.items()}, gone=2)
     reference.play()
     assert reference.packets.keys() == packets.keys()
     for key, packet in packets.items():
@@ -271,14 +94,16 @@ def test_the_reference_agrees_to_the_byte(lab: Any) -> None:
         assert np.array_equal(np.array(reference.total[j], dtype=np.uint32), result.sums[j])
 
 
-def test_the_round_is_the_frozen_one(lab: Any) -> None:
+@pytest.mark.parametrize("which", ROUNDS)
+def test_the_round_is_the_frozen_one(lab: Any, which: str) -> None:
     """A change here is a change of the wire format: raise the version, and say so in the changelog."""
-    federation, packets, entropy, result = recorded_round(lab)
-    frozen = json.loads(VECTORS.read_text(encoding="utf-8"))
-    assert frozen["session"] == federation.parameters.session.hex()
-    assert frozen["entropy"] == {str(i): [part.hex() for part in two] for i, two in entropy.items()}
-    assert frozen["sums"] == [[int(word) for word in total] for total in result.sums]
-    named = {f"R{s}/sum {j}/{way}/h{i}": packet for (s, j, way, i), packet in packets.items()}
-    assert frozen["packets_sha256"] == {key: hashlib.sha256(packet).hexdigest() for key, packet in named.items()}
-    assert bytes.fromhex(frozen["example_packet"]) == named["R2/sum 1/from/h1"]
-    assert frozen["transcript_sha256"] == result.transcript_digest.hex()
+    frozen = json.loads((VECTORS / f"secure-aggregation-{which}.json").read_text(encoding="utf-8"))
+    assert frozen == frozen_form(lab, which)
+
+
+if __name__ == "__main__":
+    from tests.protocols.conftest import Lab
+
+    for which in ROUNDS:
+        text = json.dumps(frozen_form(Lab(), which), indent=1) + "\n"
+        (VECTORS / f"secure-aggregation-{which}.json").write_text(text, encoding="utf-8")
