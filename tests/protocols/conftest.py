@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.protocols.lying import LyingServer
 
 from fedgan_protocols import (
     AggregateResult,
@@ -183,3 +184,9 @@ class Lab:
 @pytest.fixture(scope="session")
 def lab() -> Lab:
     return Lab()
+
+
+@pytest.fixture
+def liar(lab: Lab) -> LyingServer:
+    """A lying server and five honest members, four of whom unmask."""
+    return LyingServer(lab, lab.federation(n=5, t=4, d=3))

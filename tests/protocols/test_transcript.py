@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from fedgan_protocols import ProtocolError, ServerSession, Stage, checks, fingerprint
 from fedgan_protocols import server as server_machine
 from fedgan_protocols.encoding import decode, encode
-from fedgan_protocols.messages import Closing, open_message
+from fedgan_protocols.messages import Closing, open_message, survivors_digest
 from fedgan_protocols.transcript import check
 
 
@@ -228,7 +228,12 @@ def test_replies_that_lie_fail(lab: Any) -> None:
         0: [{"policy_hash": bytes(32)}, {"mask_keys": ()}, {"sealing_key": bytes(32)}, {"model_hashes": (bytes(32),)}],
         1: [{"sealed_digests": ()}, {"seed_commitments": ()}],
         2: [{"sum": 1}, {"model_hash": bytes(32)}],
-        3: [{"members": (1, 2, 3, 4)}, {"t2": bytes(32)}, {"model_hash": bytes(32)}, {"sum": 1}],
+        3: [
+            {"survivors_digest": survivors_digest((1, 2, 3, 4))},
+            {"t2": bytes(32)},
+            {"model_hash": bytes(32)},
+            {"sum": 1},
+        ],
         4: [{"alive": (1, 2, 3, 4)}, {"dead": ()}, {"sum": 1}],
         5: [{"sum_digests": (bytes(32),)}, {"sum_digests": ()}],
     }
