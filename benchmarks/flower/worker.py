@@ -1,13 +1,12 @@
-"""Times Flower's own SecAgg+ code, one command per line: JSON in, JSON out. Runs in the environment of requirements.txt.
+"""Times Flower's own SecAgg+ code, one command per line: JSON in, JSON out. Runs where requirements.txt is installed.
 
     {"prepare": "client", "parameters": d, "neighbours": k}            -> {"ready": ...}
     {"prepare": "server", "parameters": d, "members": n, "threshold": t, "silent": [ids]} -> {"ready": ...}
     {"run": true}                                                      -> {"cpu_seconds": s, "error": e}
 
 client  `_collect_masked_vectors` of flwr.client.mod: open the shares, quantise, agree on keys, mask, serialise.
-server  `SecAggPlusWorkflow.unmask_stage`: ask for shares, rebuild secrets, take the masks off, dequantise. The grid is a
-        stand-in whose replies were made beforehand by the clients' own `_unmask`; the time it takes to hand them over is
-        not counted. `error` is the largest distance between the mean that came out and the true one.
+server  `SecAggPlusWorkflow.unmask_stage`: ask for shares, rebuild secrets, take the masks off, dequantise. The grid is
+        a stand-in that asks the clients' own `_unmask`; the time that takes is not counted. `error` is the largest distance between the mean that came out and the true one.
 
 Settings are Flower's defaults: clipping range 8, 2^22 levels, modulus 2^32, the complete graph by num_shares = n.
 """

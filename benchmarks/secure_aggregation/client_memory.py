@@ -33,7 +33,9 @@ else:  # as a script, in the process that plays the member
     from secure_aggregation.rounds import STAGES, Federation, Round
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
 from fedgan_protocols import ClientSession, Identity, Member, SessionParameters
+from fedgan_protocols.encoding import Packet
 from fedgan_protocols.transitions import Stage
 
 
@@ -64,7 +66,7 @@ class RecordedRound(Round):
         )
         self.replies: dict[str, str] = {}
 
-    def ask(self, member: int, stage: Stage, packet: bytes, vector: np.ndarray | None = None) -> bytes:
+    def ask(self, member: int, stage: Stage, packet: bytes, vector: np.ndarray | None = None) -> Packet:
         if member != self.member:
             return super().ask(member, stage, packet, vector)
         (self.folder / stage.label).write_bytes(packet)

@@ -8,8 +8,10 @@ from statistics import median
 from typing import Any
 
 import numpy as np
+
 from fedgan_protocols import client as client_machine
 from fedgan_protocols import client_states
+from fedgan_protocols.encoding import Packet
 from fedgan_protocols.quantization import FixedPoint
 from fedgan_protocols.transitions import Stage
 
@@ -37,12 +39,12 @@ class MaskingClient:
         """float32[d] -> uint32[d]."""
         return CODEC.encode(self.update)
 
-    def answer(self, vector: np.ndarray) -> bytes:
+    def answer(self, vector: np.ndarray) -> Packet:
         """The whole of R2: verify every deal, open the shares, agree on keys, mask, sign and pack."""
         event = client_states.Received(Stage.MASKED_INPUT, self.packet, b"", vector)
         return client_machine.step(self.state, event)[1][0]
 
-    def encode_and_answer(self) -> bytes:
+    def encode_and_answer(self) -> Packet:
         return self.answer(self.encode())
 
 

@@ -16,9 +16,10 @@ from statistics import median
 from typing import Any
 
 import numpy as np
+
 from fedgan_protocols import client_states, masking, server_states, shamir
 from fedgan_protocols import server as server_machine
-from fedgan_protocols.encoding import join_packet, split_packet
+from fedgan_protocols.encoding import Packet, PacketBuffer, split_packet
 from fedgan_protocols.transitions import Stage
 
 from .costs import CODEC, MaskingClient
@@ -47,21 +48,24 @@ class SharedWork:
             raise ValueError(f"{len(sealed)} sealed bytes for {len(dealers)} dealers; {size} from each were expected")
         self._sealed = {dealer: bytes(sealed[at * size : (at + 1) * size]) for at, dealer in enumerate(dealers)}
 
-    def run(self) -> bytes:
+    def run(self) -> Packet:
         """Update -> packet with the masked vector, and no signed message."""
         state, me = self._state, self._state.context.member
         parameters, model = state.context.parameters, state.context.model_hashes[0]
         vector = self._client.encode()
         terms = [(masking.stream_key(parameters, state.seeds[0], 0, "self"), 1)]
+        sealing, mask = masking.KeyAgreement(state.sealing_key), masking.KeyAgreement(state.mask_keys[0])
         for peer, sealed in self._sealed.items():
-            shared = masking.exchange(state.sealing_key, state.adverts[peer].sealing_key)
+            shared = sealing.exchange(state.adverts[peer].sealing_key)
             masking.unseal(masking.seal_key(parameters, shared, state.t1, peer, me), sealed, peer, me)
-            shared = masking.exchange(state.mask_keys[0], state.adverts[peer].mask_keys[0])
+            shared = mask.exchange(state.adverts[peer].mask_keys[0])
             seed = masking.pair_seed(parameters, shared, state.t1, 0, me, peer, model)
             terms.append((masking.stream_key(parameters, seed, 0, "pair"), 1 if me < peer else -1))
-        masked = vector.copy()
+        packet = PacketBuffer(0, parameters.vector_bytes(0))
+        masked = np.frombuffer(packet.attachment, dtype=parameters.dtype)
+        masked[:] = vector
         masking.add_streams(masked, terms)
-        return join_packet(b"", masked.data.cast("B"))
+        return packet.close(b"")
 
 
 class UnmaskingServer:

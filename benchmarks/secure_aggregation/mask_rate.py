@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
 from fedgan_protocols import masking
 
 from . import machine

@@ -15,10 +15,19 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from fedgan_protocols import Identity, Member, SessionParameters, default_threshold, transcript
+
+from fedgan_protocols import (
+    Identity,
+    Member,
+    SessionParameters,
+    client_states,
+    default_threshold,
+    server_states,
+    transcript,
+)
 from fedgan_protocols import client as client_machine
-from fedgan_protocols import client_states, server_states
 from fedgan_protocols import server as server_machine
+from fedgan_protocols.encoding import Packet
 from fedgan_protocols.transitions import Stage
 
 STAGES = tuple(stage for stage in Stage if stage is not Stage.CLOSING)
@@ -137,7 +146,7 @@ class Round:
         if not isinstance(event, server_states.Reply):
             self.packets = packets
 
-    def ask(self, member: int, stage: Stage, packet: bytes, vector: np.ndarray | None = None) -> bytes:
+    def ask(self, member: int, stage: Stage, packet: bytes, vector: np.ndarray | None = None) -> Packet:
         """Deliver one request to a client and take its reply; the caller keeps neither state nor packet."""
         state, label = self.clients[member], stage.label
         entropy = os.urandom(client_machine.entropy_needed(state))
@@ -172,7 +181,7 @@ class Round:
         label = Stage.MASKED_INPUT.label
         silent = {rate: spread(parameters.n, rate) for rate in drop_outs}
         always = frozenset.intersection(*silent.values())
-        servers = {rate: self.server for rate in drop_outs}
+        servers = dict.fromkeys(drop_outs, self.server)
         costs = {rate: Cost() for rate in drop_outs}
         expected = {rate: np.zeros(parameters.lengths[0], dtype=parameters.dtype) for rate in drop_outs}
         queue, self.packets = list(reversed(self.packets)), ()

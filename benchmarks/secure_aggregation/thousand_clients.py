@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import sys
+from pathlib import Path
 from typing import Any
 
 from fedgan_protocols.graph import availability_bits, choose_graph, privacy_bits
 
-from . import resident
-from .rounds import Federation, Round, fixed_inputs
+if __package__:
+    from . import resident
+    from .rounds import Federation, Round, fixed_inputs
+else:  # as a script, in a process of its own
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    from secure_aggregation import resident
+    from secure_aggregation.rounds import Federation, Round, fixed_inputs
 
 GIB = 1 << 30
 
@@ -44,3 +52,8 @@ def measure(members: int, words: int, drop_out: float, corruption: float, seed: 
         "peak_gib_before": before / GIB,
         **cost,
     }
+
+
+if __name__ == "__main__":
+    n, d, rate, corrupt = sys.argv[1:]
+    print(json.dumps(measure(int(n), int(d), float(rate), float(corrupt))))
