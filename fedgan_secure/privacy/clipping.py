@@ -3,9 +3,12 @@
 A patient's gradient is the mean over the images drawn for them in this step, then clipped as one: adding or removing
 a patient changes the sum by at most the clip norm, however many images they have. The gradients of the loss by the
 output of every trained layer are taken once; per-patient norms follow from them (`norms`); the same output
-gradients, scaled by every patient's clip factor, give the summed weight gradients.
+gradients, scaled by every patient's clip factor, give the summed weight gradients (book-keeping: Bu et al. 2022).
 
-The clip is at ``clip_norm * (1 - MARGIN)``: with the allowance in every norm (`norms`) a patient's contribution, as
+Batches that need no per-patient bound, such as generated images, go through the same passes (`Part`): their rows are
+scaled by one, and one product per layer makes the weight gradient of all rows together.
+
+The clip is at ``clip_norm * (1 - MARGIN)``: with the care taken in every norm (`norms`) a patient's contribution, as
 rounded to float32, is at most ``clip_norm``, whatever the weights are. What this does not cover: in float32 the
 gradient of a patient can differ in its last digits with their place in the batch and with the size of the batch.
 
@@ -16,15 +19,17 @@ negative or infinite (an overflow of float32 included) contributes zero, and so 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from fedgan_secure.privacy.arithmetic import require_float32_arithmetic
 from fedgan_secure.privacy.errors import PrivacyRefused
-from fedgan_secure.privacy.norms import by_patient, measure, variable
+from fedgan_secure.privacy.norms import Measured, by_patient, measure, measure_rows, row_forward, variable
 
 Graph = Callable[[Callable[..., Any], Any, Any], Any]
 """``graph(call, images, labels) -> outputs``: a topology that applies layers by name through ``call``."""
@@ -38,9 +43,31 @@ _TINY = 1e-30
 MARGIN = 0.005
 """Share of the clip norm kept free for rounding: norms are clipped to ``(1 - MARGIN) * clip_norm``, noise is scaled to
 the whole ``clip_norm``. A contribution is off by k units of ``2**-24 B``, k small. With the floor ``f =
-sqrt(norms.ALLOWANCE) B`` under its norm it is at most ``(1 - MARGIN) sqrt(1 + (k 2**-24 B / f)^2) clip_norm``, which
-stays below ``clip_norm`` up to k = 370. What it adds to the rounding of the whole sum, over the other patients' terms,
-is 2.7e-4 ``clip_norm`` for every ``2**-24 B`` of theirs."""
+sqrt(products.ALLOWANCE) B`` under its norm it is at most ``(1 - MARGIN) sqrt(1 + (k 2**-24 B / f)^2) clip_norm``, which
+stays below ``clip_norm`` up to k = 370 (k = 160 where the norm itself is from float32: `products.CONFIDENT`). What it
+adds to the rounding of the whole sum, over the other patients' terms, is 2.7e-4 ``clip_norm`` for every ``2**-24 B``
+of theirs."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One batch of a step.
+
+    Attributes:
+        images: float32[patients * m, H, W, C], a patient's m images in a row.
+        labels: int32[patients * m, 1], or None where the network takes none.
+        weights: float32[patients, m]: of every image's loss; 1/(images given) and 0 for padding.
+        loss: per image.
+        bound: no patient contributes more than this, in L2 over all trained weights; None for no bound.
+        factor: the part's share of the sum, applied after the bound.
+    """
+
+    images: Any
+    labels: Any
+    weights: Any
+    loss: ImageLoss
+    bound: float | None = None
+    factor: Any = 1.0
 
 
 @dataclass(frozen=True)
@@ -48,9 +75,11 @@ class ClippedSum:
     """What one batch of patients gives.
 
     Attributes:
-        gradient: float32[d], the sum of clipped per-patient gradients, flat, in the order of ``weights``.
-        norms: float32[patients], before clipping, the allowance for rounding included (confidential).
-        scales: float32[patients], the factor applied (confidential).
+        gradient: float32[d], the sum of clipped per-patient gradients, flat, in the order of ``weights``; of several
+            parts, the sum over all of them.
+        norms: float32[patients], before clipping, the allowance for rounding included (confidential); None without a
+            bound.
+        scales: float32[patients], the factor applied (confidential); None without a bound.
         loss: float32[patients], mean over a patient's images (confidential).
     """
 
@@ -65,7 +94,26 @@ class _Application:
     layer: Any
     inputs: tuple[Any, ...]
     output: Any
-    each: list[Any] | None = None
+    rows: list[Any] | None = None
+    came_back: Any = None
+    measured: dict[int, Measured] = field(default_factory=dict)
+
+
+@dataclass
+class _Rows:
+    """Where a part lies in the joint batch, and what its patients are scaled by."""
+
+    part: Part
+    start: Any
+    stop: Any
+    patients: Any
+    loss: Any = None
+    norms: Any = None
+    scales: Any = None
+    usable: Any = None
+
+    def of(self, tensor: Any) -> Any:
+        return tensor[self.start : self.stop]
 
 
 class PerPatientGradients:
@@ -77,6 +125,7 @@ class PerPatientGradients:
 
     def __init__(self, graph: Graph, layers: Mapping[str, Any], weights: Sequence[Any]) -> None:
         """Args: graph: the topology; layers: by name, built; weights: all trained weights, in the flat order."""
+        require_float32_arithmetic()
         self._graph = graph
         self._layers = dict(layers)
         self._weights = [variable(weight) for weight in weights]
@@ -100,86 +149,217 @@ class PerPatientGradients:
             loss: per image.
             margin: what to keep free for rounding; 0 where the bound carries no guarantee.
         """
-        patients = tf.shape(weights)[0]
+        return self.summed([Part(images, labels, weights, loss, clip_norm * (1.0 - margin))])[0]
+
+    def summed(self, parts: Sequence[Part]) -> list[ClippedSum]:
+        """Sum of the gradients of several batches, each patient of a bounded part clipped by itself.
+
+        Args: parts: with labels for all of them or for none. A bound is applied as it stands: where it carries a
+            guarantee, leave `MARGIN` of it free.
+
+        Returns:
+            For every part its norms, scales and losses, and in each the one joint gradient, float32[d].
+        """
+        places = _place(parts)
+        applied, total = self._forward(places)
+        self._refuse_wrong_cover(applied)
+        self._backward(applied, total[0], total[1])
+        for index, place in enumerate(places):
+            if place.part.bound is not None:
+                _clip(index, place, applied)
+        bounded = [place for place in places if place.part.bound is not None]
+        free = [self._free(entry, places) for entry in applied]
+
+        def gradient(clean: bool) -> Any:
+            found: list[Any] = [None] * len(self._weights)
+            for entry, held in zip(applied, free, strict=True):
+                for weight, value in zip(_trained(entry.layer), self._layer(entry, places, held, clean), strict=True):
+                    found[self._order[id(weight)]] = value
+            return self._flat(found)
+
+        if bounded:
+            all_usable = tf.reduce_all(tf.concat([place.usable for place in bounded], axis=0))
+            joint = tf.cond(all_usable, lambda: gradient(False), lambda: gradient(True))
+        else:
+            joint = gradient(False)
+        return [ClippedSum(joint, place.norms, place.scales, place.loss) for place in places]
+
+    def _forward(self, places: list[_Rows]) -> tuple[list[_Application], tuple[Any, Any]]:
+        """All parts through the network at once; the applications of trained layers, and (tape, total loss)."""
         applied: list[_Application] = []
         with tf.GradientTape(watch_accessed_variables=False) as tape:
 
             def call(name: str, *inputs: Any) -> Any:
                 layer = self._layers[name]
+                if not layer.trainable_weights:
+                    return layer(*inputs)
+                forward = row_forward(layer)
+                if forward is not None:
+                    output, rows = forward(layer, *inputs, watch=tape.watch)
+                    applied.append(_Application(layer, inputs, output, rows))
+                    return output
                 output = layer(*inputs)
-                if layer.trainable_weights:
-                    tape.watch(output)
-                    applied.append(_Application(layer, inputs, output))
+                tape.watch(output)
+                applied.append(_Application(layer, inputs, output))
                 return output
 
-            per_image = loss(self._graph(call, images, labels), labels) * tf.reshape(weights, [-1])
-            per_patient = tf.reduce_sum(by_patient(per_image, patients), axis=1)
-            total = tf.reduce_sum(per_patient)
-        self._refuse_wrong_cover(applied)
-        backward = tape.gradient(
-            total, [entry.output for entry in applied], unconnected_gradients=tf.UnconnectedGradients.ZERO
-        )
-        squares = tf.zeros([patients], tf.float64)
-        for entry, gradient in zip(applied, backward, strict=True):
-            own, entry.each = measure(entry.layer, entry.inputs, gradient, patients)
-            squares += own
-        squares = tf.cast(squares, tf.float32)
-        usable = tf.math.is_finite(squares) & (squares >= 0.0)
-        norms = tf.sqrt(squares)
-        bound = clip_norm * (1.0 - margin)
-        scales = tf.where(usable, tf.minimum(1.0, bound / tf.maximum(norms, _TINY)), tf.zeros_like(norms))
+            labels = None
+            if places[0].part.labels is not None:
+                labels = _joined([place.part.labels for place in places])
+            outputs = self._graph(call, _joined([place.part.images for place in places]), labels)
+            total = 0.0
+            for place in places:
+                own = tf.nest.map_structure(place.of, outputs)
+                per_image = place.part.loss(own, place.part.labels) * tf.reshape(place.part.weights, [-1])
+                place.loss = tf.reduce_sum(by_patient(per_image, place.patients), axis=1)
+                share = place.part.factor if place.part.bound is None else 1.0
+                total += share * tf.reduce_sum(place.loss)
+        return applied, (tape, total)
 
-        def summed(clean: bool) -> Any:
-            return self._weight_gradients(applied, backward, scales, usable if clean else None, weights)
+    @staticmethod
+    def _backward(applied: list[_Application], tape: Any, total: Any) -> None:
+        wanted = [entry.output if entry.rows is None else entry.rows for entry in applied]
+        found = tape.gradient(total, wanted, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+        for entry, value in zip(applied, found, strict=True):
+            entry.came_back = value
 
-        gradient = tf.cond(tf.reduce_all(usable), lambda: summed(False), lambda: summed(True))
-        return ClippedSum(gradient, norms, scales, per_patient)
+    def _free(self, entry: _Application, places: list[_Rows]) -> list[Any] | None:
+        """Weight gradients of the parts without a bound, where they need not wait for the clip factors."""
+        loose = [place for place in places if place.part.bound is None]
+        if entry.rows is not None or not loose or len(loose) == len(places) or not entry.measured:
+            return None
+        if any(measured.each is None for measured in entry.measured.values()):
+            return None
+        return _weight_gradients(entry, [(place, None) for place in loose], False)
 
-    def _weight_gradients(
-        self, applied: list[_Application], backward: list[Any], scales: Any, usable: Any, weights: Any
-    ) -> Any:
-        """Weight gradients of all layers from scaled output gradients, flat; unusable patients zeroed first."""
-        images = tf.shape(weights)[1]
-        image_scales = tf.repeat(scales, images)
-        keep = None if usable is None else tf.repeat(usable, images)
-        found: list[Any] = [None] * len(self._weights)
-        for entry, came_back in zip(applied, backward, strict=True):
-            own = [variable(weight) for weight in entry.layer.trainable_weights]
-            if entry.each is not None:
-                for weight, value in zip(own, entry.each, strict=True):
-                    kept = value if usable is None else _zero_unless(usable, value)
-                    found[self._order[id(weight)]] = tf.reduce_sum(kept * _column(scales, kept), axis=0)
-                continue
-            inputs = entry.inputs
-            gradient = came_back
-            if keep is not None:
-                inputs = tuple(_zero_unless(keep, value) for value in inputs)
-                gradient = _zero_unless(keep, gradient)
-            gradient *= _column(image_scales, gradient)
-            with tf.GradientTape(watch_accessed_variables=False) as tape:
-                tape.watch(own)
-                output = entry.layer(*inputs)
-            for weight, value in zip(own, tape.gradient(output, own, output_gradients=gradient), strict=True):
-                found[self._order[id(weight)]] = value
-        return self._flat(found)
+    def _layer(self, entry: _Application, places: list[_Rows], free: list[Any] | None, clean: bool) -> list[Any]:
+        """Gradients of one layer's weights over all parts; where asked, unusable patients are zeroed first."""
+        sums: list[list[Any]] = [] if free is None else [free]
+        rest: list[tuple[_Rows, Any]] = []
+        for index, place in enumerate(places):
+            measured = entry.measured.get(index)
+            if place.part.bound is not None and measured is not None and measured.each is not None:
+                sums.append([_weighted(chunks, place, clean) for chunks in measured.each])
+            elif entry.rows is not None:
+                sums.append([tf.reduce_sum(place.of(value), axis=0) for value in entry.came_back])
+            elif place.part.bound is not None:
+                rest.append((place, place.scales * place.part.factor))
+            elif free is None:
+                rest.append((place, None))
+        if rest:
+            sums.append(_weight_gradients(entry, rest, clean))
+        return [tf.add_n([tf.convert_to_tensor(value) for value in of_weight]) for of_weight in zip(*sums, strict=True)]
 
     def _flat(self, gradients: Sequence[Any]) -> Any:
         return tf.concat(
             [
-                tf.zeros([int(np.prod(weight.shape))], tf.float32)
-                if gradient is None
-                else tf.reshape(tf.convert_to_tensor(gradient), [-1])
+                tf.zeros([int(np.prod(weight.shape))], tf.float32) if gradient is None else tf.reshape(gradient, [-1])
                 for gradient, weight in zip(gradients, self._weights, strict=True)
             ],
             axis=0,
         )
 
     def _refuse_wrong_cover(self, applied: list[_Application]) -> None:
-        seen = [id(variable(weight)) for entry in applied for weight in entry.layer.trainable_weights]
+        seen = [id(weight) for entry in applied for weight in _trained(entry.layer)]
         if len(seen) != len(set(seen)):
             raise PrivacyRefused("a trained layer is applied twice: its per-patient norms would be wrong")
         if set(seen) != set(self._order):
             raise PrivacyRefused("the trained weights are not exactly those of the layers that were applied")
+
+
+def _trained(layer: Any) -> list[Any]:
+    return [variable(weight) for weight in layer.trainable_weights]
+
+
+def _joined(values: list[Any]) -> Any:
+    return values[0] if len(values) == 1 else tf.concat(values, axis=0)
+
+
+def _size(tensor: Any) -> Any:
+    """Length of the first axis, a number where it is known."""
+    return tf.shape(tensor)[0] if tensor.shape[0] is None else int(tensor.shape[0])
+
+
+def _place(parts: Sequence[Part]) -> list[_Rows]:
+    places, start = [], 0
+    for part in parts:
+        stop = start + _size(part.images)
+        places.append(_Rows(part, start, stop, _size(part.weights)))
+        start = stop
+    return places
+
+
+def _clip(index: int, place: _Rows, applied: list[_Application]) -> None:
+    """Norms of a part's patients over all layers, and the factors that bound them."""
+    squares = tf.zeros([place.patients], tf.float64)
+    for entry in applied:
+        if entry.rows is not None:
+            measured = measure_rows([place.of(value) for value in entry.came_back], place.patients)
+        else:
+            inputs = tuple(tf.nest.map_structure(place.of, value) for value in entry.inputs)
+            measured = measure(entry.layer, inputs, place.of(entry.came_back), place.patients)
+        entry.measured[index] = measured
+        squares += measured.squares
+    squares = tf.cast(squares, tf.float32)
+    place.usable = tf.math.is_finite(squares) & (squares >= 0.0)
+    place.norms = tf.sqrt(squares)
+    place.scales = tf.where(
+        place.usable,
+        tf.minimum(1.0, place.part.bound / tf.maximum(place.norms, _TINY)),
+        tf.zeros_like(place.norms),
+    )
+
+
+def _weighted(parts: list[Any], place: _Rows, clean: bool) -> Any:
+    """Sum of explicit per-patient gradients, given in chunks, each times its patient's clip factor."""
+    sums, at = [], 0
+    for value in parts:
+        until = at + _size(value)
+        scales = place.scales[at:until] * place.part.factor
+        kept = _zero_unless(place.usable[at:until], value) if clean else value
+        count = int(np.prod(value.shape[1:]))
+        sums.append(tf.linalg.matvec(tf.reshape(kept, [-1, count]), scales, transpose_a=True))
+        at = until
+    return tf.reshape(tf.add_n(sums), parts[0].shape[1:])
+
+
+def _weight_gradients(entry: _Application, rest: list[tuple[_Rows, Any]], clean: bool) -> list[Any]:
+    """Weight gradients from output gradients, the rows of every part scaled by its patients' factors (None: by one)."""
+    inputs, gradient = entry.inputs, entry.came_back
+    adjacent = all(left.stop is right.start for (left, _), (right, _) in pairwise(rest))
+    first, last = rest[0][0], rest[-1][0]
+    whole = adjacent and first.start == 0 and entry.output.shape[0] is not None and last.stop == entry.output.shape[0]
+    if not whole:
+
+        def chosen(tensor: Any) -> Any:
+            if adjacent:
+                return tensor[first.start : last.stop]
+            return tf.concat([place.of(tensor) for place, _ in rest], axis=0)
+
+        inputs = tuple(tf.nest.map_structure(chosen, value) for value in inputs)
+        gradient = chosen(gradient)
+    if any(scales is not None for _, scales in rest):
+        rows, keep = [], []
+        for place, scales in rest:
+            count = place.stop - place.start
+            if scales is None:
+                rows.append(tf.ones([count]))
+                keep.append(tf.ones([count], tf.bool))
+            else:
+                images = tf.shape(place.part.weights)[1]
+                rows.append(tf.repeat(scales, images))
+                keep.append(tf.repeat(place.usable, images))
+        if clean:
+            flags = _joined(keep)
+            inputs = tuple(tf.nest.map_structure(lambda value: _zero_unless(flags, value), value) for value in inputs)
+            gradient = _zero_unless(flags, gradient)
+        gradient *= _column(_joined(rows), gradient)
+    own = _trained(entry.layer)
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(own)
+        output = entry.layer(*inputs)
+    found = tape.gradient(output, own, output_gradients=gradient, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+    return [tf.convert_to_tensor(value) for value in found]
 
 
 def refuse_mixing_layers(layers: Any) -> None:

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from fedgan_secure.privacy.clipping import ImageLoss, PerPatientGradients
+from fedgan_secure.privacy.clipping import MARGIN, ImageLoss, Part, PerPatientGradients
 from fedgan_secure.privacy.errors import PrivacyRefused
 
 
@@ -88,32 +88,30 @@ def discriminator_gradient(
     expected_batch_size: float,
     real_loss: ImageLoss,
     fake_loss: Callable[[Any], Any],
+    bound_fakes: bool = True,
 ) -> tuple[Any, Any, Any]:
     """The whole gradient of a discriminator step: the private real term plus the fake term.
 
-    Args: as `private_gradient`; fake: generated images float32[b, H, W, C] and labels from the public prior.
+    Both terms go through the network together.
+
+    Args: as `private_gradient`; fake: generated images float32[b, H, W, C] and labels from the public prior;
+        bound_fakes: whether to bound the gradient of every generated image to the clip norm, too.
 
     Returns:
         float32[d], the `ClippedSum` (confidential), and the mean fake loss.
     """
-    noisy, clipped = private_gradient(
-        engine,
-        real,
-        noise,
-        clip_norm=clip_norm,
-        noise_multiplier=noise_multiplier,
-        expected_batch_size=expected_batch_size,
-        loss=real_loss,
-    )
+    images, labels, weights = real
     fake_images, fake_labels = fake
-    ones = tf.ones([tf.shape(fake_images)[0], 1])
-    made = engine.clipped_sum(
+    count = tf.cast(tf.shape(fake_images)[0], tf.float32)
+    private = Part(images, labels, weights, real_loss, clip_norm * (1.0 - MARGIN), 1.0 / expected_batch_size)
+    public = Part(
         tf.stop_gradient(fake_images),
         fake_labels,
-        ones,
-        clip_norm,
+        tf.ones([tf.shape(fake_images)[0], 1]),
         lambda outputs, labels: fake_loss(outputs),
-        margin=0.0,
+        clip_norm if bound_fakes else None,
+        1.0 / count,
     )
-    count = tf.cast(tf.shape(fake_images)[0], tf.float32)
-    return noisy + made.gradient / count, clipped, tf.reduce_mean(made.loss)
+    clipped, made = engine.summed([private, public])
+    gradient = clipped.gradient + (noise_multiplier * clip_norm / expected_batch_size) * noise
+    return gradient, clipped, tf.reduce_mean(made.loss)

@@ -1,4 +1,4 @@
-"""Per-patient gradient norms of one layer, from its input and the gradient of its output.
+"""Per-patient gradients of one layer, from its input and the gradient of its output: the squared norm of every patient.
 
 Book-keeping (Bu, Wang, Zha, Karypis, "Differentially Private Optimization on Large Model at Small Cost", 2022): the
 gradient of a weight is a sum of products of what went into the layer and what came back to its output, so a
@@ -6,97 +6,143 @@ patient's norm follows without running the backward pass again. A patient's imag
 between them are part of the norm.
 
 Rounding is part of the guarantee. Whoever chooses the weights can make the terms of a patient's gradient cancel, so
-that neither a norm computed in float32 nor the gradient itself has a correct digit left. Three things keep the norm
-at or above what the patient then contributes:
+that neither a norm computed in float32 nor the gradient itself has a correct digit left. So the norm of a layer is one
+of two kinds:
 
-* where a norm follows from inner products (the Gram trick), these are float64: they cancel below 1e-16 of the terms;
-* every rule adds ``ALLOWANCE * B**2`` to the squared norm. B, the *mass*, is the sum of the norms of the terms before
-  they cancel, over all images and places of the patient: ``sum |input| |gradient|``. A float32 sum of these terms, in
-  any order, is off by a small multiple of ``2**-24 * B``; the norm is at least ``sqrt(ALLOWANCE) * B``, some 3700 times
-  ``2**-24 * B``, so that error, once clipped, stays far inside the margin that `clipping.MARGIN` leaves for it;
-* what has no rule is summed from explicit per-patient gradients, of which these are the norms (`one_by_one`).
+* *of what is summed*: the layer's per-patient gradients are made (`Measured.each`), these are their norms, and the
+  clipped sum consists of these very tensors, whatever digits they have lost;
+* *from inner products* (the Gram trick), where no such tensors exist. There inner products are float64 unless little
+  cancels (`products.gram`), and ``ALLOWANCE * B**2`` is added to the squared norm. B, the *mass*, is the sum of the
+  norms of the terms before they cancel, over all images and places of the patient: ``sum |input| |gradient|``. A
+  float32 sum of these terms, in any order, is off by a small multiple of ``2**-24 * B``; the norm is at least
+  ``sqrt(ALLOWANCE) * B``, some 3700 times ``2**-24 * B``, so that error, once clipped, stays far inside the margin that
+  `clipping.MARGIN` leaves for it.
 
-Norms of inputs are taken in float32 on purpose: an input beyond 1e19 gives an infinite mass, and the patient is left
-out. Otherwise the output gradient, once scaled, could underflow and count for much all the same.
-
-A rule is a function ``rule(layer, inputs, gradient, patients) -> float64[patients]``: the squared norm of every
-patient's gradient over all trainable weights of the layer, allowance included (`with_allowance`). `register` adds
-one: that is the extension point. A layer without a rule, or used in a way its rule does not cover, is handled by
-`one_by_one`, which is right for any layer and slow, with a warning.
+Extension point: `register` a rule, a function ``rule(layer, inputs, gradient, patients) -> Measured``, or
+`register_rows` a forward pass whose weights are given per image. A layer with neither, or used in a way they do not
+cover, is handled by `one_by_one`, which is right for any layer and slow, with a warning.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-Rule = Callable[[Any, tuple[Any, ...], Any, Any], Any]
+from fedgan_secure.privacy.normalisation import group_normalisation
+from fedgan_secure.privacy.products import (
+    chunks,
+    explicit,
+    explicit_is_cheaper,
+    gram,
+    lengths,
+    patches,
+    split,
+    square_sum,
+    with_allowance,
+)
 
-ALLOWANCE = 5e-8
-"""Added to a squared norm, in squared masses: a floor under every norm of 2.2e-4 B. An ordinary gradient has B of 3 to
-16 norms, and its norm grows by at most 6e-6 of itself."""
 
-_LEAST = 1e-30
-"""Least squared norm of an input in a mass: what underflows in float32 may meet a gradient beyond 1e19."""
-_DOUBT = 1e-6
-"""How much of the squared mean may be missing from a variance, depending on how a group normalisation computes it."""
+@dataclass(frozen=True)
+class Measured:
+    """What is known of one layer's per-patient gradients.
+
+    Attributes:
+        squares: float64[patients], squared norms over all trainable weights of the layer.
+        each: for every trainable weight its per-patient gradients, [patients, *shape], in chunks along the first axis;
+            None where they were not made.
+    """
+
+    squares: Any
+    each: list[list[Any]] | None = None
+
+
+Rule = Callable[[Any, tuple[Any, ...], Any, Any], Measured]
+RowForward = Callable[..., tuple[Any, list[Any]]]
+"""``forward(layer, *inputs) -> output, rows``: rows are the trainable weights, one copy for every image."""
+
+
+def _always(layer: Any) -> bool:
+    return True
+
+
+def _float32(layer: Any) -> bool:
+    return str(layer.compute_dtype) == "float32"
+
 
 _RULES: dict[type, tuple[Rule, Callable[[Any], bool]]] = {}
+_ROWS: dict[type, tuple[RowForward, Callable[[Any], bool]]] = {}
 
 
-def register(kind: type, rule: Rule, covers: Callable[[Any], bool] = lambda layer: True) -> None:
+def register(kind: type, rule: Rule, covers: Callable[[Any], bool] = _always) -> None:
     """Use a rule for layers of exactly this class (a subclass may compute something else) that it covers."""
     _RULES[kind] = (rule, covers)
 
 
-def measure(layer: Any, inputs: tuple[Any, ...], gradient: Any, patients: Any) -> tuple[Any, list[Any] | None]:
-    """Squared norms as `squared_norms`, and for a layer without a rule the gradients of `one_by_one` themselves.
+def register_rows(kind: type, forward: RowForward, covers: Callable[[Any], bool] = _always) -> None:
+    """Use a forward pass with weights per image for layers of exactly this class that it covers.
 
-    Where there are such gradients, a clipped sum has to be made from them: another way of summing may round otherwise,
-    and of a layer without a rule nothing says by how much.
+    ``forward`` computes what the layer computes, from weights repeated for every image (``[n, *shape]``), and returns
+    these rows too: their gradients are the per-image gradients. For layers with few weights.
     """
-    rule, covers = _RULES.get(type(layer), (None, lambda layer: False))
-    if rule is not None and covers(layer):
-        return rule(layer, inputs, gradient, patients), None
-    warnings.warn(
-        f"layer {layer.name} ({type(layer).__name__}) has no norm rule for this use: "
-        "its per-patient gradients are computed one by one, exactly but slowly",
-        stacklevel=3,
-    )
-    gradients = one_by_one(layer, inputs, gradient, patients)
-    squares = [_square_sum(tf.reshape(tf.cast(value, tf.float64), [patients, -1])) for value in gradients]
-    return tf.add_n(squares), gradients
+    _ROWS[kind] = (forward, covers)
 
 
-def squared_norms(layer: Any, inputs: tuple[Any, ...], gradient: Any, patients: Any) -> Any:
-    """Squared norm of every patient's gradient over the layer's trainable weights.
+def row_forward(layer: Any) -> RowForward | None:
+    """The forward pass registered for this layer, if it covers this use of it."""
+    forward, covers = _ROWS.get(type(layer), (None, _always))
+    return forward if forward is not None and _float32(layer) and covers(layer) else None
+
+
+def measure(layer: Any, inputs: tuple[Any, ...], gradient: Any, patients: Any) -> Measured:
+    """Squared norms of every patient's gradient over the layer's trainable weights.
 
     Args:
         layer: a Keras layer with trainable weights.
         inputs: what it was called with; leading axis patients * m, a patient's m images in a row.
         gradient: of the loss by the layer's output, same leading axis.
         patients: their number (a scalar tensor).
-
-    Returns:
-        float64[patients], at least the true value and at least ``ALLOWANCE * B**2`` (where the layer has a rule).
     """
-    return measure(layer, inputs, gradient, patients)[0]
+    forward = row_forward(layer)
+    if forward is not None:
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            output, rows = forward(layer, *inputs, watch=tape.watch)
+        return measure_rows(tape.gradient(output, rows, output_gradients=gradient), patients)
+    rule, covers = _RULES.get(type(layer), (None, _always))
+    if rule is not None and _float32(layer) and covers(layer):
+        return rule(layer, inputs, gradient, patients)
+    warnings.warn(
+        f"layer {layer.name} ({type(layer).__name__}) has no norm rule for this use: "
+        "its per-patient gradients are computed one by one, exactly but slowly",
+        stacklevel=3,
+    )
+    return _measure_each(one_by_one(layer, inputs, gradient, patients))
 
 
-def with_allowance(squares: Any, mass: Any) -> Any:
-    """Squared norms that are safe to clip by.
+def measure_rows(rows: list[Any], patients: Any) -> Measured:
+    """As `measure`, from per-image gradients of every trainable weight, [patients * m, *shape]."""
+    return _measure_each([tf.reduce_sum(by_patient(row, patients), axis=1) for row in rows])
 
-    Args: squares: [patients], as computed; mass: [patients], sums of the norms of the terms before they cancel.
 
-    Returns:
-        float64[patients].
-    """
-    return tf.cast(squares, tf.float64) + ALLOWANCE * tf.square(tf.cast(mass, tf.float64))
+def _measure_each(gradients: list[Any]) -> Measured:
+    squares = tf.add_n([_squares(value) for value in gradients])
+    return Measured(squares, [[value] for value in gradients])
+
+
+def _squares(gradients: Any) -> Any:
+    """float32[P, ...] -> float64[P]: norms of explicit gradients."""
+    count = int(np.prod(gradients.shape[1:]))
+    return tf.cast(square_sum(tf.reshape(gradients, [-1, count])), tf.float64)
+
+
+def squared_norms(layer: Any, inputs: tuple[Any, ...], gradient: Any, patients: Any) -> Any:
+    """The squared norms of `measure`, float64[patients]."""
+    return measure(layer, inputs, gradient, patients).squares
 
 
 def variable(weight: Any) -> tf.Variable:
@@ -120,106 +166,86 @@ def _rows(tensor: Any, patients: Any) -> Any:
     return tf.reshape(tensor, tf.stack([patients, places, channels]))
 
 
-def _square_sum(tensor: Any) -> Any:
-    return tf.reduce_sum(tf.square(tensor), axis=list(range(1, tensor.shape.rank)))
-
-
-def _products(left: Any, right: Any, places: int) -> Any:
-    """Squared norm of ``left^T right`` per patient, by the cheaper of the explicit product and the Gram trick.
-
-    Args: left [P, places, a], right [P, places, b].
-
-    Returns:
-        float64[P]; the explicit product is the float32 sum the layer itself would make.
-    """
-    a, b = int(left.shape[-1]), int(right.shape[-1])
-    if places * (a + b) < a * b:
-        left, right = tf.cast(left, tf.float64), tf.cast(right, tf.float64)
-        return tf.reduce_sum(
-            tf.matmul(left, left, transpose_b=True) * tf.matmul(right, right, transpose_b=True), axis=[1, 2]
-        )
-    return tf.cast(_square_sum(tf.matmul(left, right, transpose_a=True)), tf.float64)
-
-
-def _bias(layer: Any, rows: Any) -> Any:
-    if not layer.use_bias:
-        return tf.zeros([], tf.float64)
-    return tf.cast(_square_sum(tf.reduce_sum(rows, axis=1)), tf.float64)
-
-
-def _lengths(rows: Any) -> Any:
-    """[P, places, c] -> float64[P, places]: norms that neither overflow nor underflow."""
-    return tf.sqrt(tf.reduce_sum(tf.square(tf.cast(rows, tf.float64)), axis=2))
-
-
-def _mass(layer: Any, left_squares: Any, right: Any) -> Any:
-    """``sum of sqrt(|input|^2 + 1) |gradient|`` over the places, without the 1 where there is no bias.
-
-    Args: left_squares: float32[P, places], squared norms of the inputs; right [P, places, b].
-
-    Returns:
-        float64[P].
-    """
-    constant = 1.0 if layer.use_bias else _LEAST
-    return tf.reduce_sum(tf.sqrt(tf.cast(left_squares, tf.float64) + constant) * _lengths(right), axis=1)
-
-
 def _linear(layer: Any) -> bool:
     return getattr(layer, "activation", None) in (None, keras.activations.linear)
 
 
-def _dense(layer: Any, inputs: tuple[Any, ...], gradient: Any, patients: Any) -> Any:
-    left, right = _rows(inputs[0], patients), _rows(gradient, patients)
-    places = int(np.prod(inputs[0].shape[1:-1], dtype=np.int64)) if inputs[0].shape.rank > 2 else 1
-    mass = _mass(layer, tf.reduce_sum(tf.square(left), axis=2), right)
-    return with_allowance(_products(left, right, places) + _bias(layer, right), mass)
+def _products(
+    layer: Any, features: Any, gradient: Any, patients: Any, prepare: Callable[[Any], Any], width: int
+) -> Measured:
+    """Norms of a layer whose weights see ``prepare(features)``, [n, ..., width], at every place of its output."""
+    units = int(gradient.shape[-1])
+    images = tf.math.floordiv(tf.shape(features)[0], tf.maximum(patients, 1))
+    fixed, known = features.shape[0], tf.get_static_value(patients)
+    m = fixed // known if fixed is not None and known else 1
+    places = m * int(np.prod(gradient.shape[1:-1], dtype=np.int64))
+    made = explicit_is_cheaper(places, width, units)
+    sizes = chunks(patients, 4 * places * width)
+    found = []
+    for size, part, back in zip(sizes, split(features, sizes, images), split(gradient, sizes, images), strict=True):
+        left, right = _rows(prepare(part), size), _rows(back, size)
+        if made:
+            found.append(explicit(left, right, layer.use_bias))
+            continue
+
+        def again(chosen: Any, part: Any = part, back: Any = back, size: Any = size) -> tuple[Any, Any]:
+            of_these = [
+                tf.reshape(few, tf.concat([[-1], tf.shape(few)[2:]], axis=0))
+                for few in (tf.gather(by_patient(whole, size), chosen) for whole in (part, back))
+            ]
+            count = tf.shape(chosen)[0]
+            return (
+                _rows(prepare(tf.ensure_shape(of_these[0], (None, *part.shape[1:]))), count),
+                _rows(tf.ensure_shape(of_these[1], (None, *back.shape[1:])), count),
+            )
+
+        found.append(gram(left, right, layer.use_bias, again))
+    if not made:
+        return Measured(tf.concat(found, axis=0))
+    squares = [tf.add_n([_squares(value) for value in part]) for part in found]
+    each = [list(of_weight) for of_weight in zip(*found, strict=True)]
+    return Measured(tf.concat(squares, axis=0), [each[0], *each[1:]])
 
 
-def _convolution(layer: Any, inputs: tuple[Any, ...], gradient: Any, patients: Any) -> Any:
-    def patches(images: Any) -> Any:
-        height, width = layer.kernel_size
-        strides, rates = (1, *layer.strides, 1), (1, *layer.dilation_rate, 1)
-        return tf.image.extract_patches(images, (1, height, width, 1), strides, rates, layer.padding.upper())
-
-    left, right = _rows(patches(inputs[0]), patients), _rows(gradient, patients)
-    places = int(np.prod(gradient.shape[1:-1], dtype=np.int64))
-    pixels = _rows(patches(tf.reduce_sum(tf.square(inputs[0]), axis=3, keepdims=True)), patients)
-    mass = _mass(layer, tf.reduce_sum(pixels, axis=2), right)
-    return with_allowance(_products(left, right, places) + _bias(layer, right), mass)
+def _dense(layer: Any, inputs: tuple[Any, ...], gradient: Any, patients: Any) -> Measured:
+    return _products(layer, inputs[0], gradient, patients, lambda features: features, int(inputs[0].shape[-1]))
 
 
-def _embedding(layer: Any, inputs: tuple[Any, ...], gradient: Any, patients: Any) -> Any:
+def _convolution(layer: Any, inputs: tuple[Any, ...], gradient: Any, patients: Any) -> Measured:
+    def prepare(images: Any) -> Any:
+        return patches(images, layer.kernel_size, layer.strides, layer.dilation_rate, layer.padding)
+
+    width = int(np.prod(layer.kernel_size)) * int(inputs[0].shape[-1])
+    found = _products(layer, inputs[0], gradient, patients, prepare, width)
+    if found.each is None:
+        return found
+    shape = [-1, *variable(layer.trainable_weights[0]).shape]
+    return Measured(found.squares, [[tf.reshape(part, shape) for part in found.each[0]], *found.each[1:]])
+
+
+def _embedding(layer: Any, inputs: tuple[Any, ...], gradient: Any, patients: Any) -> Measured:
     right = tf.cast(_rows(gradient, patients), tf.float64)
     index = tf.reshape(tf.cast(inputs[0], tf.int32), tf.shape(right)[:2])
     same = tf.cast(tf.equal(index[:, :, None], index[:, None, :]), right.dtype)
     squares = tf.reduce_sum(same * tf.matmul(right, right, transpose_b=True), axis=[1, 2])
-    return with_allowance(squares, tf.reduce_sum(_lengths(right), axis=1))
+    return Measured(with_allowance(squares, tf.reduce_sum(lengths(right), axis=1)))
 
 
-def _group_normalisation(layer: Any, inputs: tuple[Any, ...], gradient: Any, patients: Any) -> Any:
-    """The layer may compute ``x / s - mean / s`` and the variance as ``E x^2 - mean^2``, which cancel too: the mass
-    holds ``(|x| + |mean|) / s``, with the largest ``1 / s`` it could have."""
-    features = inputs[0]
-    channels = int(features.shape[-1])
+def _group_normalisation(layer: Any, features: Any, watch: Callable[[Any], None]) -> tuple[Any, list[Any]]:
+    images, channels = tf.shape(features)[0], int(features.shape[-1])
+
+    def rows(weight: Any) -> Any:
+        repeated = tf.repeat(tf.convert_to_tensor(variable(weight))[None], images, axis=0)
+        watch(repeated)
+        return repeated
+
     groups = channels if layer.groups == -1 else int(layer.groups)
-    shape = tf.shape(features)
-    split = tf.reshape(features, tf.stack([shape[0], -1, groups, channels // groups]))
-    mean, variance = tf.nn.moments(split, axes=[1, 3], keepdims=True)
-    total = tf.zeros([patients], tf.float64)
-    mass = tf.zeros([patients], tf.float64)
-    if layer.scale:
-        normal = tf.reshape((split - mean) * tf.math.rsqrt(variance + layer.epsilon), shape)
-        scale = _rows(tf.reshape(normal * gradient, tf.shape(gradient)), patients)
-        sums = tf.reduce_sum(tf.ensure_shape(scale, (None, None, channels)), axis=1)
-        total += tf.cast(_square_sum(sums), tf.float64)
-        steepest = tf.math.rsqrt(tf.nn.relu(variance - _DOUBT * tf.square(mean)) + layer.epsilon)
-        largest = tf.reshape((tf.abs(split) + tf.abs(mean)) * steepest, shape) * gradient
-        mass += tf.reduce_sum(_lengths(_rows(tf.reshape(largest, tf.shape(gradient)), patients)), axis=1)
-    if layer.center:
-        rows = _rows(gradient, patients)
-        total += tf.cast(_square_sum(tf.reduce_sum(rows, axis=1)), tf.float64)
-        mass += tf.reduce_sum(_lengths(rows), axis=1)
-    return with_allowance(total, mass)
+    scale = rows(layer.gamma) if layer.scale else tf.ones([images, channels])
+    offset = rows(layer.beta) if layer.center else tf.zeros([images, channels])
+    output = group_normalisation(features, scale, offset, groups, layer.epsilon)
+    held = {id(variable(layer.gamma)): scale} if layer.scale else {}
+    held |= {id(variable(layer.beta)): offset} if layer.center else {}
+    return output, [held[id(variable(weight))] for weight in layer.trainable_weights]
 
 
 def one_by_one(layer: Any, inputs: tuple[Any, ...], gradient: Any, patients: Any) -> list[Any]:
@@ -243,7 +269,8 @@ def one_by_one(layer: Any, inputs: tuple[Any, ...], gradient: Any, patients: Any
         )
         return [tf.convert_to_tensor(value) for value in found]
 
-    return list(tf.vectorized_map(one, (parted, by_patient(gradient, patients)), fallback_to_while_loop=True))
+    found = tf.vectorized_map(one, (parted, by_patient(gradient, patients)), fallback_to_while_loop=True)
+    return [tf.ensure_shape(value, (None, *weight.shape)) for value, weight in zip(found, weights, strict=True)]
 
 
 register(keras.layers.Dense, _dense, _linear)
@@ -262,8 +289,8 @@ register(
     _embedding,
     lambda layer: not layer.mask_zero,
 )
-register(
+register_rows(
     keras.layers.GroupNormalization,
     _group_normalisation,
-    lambda layer: layer.axis in (-1, 3),
+    lambda layer: layer.axis == -1 or (layer.axis == 3 and layer.input_spec is not None and layer.input_spec.ndim == 4),
 )

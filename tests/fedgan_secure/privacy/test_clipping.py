@@ -192,7 +192,7 @@ def layer_case(layer: Any, inputs: np.ndarray, patients: int) -> tuple[Any, np.n
         with tf.GradientTape() as tape:
             total = tf.reduce_sum(layer(inputs[at]) * backward[at])
         rows.append(flat(tape.gradient(total, trained), trained))
-    with patch("fedgan_secure.privacy.norms.ALLOWANCE", 0.0):
+    with patch("fedgan_secure.privacy.products.ALLOWANCE", 0.0):
         found = squared_norms(layer, (tf.constant(inputs),), tf.constant(backward), tf.constant(patients))
     return np.sqrt(np.asarray(found, np.float64)), np.linalg.norm(np.stack(rows), axis=1)
 

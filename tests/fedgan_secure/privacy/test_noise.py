@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from scipy import stats
 
 from fedgan_secure.privacy.errors import PrivacyRefused
@@ -54,7 +55,7 @@ def test_any_number_of_values_can_be_drawn(size: int) -> None:
 
 def test_the_largest_value_is_the_documented_limit() -> None:
     stream = keyed(7)
-    stream._stream = lambda words: np.zeros(words, np.uint64)  # type: ignore[method-assign]
+    stream._stream = lambda size: memoryview(bytes(size))  # type: ignore[method-assign]
     assert stream.normal(2)[0] == pytest.approx(np.sqrt(2 * np.log(2.0**65)), rel=1e-6)
 
 
@@ -68,8 +69,32 @@ def test_a_new_key_is_taken_long_before_the_cipher_repeats(monkeypatch: pytest.M
 
     stream = GaussianStream(entropy)
     values = np.concatenate([stream.normal(256) for _ in range(8)])
-    assert keys == [32] * 4
+    assert keys == [32] * 4  # eight draws of 1536 bytes, two to a key
     assert len(np.unique(values)) == values.size
+
+
+def test_the_values_are_those_of_the_transform_in_float64_of_the_same_bytes() -> None:
+    """AES-256-CTR from the cipher's own interface, and Box and Muller's formula as it is written."""
+    size = 30_001
+    values = keyed(8).normal(size)
+    encryptor = Cipher(algorithms.AES((8).to_bytes(32, "little")), modes.CTR(bytes(16))).encryptor()
+    half = (size + 1) // 2
+    raw = encryptor.update(bytes(12 * half))
+    uniform = (np.frombuffer(raw, "<u8", half).astype(np.float64) + 0.5) * 2.0**-64
+    angle = np.frombuffer(raw, "<i4", half, offset=8 * half).astype(np.float64) * np.pi / 2**31
+    radius = np.sqrt(-2 * np.log(uniform))
+    expected = np.concatenate([radius * np.cos(angle), radius * np.sin(angle)])
+    assert np.abs(values - expected[:size]).max() < 1.5e-6
+    assert (np.abs(values - expected[:size]) / np.tile(radius, 2)[:size]).max() < 3e-7
+
+
+def test_the_squared_length_of_a_pair_is_exponential_and_its_angle_uniform() -> None:
+    values = keyed(9).normal(400_000).astype(np.float64)
+    half = values.size // 2
+    squares = values[:half] ** 2 + values[half:] ** 2
+    assert stats.kstest(squares / 2, "expon").pvalue > 1e-3
+    assert stats.kstest(np.arctan2(values[half:], values[:half]) / (2 * np.pi) + 0.5, "uniform").pvalue > 1e-3
+    assert abs(np.corrcoef(squares, np.arctan2(values[half:], values[:half]))[0, 1]) < 5 / np.sqrt(half)
 
 
 def test_a_short_key_is_refused() -> None:
