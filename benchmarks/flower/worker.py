@@ -6,7 +6,8 @@
 
 client  `_collect_masked_vectors` of flwr.client.mod: open the shares, quantise, agree on keys, mask, serialise.
 server  `SecAggPlusWorkflow.unmask_stage`: ask for shares, rebuild secrets, take the masks off, dequantise. The grid is
-        a stand-in that asks the clients' own `_unmask`; the time that takes is not counted. `error` is the largest distance between the mean that came out and the true one.
+        a stand-in that asks the clients' own `_unmask`; the time that takes is not counted. `error` is the largest
+        distance between the mean that came out and the true one.
 
 Settings are Flower's defaults: clipping range 8, 2^22 levels, modulus 2^32, the complete graph by num_shares = n.
 """

@@ -23,7 +23,7 @@ from fedgan_protocols.encoding import Packet, PacketBuffer, split_packet
 from fedgan_protocols.transitions import Stage
 
 from .costs import CODEC, MaskingClient
-from .flower_environment import Unavailable, Worker, interpreter
+from .flower_environment import UnavailableError, Worker, interpreter
 from .rounds import Federation, Round, spread
 from .timing import alternate, cpu_seconds
 
@@ -180,6 +180,6 @@ def measure(
         with Worker(interpreter()) as worker:
             client = compare_clients(worker, words, neighbours, repeats)
             servers = [compare_servers(worker, members, server_words, rate, max(2, repeats // 3)) for rate in drop_outs]
-    except Unavailable as error:
+    except UnavailableError as error:
         return {"skipped": str(error)}
     return {"client": client, "server": servers}

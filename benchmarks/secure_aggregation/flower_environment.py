@@ -18,12 +18,12 @@ WORKER = BENCHMARKS / "flower" / "worker.py"
 INSTALL_SECONDS = 600
 
 
-class Unavailable(Exception):
+class UnavailableError(Exception):
     """Why Flower cannot be timed here; the comparison is then left out with this reason."""
 
 
 def interpreter(environment: Path = ENVIRONMENT, lock: Path = LOCK) -> Path:
-    """The environment's python; installs it where the lock has changed since. Raises Unavailable."""
+    """The environment's python; installs it where the lock has changed since. Raises UnavailableError."""
     python = environment / "bin" / "python"
     mark = environment / ".installed"
     digest = hashlib.sha256(lock.read_bytes()).hexdigest()
@@ -44,7 +44,7 @@ def interpreter(environment: Path = ENVIRONMENT, lock: Path = LOCK) -> Path:
             mark.write_text(digest, encoding="utf-8")
             return python
         reasons.append((done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1])
-    raise Unavailable(f"pip could not install benchmarks/flower/requirements.txt: {'; '.join(reasons)}")
+    raise UnavailableError(f"pip could not install benchmarks/flower/requirements.txt: {'; '.join(reasons)}")
 
 
 class Worker:
@@ -56,7 +56,7 @@ class Worker:
         )
 
     def order(self, **order: Any) -> dict[str, Any]:
-        """One answer; raises Unavailable with the last line that the worker wrote when it has ended."""
+        """One answer; raises UnavailableError with the last line that the worker wrote when it has ended."""
         process = self._process
         if process.stdin is None or process.stdout is None or process.stderr is None:
             raise AssertionError("the worker was started with pipes")
@@ -69,7 +69,7 @@ class Worker:
         if not line:
             process.wait()
             last = (process.stderr.read().strip().splitlines() or ["no message"])[-1]
-            raise Unavailable(f"Flower's worker ended with code {process.returncode}: {last}")
+            raise UnavailableError(f"Flower's worker ended with code {process.returncode}: {last}")
         answer: dict[str, Any] = json.loads(line)
         return answer
 

@@ -1,4 +1,4 @@
-"""What the figures were measured on: interpreter, libraries, processor, and what the `openssl` command reaches there."""
+"""What the figures were measured on: interpreter, libraries, processor, and the speed of the `openssl` command."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A thousand clients on a sparse graph, every party in one process: CPU minutes, memory, and whether the sum is exact."""
+"""A thousand clients on a sparse graph, every party in one process: CPU minutes, memory, and an exact sum."""
 
 from __future__ import annotations
 
