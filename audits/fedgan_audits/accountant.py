@@ -1,57 +1,76 @@
 """What a sequence of mechanisms costs: epsilon at delta, its whole profile, and the noise that a target needs.
 
-Covered: add/remove one unit; Poisson sampling; Gaussian noise added by each hospital to its own sum (Abadi et al.
-2016). Mechanisms are composed as events, equal ones merged; two epsilons are never added up. Two ways, from
-dp-accounting:
+Covered: add/remove one unit; Poisson sampling; clipped sums with Gaussian noise added by each hospital to its own sum
+(Abadi et al. 2016) or with integer noise shared among the hospitals of one secure sum (Kairouz, Liu and Steinke 2021).
+Mechanisms are composed as events, equal ones merged; two epsilons are never added up. The ways:
 
-* PLD, the figure that is reported: the privacy loss distribution of one step (Zhu, Dong and Wang 2022 for the
-  dominating pair of Poisson sampling), put on a grid by the pessimistic "connect the dots" rounding (Doroshenko et
-  al. 2022) and convolved. Every rounding and truncation raises epsilon.
-* RDP, a second opinion: Mironov, Talwar and Zhang 2019, with the conversion of Canonne, Kamath and Steinke 2020.
+* PLD (`loss_distribution`): the figure that is reported where all noise is Gaussian and each hospital's own.
+* RDP: there a second opinion, from dp-accounting (Mironov, Talwar and Zhang 2019; conversion of Canonne, Kamath and
+  Steinke 2020). Where a mechanism's noise is shared (`noise_placement` "distributed"), RDP at integer orders
+  (`renyi`, `integer_noise`) is the proved figure, and PLD is offered as a Gaussian approximation only.
 
-Rules: anything outside that is refused with :class:`NotAccounted`: another neighbouring relation or sampler,
-`distributed` noise, units mixed in one sequence. What it rests on and does not cover: docs/privacy.md.
+:func:`epsilon` is the proved figure of either kind. Anything else is refused with :class:`NotAccounted`: another
+neighbouring relation or sampler, shared noise of which the shares are not recorded, units mixed in one sequence. What
+it rests on and does not cover: docs/accounting.md, docs/privacy.md.
 
 dp-accounting is imported on first use. It is used at 0.4.3 and at 0.6.0: the PLD figures are the same.
 """
 
 from __future__ import annotations
 
-import importlib
 import math
-from collections.abc import Callable, Sequence
-from decimal import ROUND_CEILING, Decimal
+from collections.abc import Sequence
 from functools import lru_cache
 from importlib.metadata import version
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from fedgan_audits import image_groups
-from fedgan_audits.errors import NotAccounted, RecordInvalid, UnreachableTarget
-from fedgan_audits.mechanism import MechanismRecord
+from fedgan_audits import calibration, failures, integer_noise, loss_distribution, renyi
+from fedgan_audits.calibration import NOISE_MAX, NOISE_MIN
+from fedgan_audits.errors import NotAccounted, RecordInvalid
+from fedgan_audits.loss_distribution import GRID
+from fedgan_audits.mechanism import DistributedMechanism, MechanismRecord
+from fedgan_audits.renyi import SampledNoise
+from fedgan_audits.rounding import round_up
+
+__all__ = [
+    "DELTA_MIN",
+    "GRID",
+    "NOISE_MAX",
+    "NOISE_MIN",
+    "accountant_name",
+    "calibrate_distributed",
+    "calibrate_noise_multiplier",
+    "check_delta",
+    "colluder_figures",
+    "curve",
+    "delta_profile",
+    "epsilon",
+    "epsilon_gaussian_approximation",
+    "epsilon_k_images",
+    "epsilon_pld",
+    "epsilon_profile",
+    "epsilon_rdp",
+    "epsilon_two_hospitals",
+    "epsilon_with_failures",
+    "is_distributed",
+    "mu_gdp",
+    "refuse_unaccounted",
+    "round_up",
+    "step_noise",
+]
 
 DELTA_MIN = 1e-12
 """Below this delta the truncated tails of the discretised distribution are no longer negligible."""
 
-GRID = 1e-4
-"""Usual spacing of the privacy-loss grid; coarser by powers of ten where the losses are huge, finer where tiny."""
-
-NOISE_MIN, NOISE_MAX = 0.05, 1000.0
-"""Bounds of the noise multipliers that calibration looks at."""
-
-_TAIL = 1e-15
-_MAX_STEP_POINTS, _MAX_COMPOSED_POINTS = 1e6, 4e6
-_FINER_BELOW_POINTS, _FINER_COMPOSED_POINTS = 500.0, 5e5
-
-_Array = NDArray[np.float64]
-_Merged = tuple[tuple[float, float, int], ...]
-"""Sorted (sampling probability, noise multiplier, steps), each pair of the first two once."""
+_Steps = tuple[tuple[SampledNoise, int], ...]
+"""Each kind of step once, sorted, with its number of steps."""
 
 
-def accountant_name() -> str:
-    """The accountant and its version, for the record of how a figure was made."""
+def accountant_name(mechanisms: Sequence[MechanismRecord] = ()) -> str:
+    """The accountant and its version, for the record of how the figure of `mechanisms` was made."""
+    if is_distributed(mechanisms):
+        return f"integer-order RDP (orders 2 to {renyi.LARGEST_ORDER}) of shared integer noise"
     return f"dp-accounting {version('dp-accounting')}, PLD (pessimistic, connect the dots)"
 
 
@@ -75,10 +94,12 @@ def refuse_unaccounted(mechanisms: Sequence[MechanismRecord]) -> None:
             hint="Keep one ledger (site directory) per unit, or run everything with unit 'patient'.",
         )
     for record in mechanisms:
-        if record.noise_placement != "per_hospital":
+        shared = isinstance(record, DistributedMechanism)
+        if record.noise_placement != ("distributed" if shared else "per_hospital"):
             raise NotAccounted(
-                f"noise_placement is '{record.noise_placement}', but only 'per_hospital' is accounted so far",
-                hint='Set noise_placement = "per_hospital".',
+                f"noise_placement is '{record.noise_placement}', but the record "
+                + ("divides the noise among hospitals" if shared else "does not say how the noise is shared"),
+                hint='Set noise_placement = "per_hospital", or record the shares (DistributedMechanism).',
             )
         if record.neighbouring_relation != "add_or_remove_one" or record.sampler != "poisson":
             raise NotAccounted(
@@ -87,155 +108,166 @@ def refuse_unaccounted(mechanisms: Sequence[MechanismRecord]) -> None:
             )
 
 
-def _merge(mechanisms: Sequence[MechanismRecord]) -> _Merged | None:
+def is_distributed(mechanisms: Sequence[MechanismRecord]) -> bool:
+    """Whether any of `mechanisms` rests on noise that several hospitals share."""
+    return any(isinstance(record, DistributedMechanism) for record in mechanisms)
+
+
+def step_noise(record: MechanismRecord) -> SampledNoise:
+    """One step of `record` as the Rényi accountant takes it; noise_multiplier above 0. Raises NotAccounted."""
+    if isinstance(record, DistributedMechanism):
+        return integer_noise.sampled_noise(record)
+    return SampledNoise(record.sampling_probability, record.noise_multiplier)
+
+
+def _steps_of(mechanisms: Sequence[MechanismRecord]) -> _Steps | None:
     """The mechanisms as a canonical key, or None where one adds no noise."""
     refuse_unaccounted(mechanisms)
-    steps: dict[tuple[float, float], int] = {}
+    steps: dict[SampledNoise, int] = {}
     for record in mechanisms:
         if record.noise_multiplier == 0.0:
             return None
-        pair = (record.sampling_probability, record.noise_multiplier)
-        steps[pair] = steps.get(pair, 0) + record.steps
-    return tuple((q, sigma, count) for (q, sigma), count in sorted(steps.items()))
+        kind = step_noise(record)
+        steps[kind] = steps.get(kind, 0) + record.steps
+    return tuple(sorted(steps.items()))
 
 
-def _pld() -> Any:
-    return importlib.import_module("dp_accounting.pld.privacy_loss_distribution")
-
-
-def _rdp_epsilon(merged: _Merged, delta: float, orders: Sequence[float] | None) -> float:
-    if not merged:
-        return 0.0
-    dp = importlib.import_module("dp_accounting")
-    absl = importlib.import_module("absl.logging")
-    accountant = dp.rdp.RdpAccountant(orders)
-    before = absl.get_verbosity()
-    absl.set_verbosity(absl.ERROR)  # an order that does not converge is left out, which can only raise epsilon
-    try:
-        for q, sigma, steps in merged:
-            accountant.compose(dp.PoissonSampledDpEvent(q, dp.GaussianDpEvent(sigma)), steps)
-        return float(accountant.get_epsilon(delta))
-    finally:
-        absl.set_verbosity(before)
-
-
-@lru_cache(maxsize=512)
-def _epsilon_rdp(merged: _Merged, delta: float) -> float:
-    return _rdp_epsilon(merged, delta, None)
+def _merged(steps: _Steps) -> loss_distribution.Merged:
+    """The Gaussian part of each kind of step: all of it, unless noise is shared."""
+    joined: dict[tuple[float, float], int] = {}
+    for kind, count in steps:
+        pair = (kind.sampling_probability, kind.noise_multiplier)
+        joined[pair] = joined.get(pair, 0) + count
+    return tuple((q, sigma, count) for (q, sigma), count in sorted(joined.items()))
 
 
 @lru_cache(maxsize=1024)
-def _quick_bound(merged: _Merged, delta: float) -> float:
-    """An upper bound on epsilon in about a millisecond: RDP at a few integer orders."""
-    return _rdp_epsilon(merged, delta, (2, 3, 4, 5, 6, 8, 11, 16, 23, 32, 45, 64, 128))
+def _integer_rdp(steps: _Steps, delta: float, records: int) -> float:
+    return renyi.epsilon_of(renyi.records(renyi.composed(steps), records), delta) if steps else 0.0
 
 
-def _grid(merged: _Merged, images: int) -> float:
-    """Spacing of the loss grid: GRID where that is neither too many points nor too few; math.inf where none will do."""
-    composed = 2.0 * min(images, 8) * _quick_bound(merged, _TAIL)
-    coarsest = -math.inf
-    for q, sigma, steps in merged:
-        width = image_groups.loss_width(q, sigma / math.sqrt(steps) if q == 1 else sigma, images)
-        power = -4 if images == 1 else -3  # for several images a hundredth of a percent, for a tenth of the time
-        while (
-            power > -6
-            and width < _FINER_BELOW_POINTS * 10.0**power
-            and composed < _FINER_COMPOSED_POINTS * 10.0 ** (power - 1)
-        ):
-            power -= 1
-        while power <= 0 and (width > _MAX_STEP_POINTS * 10.0**power or composed > _MAX_COMPOSED_POINTS * 10.0**power):
-            power += 1
-        coarsest = max(coarsest, power)
-    return 10.0**coarsest if coarsest <= 0 else math.inf
+def curve(mechanisms: Sequence[MechanismRecord]) -> renyi.Curve:
+    """The RDP curve of all `mechanisms` at renyi.ORDERS; infinite where one adds no noise. Raises NotAccounted."""
+    steps = _steps_of(mechanisms)
+    return np.full(len(renyi.ORDERS), np.inf) if steps is None else renyi.composed(steps)
 
 
-@lru_cache(maxsize=16)
-def _one_step(q: float, sigma: float, images: int, grid: float, quick: bool) -> Any:
-    if images > 1 or (quick and q < 1):
-        return image_groups.one_step(q, sigma, images, grid)
-    return _pld().from_gaussian_mechanism(sigma, sampling_prob=q, value_discretization_interval=grid)
+def epsilon(mechanisms: Sequence[MechanismRecord], delta: float) -> float:
+    """The proved epsilon at `delta` of all `mechanisms` together: PLD, or integer-order RDP where noise is shared.
 
-
-@lru_cache(maxsize=32)
-def _composed(merged: _Merged, images: int, grid: float, quick: bool = False) -> Any:
-    """The composed privacy loss distribution; `quick` takes our own vectorised discretisation (for searching only)."""
-    parts = []
-    for q, sigma, steps in merged:
-        if q == 1.0:  # Gaussians without sampling compose exactly, into one
-            parts.append(_one_step(q, sigma / math.sqrt(steps), images, grid, quick))
-        else:
-            parts.append(_one_step(q, sigma, images, grid, quick).self_compose(steps))
-    total = parts[0]
-    for part in parts[1:]:
-        total = total.compose(part)
-    return total
-
-
-@lru_cache(maxsize=4096)
-def _epsilon(merged: _Merged, images: int, delta: float) -> float:
-    if not merged:
-        return 0.0
-    grid = _grid(merged, images)
-    if math.isinf(grid):  # losses in the hundred thousands: no grid holds them, and no figure would mean anything
-        return _epsilon_rdp(merged, delta) if images == 1 else math.inf
-    return float(_composed(merged, images, grid).get_epsilon_for_delta(delta))
+    This is the binding figure. For shared noise it holds against the coordinator and the declared number of colluding
+    hospitals, and rests on secure aggregation. Returns and raises as epsilon_pld.
+    """
+    delta = check_delta(delta)
+    steps = _steps_of(mechanisms)
+    if steps is None:
+        return math.inf
+    if is_distributed(mechanisms):
+        return _integer_rdp(steps, delta, 1)
+    return loss_distribution.epsilon(_merged(steps), 1, delta)
 
 
 def epsilon_pld(mechanisms: Sequence[MechanismRecord], delta: float) -> float:
-    """The proved epsilon at `delta` of all `mechanisms` together, for one unit in one hospital's data.
+    """The proved epsilon at `delta` by privacy loss distributions, for one unit in one hospital's data.
 
     Returns 0.0 for no mechanisms and math.inf where one of them adds no noise. Guarantee: an upper bound on the
     hockey-stick divergence in both directions (add and remove), up to floating-point error of the convolution.
     Where the losses are so large that no grid holds them (epsilon in the hundred thousands), it is the RDP bound.
     Results are cached: a repeated call costs nothing, one new figure .1 to 1 s.
 
-    Raises RecordInvalid for a bad delta and NotAccounted for what is not proved.
+    Raises RecordInvalid for a bad delta and NotAccounted for what is not proved so: shared noise among it.
+    """
+    if is_distributed(mechanisms):
+        raise NotAccounted(
+            "noise_placement is 'distributed', but privacy loss distributions are proved for 'per_hospital' alone",
+            hint="Take accountant.epsilon, the proved figure; the other is epsilon_gaussian_approximation.",
+        )
+    return epsilon(mechanisms, delta)
+
+
+def epsilon_gaussian_approximation(mechanisms: Sequence[MechanismRecord], delta: float, records: int = 1) -> float:
+    """The PLD figure as if shared integer noise were the Gaussian of its variance: a comparison, not a guarantee.
+
+    `records` of one person in the same sums give the mixture of Gaussians with Binomial(records, q) shifts. Without
+    shared noise it is epsilon_pld. Returns and raises as epsilon.
     """
     delta = check_delta(delta)
-    merged = _merge(mechanisms)
-    return math.inf if merged is None else _epsilon(merged, 1, delta)
+    steps = _steps_of(mechanisms)
+    return math.inf if steps is None else loss_distribution.epsilon(_merged(steps), records, delta)
 
 
 def epsilon_rdp(mechanisms: Sequence[MechanismRecord], delta: float) -> float:
-    """The same figure by Rényi differential privacy: a looser bound, by other mathematics. Raises as epsilon_pld."""
+    """The same figure by Rényi differential privacy: a looser bound, by other mathematics. Raises as epsilon.
+
+    With shared noise it is that of :func:`epsilon`, which is Rényi's already.
+    """
     delta = check_delta(delta)
-    merged = _merge(mechanisms)
-    return math.inf if merged is None else _epsilon_rdp(merged, delta)
+    steps = _steps_of(mechanisms)
+    if steps is None:
+        return math.inf
+    if is_distributed(mechanisms):
+        return _integer_rdp(steps, delta, 1)
+    return loss_distribution.rdp_epsilon(_merged(steps), delta)
 
 
 def epsilon_two_hospitals(
     mechanisms: Sequence[MechanismRecord], delta: float, other: Sequence[MechanismRecord] | None = None
 ) -> float:
-    """Epsilon for a patient known to two hospitals: the composition of both hospitals' mechanisms.
+    """Epsilon for a patient known to two hospitals.
 
     `other` is what the second hospital ran; None means the same mechanisms once more. With `per_hospital` noise the
-    two outputs have independent noise and samples, so that composition is exact. Raises as epsilon_pld.
+    two outputs have independent noise and samples, so that composition is exact. With shared noise both records enter
+    one sum: a bound by the weak triangle inequality (renyi.two_records), for every step in which both may have been;
+    steps that only one of them took part in are charged as if both had. Raises as epsilon.
     """
     second = mechanisms if other is None else other
-    return epsilon_pld([*mechanisms, *second], delta)
+    together = [*mechanisms, *second]
+    if not is_distributed(together):
+        return epsilon(together, delta)
+    delta = check_delta(delta)
+    mine, theirs = _steps_of(mechanisms), _steps_of(second)
+    refuse_unaccounted(together)
+    if mine is None or theirs is None:
+        return math.inf
+    most: dict[SampledNoise, int] = {}
+    for kind, count in (*mine, *theirs):
+        most[kind] = max(most.get(kind, 0), count)
+    shared_kinds = {step_noise(record) for record in together if isinstance(record, DistributedMechanism)}
+    shared = tuple((kind, count) for kind, count in most.items() if kind in shared_kinds)
+    own = tuple((kind, count) for kind, count in (*mine, *theirs) if kind not in shared_kinds)
+    return renyi.epsilon_of(renyi.two_records(renyi.composed(shared)) + renyi.composed(own), delta)
 
 
 def epsilon_k_images(mechanisms: Sequence[MechanismRecord], delta: float, images: int) -> float:
     """Epsilon for a patient who has `images` images in one hospital's data.
 
-    Unit "patient": the patient is one record whatever the number, so this is epsilon_pld. Unit "image": each image is
+    Unit "patient": the patient is one record whatever the number, so this is epsilon. Unit "image": each image is
     drawn and clipped by itself, so that a step's shift is up to Binomial(images, q) clip norms; the mixture of
     Gaussians with these sensitivities dominates (Choquette-Choo et al. 2024, "Privacy Amplification for Matrix
-    Mechanisms"). Raises RecordInvalid unless 1 <= images <= 1024, else as epsilon_pld.
+    Mechanisms"). With shared noise it is group privacy (renyi.records), for the next power of two of images. Raises
+    RecordInvalid unless 1 <= images <= 1024, else as epsilon.
     """
     if isinstance(images, bool) or not isinstance(images, int) or not 1 <= images <= 1024:
         raise RecordInvalid(f"the number of images is {images}, but a whole number from 1 to 1024 is expected")
     delta = check_delta(delta)
-    merged = _merge(mechanisms)
-    if merged is None:
+    steps = _steps_of(mechanisms)
+    if steps is None:
         return math.inf
     by_patient = not mechanisms or mechanisms[0].unit == "patient"
-    return _epsilon(merged, 1 if by_patient else images, delta)
+    count = 1 if by_patient else images
+    if is_distributed(mechanisms):
+        return _integer_rdp(steps, delta, count)
+    return loss_distribution.epsilon(_merged(steps), count, delta)
 
 
 def colluder_figures(mechanisms: Sequence[MechanismRecord]) -> str:
-    """What a number of colluders changes, in words: with `per_hospital` noise, nothing. Raises as epsilon_pld."""
+    """What a number of colluders changes, in words; the figures are `colluders.table`'s. Raises as epsilon."""
     refuse_unaccounted(mechanisms)
+    if is_distributed(mechanisms):
+        return (
+            "the figure holds against the coordinator together with the declared number of colluding hospitals; each "
+            "further one takes a share of the noise away"
+        )
     return (
         "not applicable: every hospital adds all of its noise itself, so the figure holds against the coordinator and "
         "any number of other hospitals together"
@@ -243,77 +275,73 @@ def colluder_figures(mechanisms: Sequence[MechanismRecord]) -> str:
 
 
 def delta_profile(mechanisms: Sequence[MechanismRecord], epsilons: Sequence[float]) -> tuple[float, ...]:
-    """The proved delta at each epsilon. Raises as epsilon_pld; RecordInvalid for one below 0 or not finite."""
-    for epsilon in epsilons:
-        if not (epsilon >= 0 and math.isfinite(epsilon)):
-            raise RecordInvalid(f"epsilon is {epsilon}, but a finite number of at least 0 is expected")
-    merged = _merge(mechanisms)
-    if merged is None:
+    """The proved delta at each epsilon. Raises as epsilon; RecordInvalid for one below 0 or not finite."""
+    for value in epsilons:
+        if not (value >= 0 and math.isfinite(value)):
+            raise RecordInvalid(f"epsilon is {value}, but a finite number of at least 0 is expected")
+    steps = _steps_of(mechanisms)
+    if steps is None:
         return tuple(1.0 for _ in epsilons)
-    if not merged:
-        return tuple(0.0 for _ in epsilons)
-    grid = _grid(merged, 1)
-    if math.isinf(grid):
-        return tuple(1.0 for _ in epsilons)
-    total = _composed(merged, 1, grid)
-    return tuple(min(1.0, max(0.0, float(total.get_delta_for_epsilon(epsilon)))) for epsilon in epsilons)
+    if is_distributed(mechanisms):
+        return tuple(float(value) for value in renyi.deltas_of(renyi.composed(steps), np.array(epsilons, dtype=float)))
+    return loss_distribution.deltas(_merged(steps), epsilons)
 
 
 def epsilon_profile(mechanisms: Sequence[MechanismRecord], deltas: Sequence[float]) -> tuple[float, ...]:
-    """The proved epsilon at each delta. Raises as epsilon_pld."""
-    return tuple(epsilon_pld(mechanisms, delta) for delta in deltas)
+    """The proved epsilon at each delta. Raises as epsilon."""
+    return tuple(epsilon(mechanisms, delta) for delta in deltas)
 
 
-def _gaussian_deltas(mu: float, epsilons: _Array) -> _Array:
-    """Delta at each epsilon of a Gaussian of sensitivity/deviation `mu` (Balle and Wang 2018, Theorem 8)."""
-    special = importlib.import_module("scipy.special")
-    first = special.log_ndtr(-epsilons / mu + mu / 2)
-    second = epsilons + special.log_ndtr(-epsilons / mu - mu / 2)
-    return np.asarray(np.exp(first) * -np.expm1(np.minimum(0.0, second - first)), dtype=np.float64)
+def epsilon_with_failures(mechanisms: Sequence[MechanismRecord], delta: float, failure_probability: float) -> float:
+    """Epsilon at `delta` when, with at most `failure_probability` in all, a step is not the mechanism recorded.
 
+    A batch of fixed capacity that overflows with probability p per step makes it T p (`failures.overflow_probability`),
+    a test whose false alarm shows in the output T times its rate. math.inf where delta does not suffice. Raises as
+    epsilon, and RecordInvalid for a probability out of range.
+    """
+    delta = check_delta(delta)
 
-@lru_cache(maxsize=256)
-def _mu(merged: _Merged, delta: float) -> float:
-    top = _epsilon(merged, 1, delta)
-    grid = _grid(merged, 1)
-    if not math.isfinite(top) or math.isinf(grid):
-        return math.inf
-    total = _composed(merged, 1, grid * 10, True)  # pessimistic as well, and a tenth of the time
-    if total.get_epsilon_for_delta(delta) > top * 1.001:
-        total = _composed(merged, 1, grid)
-    epsilons = np.linspace(0.0, top, 4001)
-    deltas = np.asarray(total.get_delta_for_epsilon(list(epsilons)), dtype=np.float64)
-    # Between two points the proved delta only falls: the left point's delta at the right point's epsilon covers it.
-    right = np.concatenate([[0.0], epsilons[1:], [top]])
-    needed = np.concatenate([[deltas[0]], deltas[:-1], [delta]])
-    low, high = 0.0, 1e-6
-    while not bool(np.all(_gaussian_deltas(high, right) >= needed)):
-        low, high = high, high * 2
-        if high > 1e6:
-            return math.inf
-    while high - low > 1e-7 * high:
-        middle = (low + high) / 2
-        if bool(np.all(_gaussian_deltas(middle, right) >= needed)):
-            high = middle
-        else:
-            low = middle
-    return high
+    def at(left: float) -> float:
+        return epsilon(mechanisms, left) if left >= DELTA_MIN else math.inf
+
+    return failures.epsilon_with_failures(at, delta, failure_probability)
 
 
 def mu_gdp(mechanisms: Sequence[MechanismRecord], delta: float) -> float:
     """The mu of Gaussian differential privacy whose profile covers the proved one wherever that is at least `delta`.
 
-    It is found from the PLD profile (Dong, Roth and Su 2022 define mu-GDP), never from a central limit theorem. The
+    It is found from the proved profile (Dong, Roth and Su 2022 define mu-GDP), never from a central limit theorem. The
     restriction to deltas of at least `delta` is part of the statement: for Poisson sampling the smallest mu without
     it is that of the unsampled mechanism, sqrt(steps)/sigma, as rare steps decide the far tail. Returns 0.0 for no
-    mechanisms, math.inf without noise. Never below the smallest such mu, and above it by a few thousandths. Raises as
-    epsilon_pld.
+    mechanisms, math.inf without noise. Never below the smallest such mu, and above it by a few thousandths (more with
+    shared noise, whose proved profile is Rényi's). Raises as epsilon.
     """
     delta = check_delta(delta)
-    merged = _merge(mechanisms)
-    if merged is None:
+    steps = _steps_of(mechanisms)
+    if steps is None:
         return math.inf
-    return _mu(merged, delta) if merged else 0.0
+    if not steps:
+        return 0.0
+    if not is_distributed(mechanisms):
+        return loss_distribution.mu(_merged(steps), delta)
+    epsilons, deltas = renyi.profile(renyi.composed(steps), delta)
+    return loss_distribution.covering_mu(epsilons, deltas, delta)
+
+
+def _check_schedule(sampling_probability: float, steps: int, target: float) -> None:
+    if not (isinstance(target, int | float) and target > 0 and math.isfinite(target)):
+        raise RecordInvalid(f"the target epsilon is {target}, but a finite number above 0 is expected")
+    if not 0 < sampling_probability <= 1:
+        raise RecordInvalid(
+            f"sampling_probability is {sampling_probability}, but a number above 0 and at most 1 is expected"
+        )
+    if isinstance(steps, bool) or not isinstance(steps, int) or not 1 <= steps <= 2**40:
+        raise RecordInvalid(f"steps is {steps}, but a whole number from 1 to 2**40 is expected")
+
+
+@lru_cache(maxsize=128)
+def _calibrated(q: float, steps: int, target: float, delta: float) -> float:
+    return calibration.sampled_gaussian(q, steps, target, delta)
 
 
 def calibrate_noise_multiplier(*, sampling_probability: float, steps: int, epsilon: float, delta: float) -> float:
@@ -325,103 +353,24 @@ def calibrate_noise_multiplier(*, sampling_probability: float, steps: int, epsil
     Raises UnreachableTarget (with `nearest_epsilon`) where even NOISE_MAX costs more, RecordInvalid for a bad value.
     """
     delta = check_delta(delta)
-    if not (isinstance(epsilon, int | float) and epsilon > 0 and math.isfinite(epsilon)):
-        raise RecordInvalid(f"the target epsilon is {epsilon}, but a finite number above 0 is expected")
-    if not 0 < sampling_probability <= 1:
-        raise RecordInvalid(
-            f"sampling_probability is {sampling_probability}, but a number above 0 and at most 1 is expected"
-        )
-    if isinstance(steps, bool) or not isinstance(steps, int) or not 1 <= steps <= 2**40:
-        raise RecordInvalid(f"steps is {steps}, but a whole number from 1 to 2**40 is expected")
+    _check_schedule(sampling_probability, steps, epsilon)
     return _calibrated(float(sampling_probability), steps, float(epsilon), delta)
 
 
-@lru_cache(maxsize=128)
-def _calibrated(q: float, steps: int, target: float, delta: float) -> float:
-    def bound(log_sigma: float) -> float:
-        return _quick_bound(((q, math.exp(log_sigma), steps),), delta)
+def calibrate_distributed(mechanism: DistributedMechanism, *, target: float, delta: float) -> float:
+    """The smallest noise multiplier (as calibrate_noise_multiplier) for shared noise: the proved figure is at most it.
 
-    def quick(log_sigma: float, factor: float = 1.0) -> float:
-        merged = ((q, math.exp(log_sigma), steps),)
-        grid = _grid(merged, 1)
-        if math.isinf(grid):
-            return bound(log_sigma)
-        return float(_composed(merged, 1, grid * factor, True).get_epsilon_for_delta(delta))
-
-    def coarse(log_sigma: float) -> float:
-        return quick(log_sigma, 10.0)
-
-    low, high = math.log(NOISE_MIN), math.log(NOISE_MAX)
-    if bound(high) > target:
-        nearest = _epsilon(((q, NOISE_MAX, steps),), 1, delta)
-        if nearest > target:
-            raise UnreachableTarget(
-                f"no noise multiplier up to {NOISE_MAX:g} reaches epsilon {target:g} with {steps} steps at sampling "
-                f"probability {q:g} and delta {delta:g}: the smallest epsilon within reach is {round_up(nearest)}",
-                nearest_epsilon=nearest,
-            )
-        upper = high
-    else:
-        # RDP is an upper bound as well: noise that satisfies it is enough, and the search starts there.
-        upper = low if bound(low) <= target else _crossing(bound, target, low, high, 1e-2)
-    upper = _search_down(coarse, target, low, upper)
-    given_away = 1 - quick(upper) / target  # what the coarse grid and the tolerance cost; little, as a rule
-    if given_away > 5e-4:
-        upper = _search_down(quick, target, low, upper)
-    # The figure itself comes from dp-accounting's own discretisation: check it, and give way upwards where it differs.
-    result = NOISE_MIN if upper <= low else _up(math.exp(upper))
-    while _epsilon(((q, result, steps),), 1, delta) > target and result < NOISE_MAX:
-        result = min(NOISE_MAX, _up(result * (1 + 2e-4)))
-    return result
-
-
-def _search_down(function: Callable[[float], float], target: float, low: float, start: float) -> float:
-    """The least point from `low` on (to 1e-4) with function(point) <= target, searched for downwards from `start`."""
-    lower, upper, width = start, start, 0.05
-    while function(lower) <= target:
-        if lower <= low:
-            return low
-        upper, lower, width = lower, max(low, lower - width), width * 2
-    if lower == upper:
-        return start
-    return _crossing(function, target, lower, upper, 1e-4)
-
-
-def _crossing(function: Callable[[float], float], target: float, low: float, high: float, tolerance: float) -> float:
-    """A point at most `tolerance` above where the decreasing `function` falls to `target`; its value is within it.
-
-    Expects function(low) > target >= function(high). Regula falsi on the logarithm, halved where one end stays.
+    `mechanism` gives everything but the noise multiplier, `steps` being those of the whole run. Multipliers for which
+    the shares would be too small for the proof count as infinitely costly. Raises as calibrate_noise_multiplier.
     """
+    delta = check_delta(delta)
+    _check_schedule(mechanism.sampling_probability, mechanism.steps, target)
+    refuse_unaccounted([mechanism])
 
-    def excess(point: float) -> float:
-        return math.log(max(function(point), 1e-300)) - math.log(target)
+    def figure(sigma: float) -> float:
+        candidate = mechanism.model_copy(update={"noise_multiplier": sigma})
+        if integer_noise.share_variance(candidate) < integer_noise.LEAST_DEVIATION**2:
+            return math.inf
+        return epsilon([candidate], delta)
 
-    at_low, at_high = excess(low), excess(high)
-    while high - low > tolerance:
-        share = at_low / (at_low - at_high) if at_low > at_high else 0.5
-        step = (high - low) * min(max(share, 0.02), 0.98)
-        point = min(max(low + step, low + tolerance / 2), high - tolerance / 2)
-        value = excess(point)
-        if value > 0:
-            low, at_low, at_high = point, value, at_high / 2
-        else:
-            high, at_high, at_low = point, value, at_low / 2
-    return high
-
-
-def _up(value: float) -> float:
-    """`value` rounded up to six significant digits."""
-    exact = Decimal(value)
-    return float(exact.quantize(Decimal(1).scaleb(exact.adjusted() - 5), rounding=ROUND_CEILING))
-
-
-def round_up(epsilon: float, digits: int = 4) -> str:
-    """`epsilon` as text with `digits` decimals, rounded up and never below the value; "unbounded" for math.inf.
-
-    Raises RecordInvalid for not-a-number.
-    """
-    if math.isnan(epsilon):
-        raise RecordInvalid("epsilon is not a number")
-    if math.isinf(epsilon):
-        return "unbounded"
-    return str(Decimal(epsilon).quantize(Decimal(1).scaleb(-digits), rounding=ROUND_CEILING))
+    return calibration.by(figure, mechanism.sampling_probability, mechanism.steps, float(target), delta)

@@ -6,14 +6,22 @@ attempt consumes its round whether it finishes or not. Every figure is a composi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pydantic import ValidationError
 
-from fedgan_audits import accountant
+from fedgan_audits import accountant, renyi
 from fedgan_audits.errors import RecordInvalid
-from fedgan_audits.mechanism import MechanismRecord, NoisePlacement, Unit
+from fedgan_audits.mechanism import (
+    DistributedMechanism,
+    MechanismRecord,
+    NoisePlacement,
+    NoiseShares,
+    Unit,
+    parse_mechanism,
+)
 
 _MAX_ROUNDS = 1_000_000
 
@@ -21,7 +29,7 @@ _MAX_ROUNDS = 1_000_000
 def mechanism_record(**fields: object) -> MechanismRecord:
     """A MechanismRecord from its fields; raises RecordInvalid, which names the first bad field in one sentence."""
     try:
-        return MechanismRecord.model_validate(fields)
+        return parse_mechanism(fields)
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"]) or "mechanism"
@@ -54,7 +62,7 @@ class RunBudget:
         """Composed epsilon after `attempts` scheduled rounds, finished or not (0 to rounds_scheduled)."""
         if not 0 <= attempts <= self.rounds_scheduled:
             raise RecordInvalid(f"round {attempts} is asked for, but {self.rounds_scheduled} rounds are scheduled")
-        return accountant.epsilon_pld(repeated(self.mechanism, attempts), self.delta)
+        return accountant.epsilon(repeated(self.mechanism, attempts), self.delta)
 
     @property
     def schedule(self) -> tuple[float, ...]:
@@ -105,11 +113,13 @@ def plan_run(
     unit: Unit = "patient",
     images_per_patient: int = 1,
     noise_placement: NoisePlacement = "per_hospital",
+    shares: NoiseShares | None = None,
 ) -> RunBudget:
     """Fix a run's schedule from the noise multiplier, or from a target epsilon for all scheduled rounds together.
 
-    Raises RecordInvalid unless exactly one of the two is given and every number is in range, UnreachableTarget where no
-    noise reaches `epsilon`, NotAccounted for a placement that is not proved.
+    `noise_placement` "distributed" needs `shares`, and no other takes them. Raises RecordInvalid unless exactly one of
+    the two is given and every number is in range, UnreachableTarget where no noise reaches `epsilon`, NotAccounted for
+    a placement that is not proved.
     """
     if (noise_multiplier is None) == (epsilon is None):
         raise RecordInvalid(
@@ -127,8 +137,14 @@ def plan_run(
         "images_per_patient": images_per_patient,
         "noise_placement": noise_placement,
     }
-    accountant.refuse_unaccounted([mechanism_record(noise_multiplier=1.0, **fields)])
-    if epsilon is not None:
+    if shares is not None:
+        fields["shares"] = shares
+    probe = mechanism_record(noise_multiplier=1.0, **fields)
+    accountant.refuse_unaccounted([probe])
+    if epsilon is not None and isinstance(probe, DistributedMechanism):
+        schedule = probe.model_copy(update={"steps": probe.steps * (rounds + spare_rounds)})
+        noise_multiplier = accountant.calibrate_distributed(schedule, target=epsilon, delta=delta)
+    elif epsilon is not None:
         noise_multiplier = accountant.calibrate_noise_multiplier(
             sampling_probability=sampling_probability,
             steps=steps_per_round * (rounds + spare_rounds),
@@ -149,19 +165,25 @@ def advised_delta(declared_patients: int) -> float:
     return 1 / (10 * declared_patients)
 
 
-def capped_epsilon(by_run: Mapping[str, Sequence[MechanismRecord]], delta: float) -> float:
+def capped_epsilon(by_run: Mapping[str, Sequence[MechanismRecord]], delta: float, cap: float | None = None) -> float:
     """The epsilon that is held against a hospital's cap, for the reservations of each run in its ledger.
 
-    One run has a schedule that was fixed before it began: its PLD. Where there are several, each next one may have been
-    chosen after seeing what the last one gave, and PLD composition does not cover that; their RDP curves add up to a
-    valid filter at every order (Lécuyer 2021; Feldman and Zrnic 2021), so the RDP figure stands. It is never below the
-    reported PLD figure of the same mechanisms. Raises as accountant.epsilon_pld.
+    `by_run` is in the order in which the runs began. One run has a schedule that its signed policy fixed before it
+    began: its proved figure (accountant.epsilon). Where there are several, each next one may have been chosen after
+    seeing what the last one gave, which PLD composition does not cover, and neither does the best of all Rényi orders:
+    the Rényi filter stands (renyi.filtered_epsilon). With the hospital's fixed `cap` it watches the one order at which
+    most of the ledger's first mechanism fits under the cap; without, it divides delta among several orders, which
+    costs more. Guarantee: while it is held under a cap that stays, at a delta that stays, everything in the ledger is
+    (cap, delta)-DP. It is never below the proved figure of the same mechanisms taken as a fixed schedule. Raises as
+    accountant.epsilon.
     """
-    everything = [record for records in by_run.values() for record in records]
-    figure = accountant.epsilon_pld(everything, delta)
-    if sum(1 for records in by_run.values() if records) > 1:
-        figure = max(figure, accountant.epsilon_rdp(everything, delta))
-    return figure
+    runs = [records for records in by_run.values() if records]
+    everything = [record for records in runs for record in records]
+    figure = accountant.epsilon(everything, delta)
+    if math.isinf(figure) or len(runs) < 2:
+        return figure
+    order = None if cap is None else renyi.filter_order(accountant.step_noise(everything[0]), delta, cap)
+    return max(figure, renyi.filtered_epsilon(accountant.curve(everything), delta, order))
 
 
 def standing(
@@ -176,15 +198,15 @@ def standing(
     """What is spent, what the cap leaves, and how many more rounds of `mechanism` it allows (counted up to `most`).
 
     `earlier` are the reservations of other runs in the ledger, `this_run` those of the run that goes on. Raises as
-    accountant.epsilon_pld.
+    accountant.epsilon.
     """
-    spent = accountant.epsilon_pld([*earlier, *this_run], delta)
+    spent = accountant.epsilon([*earlier, *this_run], delta)
     if cap is None:
         return Standing(spent=spent, remaining=None, rounds_left=None)
 
     def allowed(rounds: int) -> bool:
         more = [*this_run, *repeated(mechanism, rounds)]
-        return capped_epsilon({"earlier": earlier, "this": more}, delta) <= cap
+        return capped_epsilon({"earlier": earlier, "this": more}, delta, cap) <= cap
 
     low, high = 0, 1
     while high <= most and allowed(high):

@@ -1,18 +1,23 @@
 """The description of one mechanism: what was done to the patients, from which every privacy figure is recomputed.
 
-A ledger stores these, a report signs these; an epsilon is always derived and never stored as the truth.
+A ledger stores these, a report signs these; an epsilon is always derived and never stored as the truth. Two kinds:
+:class:`MechanismRecord`, all noise added by the hospital itself, and :class:`DistributedMechanism`, which says in
+`shares` how the noise of one sum is divided among hospitals. The JSON form of the first is the same as ever; only the
+second has `shares`, so that :func:`parse_mechanism` tells them apart.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 Unit = Literal["patient", "image"]
 NoisePlacement = Literal["per_hospital", "distributed"]
 NeighbouringRelation = Literal["add_or_remove_one"]
 Sampler = Literal["poisson"]
+IntegerNoise = Literal["discrete_gaussian", "skellam"]
 
 
 def _no_bool(value: object) -> object:
@@ -58,3 +63,59 @@ class MechanismRecord(BaseModel):
     sampler: Sampler = "poisson"
     noise_placement: NoisePlacement = "per_hospital"
     images_per_patient: _Whole = Field(default=1, ge=1, le=2**31)
+
+
+class NoiseShares(BaseModel):
+    """How the noise of one secure sum is divided among hospitals; public facts, fixed before the run.
+
+    Fields:
+        threshold: t, a sum of fewer hospitals is never released; at least 2.
+        colluders: c, hospitals that may tell the coordinator their own noise, below t: the guarantee counts the noise
+            of t - c hospitals and holds whoever else takes part.
+        grid_step: g, in units of the gradient: sums are rounded to multiples of it.
+        dimension: d, coordinates of the sum.
+        noise: what each hospital adds to every coordinate of its own rounded sum, in grid steps.
+
+    Raises pydantic.ValidationError on anything else.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    threshold: _Whole = Field(ge=2, le=2**20)
+    colluders: _Whole = Field(ge=0, le=2**20)
+    grid_step: _Real = Field(gt=0.0, le=1e12)
+    dimension: _Whole = Field(ge=1, le=2**40)
+    noise: IntegerNoise = "discrete_gaussian"
+
+    @model_validator(mode="after")
+    def _someone_is_honest(self) -> NoiseShares:
+        if self.colluders >= self.threshold:
+            raise ValueError(
+                f"{self.colluders} colluders of a sum of {self.threshold} hospitals leave no honest share of the noise"
+            )
+        return self
+
+    @property
+    def honest_shares(self) -> int:
+        """t - c: how many shares carry the declared noise."""
+        return self.threshold - self.colluders
+
+
+class DistributedMechanism(MechanismRecord):
+    """`steps` releases of a Poisson-sampled, clipped and rounded sum over hospitals that each add a share of noise.
+
+    As MechanismRecord, but: every hospital's clipped sum is clamped and rounded to the grid, integer noise is added,
+    and only the sum over at least `shares.threshold` hospitals is seen (Kairouz, Liu and Steinke 2021).
+    `noise_multiplier` is the standard deviation of t - c shares together over Delta = C + g sqrt(d), the sensitivity of
+    the rounded sum: each hospital adds the variance (noise_multiplier Delta)^2 / (t - c)
+    (fedgan_audits.integer_noise.share_variance).
+    """
+
+    noise_placement: Literal["distributed"] = "distributed"
+    shares: NoiseShares
+
+
+def parse_mechanism(facts: Mapping[str, Any]) -> MechanismRecord:
+    """The record that `facts` (a JSON object) describe, of the kind that it has; pydantic.ValidationError if none."""
+    kind = DistributedMechanism if "shares" in facts else MechanismRecord
+    return kind.model_validate(facts)

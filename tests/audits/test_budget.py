@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from fedgan_audits import accountant, budget
+from fedgan_audits import accountant, budget, renyi
 from fedgan_audits.errors import NotAccounted, RecordInvalid
 
 
@@ -62,7 +62,7 @@ def test_bad_plans_name_what_is_wrong(change: dict[str, object], named: str) -> 
         budget.plan_run(**{**good, **change})  # type: ignore[arg-type]
 
 
-def test_distributed_noise_is_refused_before_anything_is_computed() -> None:
+def test_distributed_noise_of_unknown_shares_is_refused_before_anything_is_computed() -> None:
     with pytest.raises(NotAccounted, match="distributed"):
         budget.plan_run(
             sampling_probability=0.1,
@@ -109,6 +109,15 @@ def test_several_runs_are_held_by_the_filter_and_one_run_by_its_schedule() -> No
     )
     everything = [one, one]
     assert budget.capped_epsilon({"a": everything}, 1e-5) == accountant.epsilon_pld(everything, 1e-5)
-    assert budget.capped_epsilon({"a": [one], "b": [one]}, 1e-5) == accountant.epsilon_rdp(everything, 1e-5)
     assert budget.capped_epsilon({"a": everything, "b": []}, 1e-5) == accountant.epsilon_pld(everything, 1e-5)
     assert budget.capped_epsilon({}, 1e-5) == 0.0
+    two = {"a": [one], "b": [one]}
+    curve = accountant.curve(everything)
+    order = renyi.filter_order(accountant.step_noise(one), 1e-5, 5.0)
+    assert budget.capped_epsilon(two, 1e-5, 5.0) == renyi.filtered_epsilon(curve, 1e-5, order)
+    assert budget.capped_epsilon(two, 1e-5) == renyi.filtered_epsilon(curve, 1e-5)
+    # What the filter costs: a fixed order is no better than the best one, several watched orders cost more.
+    assert accountant.epsilon_rdp(everything, 1e-5) < budget.capped_epsilon(two, 1e-5, 5.0)
+    assert budget.capped_epsilon(two, 1e-5, 5.0) < budget.capped_epsilon(two, 1e-5)
+    bare = one.model_copy(update={"noise_multiplier": 0.0})
+    assert budget.capped_epsilon({"a": [one], "b": [bare]}, 1e-5) == math.inf
