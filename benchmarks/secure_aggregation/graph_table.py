@@ -1,4 +1,4 @@
-"""The table of sparse graphs in docs/protocol.md, as Markdown: `python -m benchmarks.secure_aggregation.graph_table`."""
+"""The sparse graphs of docs/protocol.md, as Markdown: `python -m benchmarks.secure_aggregation.graph_table`."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ MEMBERS = (100, 200, 500, 1000, 2000, 4000)
 RATES = ((0.05, 0.05), (0.1, 0.1), (0.2, 0.1), (0.3, 0.1))
 
 
-def rows() -> list[str]:
+def rows(rosters: tuple[int, ...] = MEMBERS) -> list[str]:
     """One row per roster and pair of rates (corruption, drop-out)."""
     lines = []
-    for members in MEMBERS:
+    for members in rosters:
         for corruption, drop_out in RATES:
             graph = choose_graph(members, corruption, drop_out)
             working = availability_bits(members, graph, math.ceil(drop_out * members))

@@ -13,10 +13,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from cryptography.exceptions import InvalidTag
 
 from fedgan_protocols import checks, masking, shamir
-from fedgan_protocols.checks import KEY, OPENING_BYTES, SEED
+from fedgan_protocols.checks import OPENING_BYTES
+from fedgan_protocols.client_rules import members_of, open_request, require, sign_reply
+from fedgan_protocols.client_setup import complete_setup, deal_shares, read_peers
 from fedgan_protocols.client_states import (
     Advertised,
     Context,
@@ -34,20 +35,17 @@ from fedgan_protocols.client_states import (
     Signed,
     State,
 )
-from fedgan_protocols.directory import read_deals, read_directory
 from fedgan_protocols.encoding import Packet, PacketBuffer, digest, join_packet, split_packet
 from fedgan_protocols.errors import Code, ProtocolError
-from fedgan_protocols.graph import draw, draw_bytes, holders
+from fedgan_protocols.graph import draw, draw_bytes
 from fedgan_protocols.messages import (
     SIGNATURE_BYTES,
     Advertisement,
     Consistency,
-    Deal,
     Invitation,
     KeyDirectory,
     MaskedInput,
     MaskRequest,
-    Message,
     Outcome,
     Receipt,
     Revelation,
@@ -55,12 +53,7 @@ from fedgan_protocols.messages import (
     SurvivorList,
     UnmaskRequest,
     extend,
-    message_digest,
     message_size,
-    open_message,
-    seed_commitment,
-    share_commitment,
-    sign_message,
     survivors_digest,
     unpack,
     unpack_hashes,
@@ -109,26 +102,13 @@ def step(state: State, event: Event) -> tuple[State, tuple[Packet, ...]]:
     return new, (new.last.reply,)
 
 
-def _open(state: State, stage: Stage, raw: bytes, sender: int, previous: bytes | None) -> Message:
-    return open_message(state.context.parameters, raw, stage=stage, sender=sender, previous=previous, blame="server")
-
-
-def _sign(context: Context, stage: Stage, previous: bytes, body: object) -> Message:
-    return sign_message(context.identity, context.parameters, stage, context.member, previous, body)
-
-
-def _require(condition: bool, code: Code, message: str) -> None:
-    if not condition:
-        raise ProtocolError(code, message, culprit="server")
-
-
 def _advertise(state: State, event: Received, raw: bytes, attachment: memoryview, request: bytes) -> State:
     """R0: compare the invitation with what is held here; answer with fresh keys."""
     assert isinstance(state, Invited)  # noqa: S101 - fixed by the transition table
     context, parameters = state.context, state.context.parameters
-    invitation = _open(state, Stage.ADVERTISE_KEYS, raw, SERVER, parameters.parameters_hash)
+    invitation = open_request(state, Stage.ADVERTISE_KEYS, raw, SERVER, parameters.parameters_hash)
     checks.check_terms(parameters, invitation.body_as(Invitation), context.model_hashes, culprit="server")
-    _require(not attachment, Code.MALFORMED, "an invitation has no attachment")
+    require(not attachment, Code.MALFORMED, "an invitation has no attachment")
     pool = shamir.EntropyPool(event.entropy)
     sealing_key = pool.take(32)
     mask_keys = tuple(pool.take(32) for _ in range(parameters.sums))
@@ -145,7 +125,7 @@ def _advertise(state: State, event: Received, raw: bytes, attachment: memoryview
         tuple(masking.public_of(key) for key in mask_keys),
         neighbours,
     )
-    own = _sign(context, Stage.ADVERTISE_KEYS, t0, body).raw
+    own = sign_reply(context, Stage.ADVERTISE_KEYS, t0, body).raw
     last = Exchange(Stage.ADVERTISE_KEYS, request, join_packet(own))
     return Advertised(context, last, t0, own, neighbours, sealing_key, mask_keys)
 
@@ -154,43 +134,18 @@ def _share(state: State, event: Received, raw: bytes, attachment: memoryview, re
     """R1: verify the peers' keys; deal shares of every mask key and every seed b_u to the holders."""
     assert isinstance(state, Advertised)  # noqa: S101
     context, parameters, me = state.context, state.context.parameters, state.context.member
-    directory = _open(state, Stage.SHARE_KEYS, raw, SERVER, None)
-    u1 = _members(parameters, directory.body_as(KeyDirectory).members, "U1")
-    _require(me in u1, Code.EXCLUDED, "the server left this member out of U1")
-    digests, adverts = _read_directory(state, u1, attachment)
+    directory = open_request(state, Stage.SHARE_KEYS, raw, SERVER, None)
+    u1 = members_of(parameters, directory.body_as(KeyDirectory).members, "U1")
+    require(me in u1, Code.EXCLUDED, "the server left this member out of U1")
+    digests, adverts = read_peers(state, u1, attachment)
     t1 = extend("T1", state.t0, b"", zip(u1, digests, strict=True))
-    _require(directory.previous == t1, Code.TRANSCRIPT_MISMATCH, "the server signed another U1 than it sent")
+    require(directory.previous == t1, Code.TRANSCRIPT_MISMATCH, "the server signed another U1 than it sent")
 
-    holding = holders(None if parameters.graph is None else state.neighbours, u1)
-    _require(len(holding) >= parameters.share_threshold, Code.TOO_FEW, "too few of this member's neighbours are in U1")
-    pool = shamir.EntropyPool(event.entropy)
-    seeds = tuple(pool.take(32) for _ in range(parameters.sums))
-    openings: dict[int, list[bytes]] = {member: [] for member in holding}
-    commitments: dict[str, list[bytes]] = {KEY: [], SEED: []}
-    for j in range(parameters.sums):
-        for kind, secret in ((KEY, state.mask_keys[j]), (SEED, seeds[j])):
-            shares = shamir.share(int.from_bytes(secret, "big"), parameters.share_threshold, holding, pool)
-            for member in holding:
-                opening = shamir.share_to_bytes(shares[member]) + pool.take(SALT_BYTES)
-                openings[member].append(opening)
-                commitments[kind].append(share_commitment(parameters, j, kind, me, member, opening))
-    sealed = []
-    agreement = masking.KeyAgreement(state.sealing_key)
-    for member in holding:
-        if member != me:
-            shared = agreement.exchange(adverts[member].sealing_key)
-            key = masking.seal_key(parameters, shared, t1, me, member)
-            sealed.append(masking.seal(key, b"".join(openings[member]), me, member))
-    body = Deal(
-        tuple(seed_commitment(parameters, j, me, seed) for j, seed in enumerate(seeds)),
-        tuple(commitments[KEY]),
-        tuple(commitments[SEED]),
-        tuple(checks.sealed_digest(one) for one in sealed),
-    )
-    own = _sign(context, Stage.SHARE_KEYS, t1, body).raw
+    dealt = deal_shares(state, u1, adverts, t1, event.entropy)
+    own = sign_reply(context, Stage.SHARE_KEYS, t1, dealt.body).raw
     return Shared(
         context,
-        Exchange(Stage.SHARE_KEYS, request, join_packet(own, b"".join(sealed))),
+        Exchange(Stage.SHARE_KEYS, request, join_packet(own, dealt.sealed)),
         t1,
         directory.digest,
         u1,
@@ -198,72 +153,35 @@ def _share(state: State, event: Received, raw: bytes, attachment: memoryview, re
         own,
         state.sealing_key,
         state.mask_keys,
-        seeds,
-        b"".join(openings.get(me, [])),
+        dealt.seeds,
+        dealt.own_openings,
     )
-
-
-def _read_directory(
-    state: Advertised, u1: tuple[int, ...], attachment: memoryview
-) -> tuple[tuple[bytes, ...], dict[int, Advertisement]]:
-    """The digests of U1's advertisements, and those of this member's peers: whom it drew, and who drew it."""
-    context, parameters, me = state.context, state.context.parameters, state.context.member
-    digests, peers, raws = read_directory(attachment, parameters.packet_limit)
-    _require(len(digests) == len(u1), Code.MALFORMED, "one digest per member of U1 was expected")
-    own = digests[u1.index(me)]
-    _require(own == message_digest(state.own), Code.OWN_MESSAGE_ALTERED, "this member's own keys were altered")
-    _require(len(raws) == len(peers) and me not in peers, Code.MALFORMED, "one advertisement per peer was expected")
-    checks.require_subset(peers, u1, "the peers", culprit="server")
-    expected = holders(None if parameters.graph is None else state.neighbours, u1)
-    absent = set(expected) - {me, *peers}
-    _require(not absent, Code.EXCLUDED, f"the server left out the keys of {len(absent)} of this member's peers")
-    place = {member: index for index, member in enumerate(u1)}
-    adverts = {}
-    for member, raw in zip(peers, raws, strict=True):
-        message = _open(state, Stage.ADVERTISE_KEYS, raw, member, state.t0)
-        _require(
-            message.digest == digests[place[member]],
-            Code.TRANSCRIPT_MISMATCH,
-            "the server sent two sets of keys of one member",
-        )
-        adverts[member] = checks.check_advertisement(parameters, message, context.model_hashes, culprit="server")
-        drew_me = checks.holds(parameters, adverts[member], me)
-        _require(drew_me or member in expected, Code.MALFORMED, "the server sent the keys of somebody who is no peer")
-    own_keys = {masking.public_of(state.sealing_key): me, **{masking.public_of(key): me for key in state.mask_keys}}
-    checks.check_unique_keys(parameters, adverts, culprit="server", known=own_keys)
-    return digests, adverts
-
-
-def _members(parameters: SessionParameters, members: Sequence[int], what: str) -> tuple[int, ...]:
-    _require(all(member <= parameters.n for member in members), Code.MALFORMED, f"{what} names a stranger")
-    checks.require_enough(parameters, members, what, culprit="server")
-    return tuple(members)
 
 
 def _mask(state: State, event: Received, raw: bytes, attachment: memoryview, request: bytes) -> State:
     """R2: check the last stage, then mask the vector once and forget it."""
     context, parameters = state.context, state.context.parameters
-    message = _open(state, Stage.MASKED_INPUT, raw, SERVER, None)
+    message = open_request(state, Stage.MASKED_INPUT, raw, SERVER, None)
     body = message.body_as(MaskRequest)
-    u2 = _members(parameters, body.members, "U2")
+    u2 = members_of(parameters, body.members, "U2")
     first, second = split_packet(attachment, parameters.packet_limit)
     received: tuple[np.ndarray, ...]
     if isinstance(state, Shared):
         j, received = 0, ()
-        _require(not body.responders and not body.last_sum_digest, Code.MALFORMED, "no sum precedes the first")
-        setup, secrets = _complete_setup(state, u2, first, second)
+        require(not body.responders and not body.last_sum_digest, Code.MALFORMED, "no sum precedes the first")
+        setup, secrets = complete_setup(state, u2, first, second)
         chain = setup.t2
     else:
         assert isinstance(state, Revealed)  # noqa: S101
         j, setup, secrets = state.j + 1, state.setup, state.secrets
-        _require(j < parameters.sums and u2 == setup.u2, Code.SET_GREW, "U2 changed between sums")
+        require(j < parameters.sums and u2 == setup.u2, Code.SET_GREW, "U2 changed between sums")
         chain, total = _last_sum(state, body.responders, body.last_sum_digest, first, second)
         received = (*state.received, total)
-    _require(body.sum == j, Code.OUT_OF_ORDER, f"sum {j} was expected")
-    _require(message.previous == chain, Code.TRANSCRIPT_MISMATCH, "the server signed another transcript than it sent")
+    require(body.sum == j, Code.OUT_OF_ORDER, f"sum {j} was expected")
+    require(message.previous == chain, Code.TRANSCRIPT_MISMATCH, "the server signed another transcript than it sent")
     model_hash = context.model_hashes[j] or event.model_hash or b""
-    _require(len(model_hash) == HASH_BYTES, Code.NO_INPUT, f"the model of sum {j} is not known here")
-    _require(body.model_hash == model_hash, Code.MODEL_MISMATCH, f"the server names another model for sum {j}")
+    require(len(model_hash) == HASH_BYTES, Code.NO_INPUT, f"the model of sum {j} is not known here")
+    require(body.model_hash == model_hash, Code.MODEL_MISMATCH, f"the server names another model for sum {j}")
     if event.model_hash is not None and event.model_hash != model_hash:
         raise ProtocolError(Code.MODEL_MISMATCH, f"two models were given here for sum {j}")
 
@@ -272,7 +190,7 @@ def _mask(state: State, event: Received, raw: bytes, attachment: memoryview, req
     packet = PacketBuffer(size, parameters.vector_bytes(j))
     masked = np.frombuffer(packet.attachment, dtype=parameters.dtype)
     _write_masked(masked, context, setup, secrets, j, model_hash, event.vector)
-    own = _sign(context, Stage.MASKED_INPUT, chain, MaskedInput(j, model_hash, sum_digest(masked)))
+    own = sign_reply(context, Stage.MASKED_INPUT, chain, MaskedInput(j, model_hash, sum_digest(masked)))
     return Masked(
         context,
         Exchange(Stage.MASKED_INPUT, request, packet.close(own.raw)),
@@ -316,81 +234,19 @@ def _write_masked(
     masking.add_streams(masked, terms, threads=context.threads)
 
 
-def _complete_setup(state: Shared, u2: tuple[int, ...], first: bytes, second: memoryview) -> tuple[Setup, Secrets]:
-    """Verify the deals of which this member holds shares, and open what was sealed for it."""
-    parameters, me, u1 = state.context.parameters, state.context.member, state.u1
-    checks.require_subset(u2, u1, "U2", culprit="server")
-    _require(me in u2, Code.EXCLUDED, "the server left this member out of U2")
-    digests, raws = read_deals(first, parameters.packet_limit)
-    _require(len(digests) == len(u2), Code.MALFORMED, "one digest per member of U2 was expected")
-    own = digests[u2.index(me)]
-    _require(own == message_digest(state.own), Code.OWN_MESSAGE_ALTERED, "this member's own deal was altered")
-    dealers = [
-        member for member in u2 if member in state.adverts and checks.holds(parameters, state.adverts[member], me)
-    ]
-    size = parameters.sealed_bytes
-    _require(len(raws) == len(dealers), Code.MALFORMED, "one deal per dealer of this member was expected")
-    _require(len(second) == size * len(dealers), Code.MALFORMED, "one sealed share per dealer was expected")
-    openings = {me: state.own_openings} if state.own_openings else {}
-    agreement, present = masking.KeyAgreement(state.sealing_key), frozenset(u1)
-    place_in_u2 = {member: index for index, member in enumerate(u2)}
-    for place, (dealer, raw) in enumerate(zip(dealers, raws, strict=True)):
-        message = _open(state, Stage.SHARE_KEYS, raw, dealer, state.t1)
-        signed = digests[place_in_u2[dealer]]
-        _require(message.digest == signed, Code.TRANSCRIPT_MISMATCH, "the server sent two deals of one member")
-        body = message.body_as(Deal)
-        holding = checks.holders_of(parameters, state.adverts[dealer], u1, present)
-        checks.check_deal(parameters, body, dealer, holding, culprit=parameters.name_of(dealer))
-        sealed = bytes(second[place * size : (place + 1) * size])
-        _require(
-            checks.sealed_digest(sealed) == body.sealed_digests[checks.place_among_sealed(holding, dealer, me)],
-            Code.SEALED_SHARE_ALTERED,
-            f"the sealed share of {parameters.name_of(dealer)} was altered on its way",
-        )
-        openings[dealer] = _unseal(state, agreement, dealer, sealed, body, holding)
-    t2 = extend("T2", state.t1, state.broadcast, zip(u2, digests, strict=True))
-    present = frozenset(u2)
-    publics = {member: state.adverts[member].mask_keys for member in sorted(state.adverts) if member in present}
-    ordered = {member: openings[member] for member in sorted(openings)}
-    return Setup(state.t1, t2, publics, u2), Secrets(state.mask_keys, state.seeds, ordered)
-
-
-def _unseal(
-    state: Shared, agreement: masking.KeyAgreement, dealer: int, sealed: bytes, body: Deal, holding: tuple[int, ...]
-) -> bytes:
-    """The openings from one dealer, each checked against its commitment; a bad one blames the dealer, who signed it."""
-    parameters, me = state.context.parameters, state.context.member
-    name = parameters.name_of(dealer)
-    shared = agreement.exchange(state.adverts[dealer].sealing_key)
-    try:
-        plain = masking.unseal(masking.seal_key(parameters, shared, state.t1, dealer, me), sealed, dealer, me)
-    except InvalidTag:
-        raise ProtocolError(Code.BAD_SHARE_DEALER, f"a share sealed by {name} does not open", culprit=name) from None
-    for j in range(parameters.sums):
-        for offset, kind in ((0, KEY), (1, SEED)):
-            at = (2 * j + offset) * OPENING_BYTES
-            opening = plain[at : at + OPENING_BYTES]
-            expected = checks.committed(body, kind, j, holding, me)
-            if share_commitment(parameters, j, kind, dealer, me, opening) != expected:
-                raise ProtocolError(
-                    Code.BAD_SHARE_DEALER, f"a share dealt by {name} misses its commitment", culprit=name
-                )
-    return plain
-
-
 def _last_sum(
     state: Revealed, responders: Sequence[int], expected: bytes, first: bytes, second: memoryview
 ) -> tuple[bytes, np.ndarray]:
     """Check what ended sum j: the chain over U5's Revelations, this member's own among them, and H(sum)."""
     parameters, me = state.context.parameters, state.context.member
-    u5 = _members(parameters, responders, "U5")
+    u5 = members_of(parameters, responders, "U5")
     checks.require_subset(u5, state.u3, "U5", culprit="server")
     digests = unpack_hashes(first)
-    _require(len(digests) == len(u5), Code.MALFORMED, "one digest per member of U5 was expected")
-    _require(me in u5, Code.EXCLUDED, "the server left this member out of U5")
-    _require(digests[u5.index(me)] == state.own_digest, Code.OWN_MESSAGE_ALTERED, "this member's own R4 was altered")
+    require(len(digests) == len(u5), Code.MALFORMED, "one digest per member of U5 was expected")
+    require(me in u5, Code.EXCLUDED, "the server left this member out of U5")
+    require(digests[u5.index(me)] == state.own_digest, Code.OWN_MESSAGE_ALTERED, "this member's own R4 was altered")
     total = checks.vector_of(parameters, state.j, bytes(second), culprit="server")
-    _require(sum_digest(total) == expected, Code.RESULT_MISMATCH, "the sum received is not the sum that was signed")
+    require(sum_digest(total) == expected, Code.RESULT_MISMATCH, "the sum received is not the sum that was signed")
     return extend("T5", state.t4, state.broadcast, zip(u5, digests, strict=True)), total
 
 
@@ -398,20 +254,20 @@ def _consistency(state: State, event: Received, raw: bytes, attachment: memoryvi
     """R3: sign the one U3 that this member is going to unmask."""
     assert isinstance(state, Masked)  # noqa: S101
     context, parameters, me = state.context, state.context.parameters, state.context.member
-    message = _open(state, Stage.CONSISTENCY_CHECK, raw, SERVER, None)
+    message = open_request(state, Stage.CONSISTENCY_CHECK, raw, SERVER, None)
     body = message.body_as(SurvivorList)
-    _require(body.sum == state.j, Code.OUT_OF_ORDER, f"sum {state.j} was expected")
-    _require(body.model_hash == state.model_hash, Code.MODEL_MISMATCH, "the server names another model")
-    u3 = _members(parameters, body.members, "U3")
+    require(body.sum == state.j, Code.OUT_OF_ORDER, f"sum {state.j} was expected")
+    require(body.model_hash == state.model_hash, Code.MODEL_MISMATCH, "the server names another model")
+    u3 = members_of(parameters, body.members, "U3")
     checks.require_subset(u3, state.setup.u2, "U3", culprit="server")
-    _require(me in u3, Code.DECLARED_DEAD, "the server declares this member dead")
+    require(me in u3, Code.DECLARED_DEAD, "the server declares this member dead")
     digests = unpack_hashes(attachment)
-    _require(len(digests) == len(u3), Code.MALFORMED, "one digest per member of U3 was expected")
-    _require(digests[u3.index(me)] == state.own_digest, Code.OWN_MESSAGE_ALTERED, "this member's own R2 was altered")
+    require(len(digests) == len(u3), Code.MALFORMED, "one digest per member of U3 was expected")
+    require(digests[u3.index(me)] == state.own_digest, Code.OWN_MESSAGE_ALTERED, "this member's own R2 was altered")
     t3 = extend("T3", state.chain, state.broadcast, zip(u3, digests, strict=True))
-    _require(message.previous == t3, Code.TRANSCRIPT_MISMATCH, "the server signed another U3 than it sent")
+    require(message.previous == t3, Code.TRANSCRIPT_MISMATCH, "the server signed another U3 than it sent")
     statement = Consistency(state.j, state.setup.t2, state.model_hash, survivors_digest(u3))
-    own = _sign(context, Stage.CONSISTENCY_CHECK, t3, statement).raw
+    own = sign_reply(context, Stage.CONSISTENCY_CHECK, t3, statement).raw
     return Signed(
         context,
         Exchange(Stage.CONSISTENCY_CHECK, request, join_packet(own)),
@@ -431,19 +287,19 @@ def _unmask(state: State, event: Received, raw: bytes, attachment: memoryview, r
     """R4: with at least t matching signatures, give one share per peer; who is dead is U2 without U3, computed here."""
     assert isinstance(state, Signed)  # noqa: S101
     context, parameters, me = state.context, state.context.parameters, state.context.member
-    message = _open(state, Stage.UNMASKING, raw, SERVER, None)
+    message = open_request(state, Stage.UNMASKING, raw, SERVER, None)
     body = message.body_as(UnmaskRequest)
-    _require(body.sum == state.j, Code.OUT_OF_ORDER, f"sum {state.j} was expected")
-    u4 = _members(parameters, body.members, "U4")
+    require(body.sum == state.j, Code.OUT_OF_ORDER, f"sum {state.j} was expected")
+    u4 = members_of(parameters, body.members, "U4")
     checks.require_subset(u4, state.u3, "U4", culprit="server")
     signatures = unpack(attachment, SIGNATURE_BYTES)
-    _require(len(signatures) == len(u4), Code.MALFORMED, "one signature per member of U4 was expected")
-    _require(me in u4, Code.EXCLUDED, "the server left this member's signature out")
+    require(len(signatures) == len(u4), Code.MALFORMED, "one signature per member of U4 was expected")
+    require(me in u4, Code.EXCLUDED, "the server left this member's signature out")
     statement = Statement(parameters, Stage.CONSISTENCY_CHECK, state.t3, state.statement)
     for place in _drawn_places(parameters, len(u4), event.entropy):
         statement.verify(u4[place], signatures[place], blame="server")
     t4 = extend("T4", state.t3, state.broadcast, zip(u4, signatures, strict=True))
-    _require(message.previous == t4, Code.TRANSCRIPT_MISMATCH, "the server signed another U4 than it sent")
+    require(message.previous == t4, Code.TRANSCRIPT_MISMATCH, "the server signed another U4 than it sent")
     alive = frozenset(state.u3)
     dead = tuple(member for member in state.setup.u2 if member not in alive)
     openings = b"".join(
@@ -451,7 +307,7 @@ def _unmask(state: State, event: Received, raw: bytes, attachment: memoryview, r
         for member, opening in state.secrets.openings.items()
     )
     revelation = Revelation(state.j, state.u3, dead, checks.shares_digest(openings))
-    own = _sign(context, Stage.UNMASKING, t4, revelation)
+    own = sign_reply(context, Stage.UNMASKING, t4, revelation)
     later = {member: opening[2 * OPENING_BYTES :] for member, opening in state.secrets.openings.items()}
     return Revealed(
         context,
@@ -478,17 +334,17 @@ def _receipt(state: State, event: Received, raw: bytes, attachment: memoryview, 
     """R5: countersign what was received. That does not prove that the server added correctly."""
     assert isinstance(state, Revealed)  # noqa: S101
     context, parameters = state.context, state.context.parameters
-    message = _open(state, Stage.RECEIPT, raw, SERVER, None)
+    message = open_request(state, Stage.RECEIPT, raw, SERVER, None)
     body = message.body_as(Outcome)
-    _require(state.j == parameters.sums - 1, Code.OUT_OF_ORDER, "sums are missing")
-    _require(len(body.sum_digests) == parameters.sums, Code.MALFORMED, "one digest per sum was expected")
+    require(state.j == parameters.sums - 1, Code.OUT_OF_ORDER, "sums are missing")
+    require(len(body.sum_digests) == parameters.sums, Code.MALFORMED, "one digest per sum was expected")
     first, second = split_packet(attachment, parameters.packet_limit)
     chain, total = _last_sum(state, body.responders, body.sum_digests[-1], first, second)
-    _require(message.previous == chain, Code.TRANSCRIPT_MISMATCH, "the server signed another outcome than it sent")
+    require(message.previous == chain, Code.TRANSCRIPT_MISMATCH, "the server signed another outcome than it sent")
     received = (*state.received, total)
     digests = tuple(sum_digest(vector) for vector in received)
-    _require(digests == body.sum_digests, Code.RESULT_MISMATCH, "the server changed the digest of an earlier sum")
-    own = _sign(context, Stage.RECEIPT, extend("T6", chain, message.digest, []), Receipt(digests)).raw
+    require(digests == body.sum_digests, Code.RESULT_MISMATCH, "the server changed the digest of an earlier sum")
+    own = sign_reply(context, Stage.RECEIPT, extend("T6", chain, message.digest, []), Receipt(digests)).raw
     return Finished(context, Exchange(Stage.RECEIPT, request, join_packet(own)), received)
 
 

@@ -77,6 +77,14 @@ def test_the_diagram_in_the_documents_is_the_tables() -> None:
     assert f"```mermaid\n{diagram()}```" in text, "put the output of transitions.diagram() into docs/protocol.md"
 
 
+def test_the_table_of_sparse_graphs_in_the_documents_is_the_codes() -> None:
+    from benchmarks.secure_aggregation import graph_table
+
+    text = (REPOSITORY / "docs" / "protocol.md").read_text(encoding="utf-8")
+    lines = [line for members in (100, 200, 500) for line in graph_table.rows((members,))]
+    assert len(lines) == 12 and all(line in text for line in lines)
+
+
 def test_the_document_names_every_message_and_code() -> None:
     from fedgan_protocols.messages import BODIES
 
