@@ -17,14 +17,17 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+Pair = tuple[int, int]
+
 ALLOWANCE = 5e-8
 """Added to a squared norm, in squared masses: a floor under every norm of 2.2e-4 B. An ordinary gradient has B of 3 to
 16 norms, and its norm grows by at most 6e-6 of itself."""
 
 CONFIDENT = 2e-3
 """Least squared norm, in squared masses, that a float32 Gram product is believed for (B below 22 norms). Every inner
-product is off by at most ``k 2**-24`` of the two lengths, k a small number (the additions in a row of a blocked sum), so
-the squared norm by ``2 k 2**-24 B**2`` and a believed norm by 3e-5 k of itself: below `clipping.MARGIN` up to k = 160."""
+product is off by at most ``k 2**-24`` of the two lengths, k a small number (the additions in a row of a blocked sum),
+so the squared norm by ``2 k 2**-24 B**2`` and a believed norm by 3e-5 k of itself: below `clipping.MARGIN` up to
+k = 160."""
 
 _LEAST = 1e-30
 """Least squared norm of an input in a mass: what underflows in float32 may meet a gradient beyond 1e19."""
@@ -85,7 +88,7 @@ def split(tensor: Any, sizes: list[Any], rows_per_patient: Any = 1) -> list[Any]
 
 
 def explicit(left: Any, right: Any, bias: bool) -> list[Any]:
-    """Products of every patient: float32[P, a, b] of [P, r, a] and [P, r, b], then float32[P, b] where there is a bias."""
+    """Products of every patient: float32[P, a, b] of [P, r, a] and [P, r, b]; then float32[P, b] if there is a bias."""
     made = [tf.matmul(left, right, transpose_a=True)]
     return [*made, tf.reduce_sum(right, axis=1)] if bias else made
 
@@ -116,10 +119,8 @@ def gram(left: Any, right: Any, bias: bool, again: Callable[[Any], tuple[Any, An
     mass = tf.reduce_sum(tf.sqrt(input_squares + constant) * tf.sqrt(output_squares), axis=1)
     largest = tf.reduce_max(input_squares, axis=1)
     places = tf.cast(tf.shape(left)[1], tf.float64)
-    doubtful = (
-        (squares < CONFIDENT * tf.square(mass)) | (largest < _SMALL) | (mass < _SMALL * places * tf.sqrt(largest))
-    )
-    doubtful &= peak > 0.0
+    underflow = (largest < _SMALL) | (mass < _SMALL * places * tf.sqrt(largest))
+    doubtful = ((squares < CONFIDENT * tf.square(mass)) | underflow) & (peak > 0.0)
     found = with_allowance(squares, mass) * tf.square(tf.cast(unit, tf.float64))
 
     def corrected() -> Any:
@@ -146,9 +147,7 @@ def precise(left: Any, right: Any, bias: bool) -> Any:
     return with_allowance(squares, mass)
 
 
-def patches(
-    images: Any, kernel: tuple[int, int], strides: tuple[int, int], rates: tuple[int, int], padding: str
-) -> Any:
+def patches(images: Any, kernel: Pair, strides: Pair, rates: Pair, padding: str) -> Any:
     """The patches a convolution looks at, as ``tf.image.extract_patches`` orders them: [n, h, w, kh * kw * c].
 
     Without dilation they are put together from whole blocks of a stride's size, which moves longer runs of memory.
