@@ -29,7 +29,7 @@ def interpreter(environment: Path = ENVIRONMENT, lock: Path = LOCK) -> Path:
     digest = hashlib.sha256(lock.read_bytes()).hexdigest()
     if python.exists() and mark.is_file() and mark.read_text(encoding="utf-8") == digest:
         return python
-    print(f"installing {lock.relative_to(BENCHMARKS.parent)} into {environment.name}", file=sys.stderr)
+    print(f"installing {lock.name} into {environment.name}", file=sys.stderr)
     venv.create(environment, clear=True, with_pip=False)
     options = ["--quiet", "--disable-pip-version-check", "--require-hashes", "-r", str(lock)]
     reasons = []
@@ -44,7 +44,7 @@ def interpreter(environment: Path = ENVIRONMENT, lock: Path = LOCK) -> Path:
             mark.write_text(digest, encoding="utf-8")
             return python
         reasons.append((done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1])
-    raise UnavailableError(f"pip could not install benchmarks/flower/requirements.txt: {'; '.join(reasons)}")
+    raise UnavailableError(f"pip could not install {lock.name}: {'; '.join(reasons)}")
 
 
 class Worker:

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from fedgan_protocols import default_threshold
 from fedgan_protocols.graph import availability_bits, choose_graph, privacy_bits
 
 if __package__:
@@ -23,11 +24,10 @@ GIB = 1 << 30
 def measure(members: int, words: int, drop_out: float, corruption: float, seed: int = 1) -> dict[str, Any]:
     """One round; `drop_out` of the members fall silent after dealing their shares.
 
-    The graph is the smallest that `choose_graph` allows for these rates. `threshold` is the least that its colluders
-    permit, so that all members who are left can fall below it only by dropping out further.
+    The graph is the smallest that `choose_graph` allows for these rates, the threshold the default one.
     """
     graph = choose_graph(members, corruption, drop_out)
-    threshold = (members + 1 + graph.colluders) // 2 + 1
+    threshold = default_threshold(members)
     federation = Federation.of(members, words, threshold, graph=graph)
     before = resident.restart_peak()
     (outcome,) = Round(federation, fixed_inputs(words, seed)).run([drop_out])
@@ -41,6 +41,7 @@ def measure(members: int, words: int, drop_out: float, corruption: float, seed: 
         "share_threshold": graph.threshold,
         "colluders": graph.colluders,
         "threshold": threshold,
+        "signatures_checked": federation.parameters.signatures_checked,
         "privacy_bits": privacy_bits(members, graph),
         "availability_bits": availability_bits(members, graph, outcome.dropped),
         "survivors": outcome.survivors,
