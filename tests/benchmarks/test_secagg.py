@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from benchmarks.secure_aggregation import client_memory, costs, flower_environment, mask_rate, timing
+from benchmarks.secure_aggregation import client_memory, cost_tables, costs, flower_environment, mask_rate, timing
 from benchmarks.secure_aggregation.flower_comparison import SharedWork, UnmaskingServer, compare_clients
 from benchmarks.secure_aggregation.rounds import STAGES, Federation, Round, fixed_inputs, spread
 
@@ -130,6 +130,41 @@ def test_drop_outs_are_spread_over_the_roster() -> None:
 def test_rounds_that_would_be_too_long_are_left_out_with_the_reason() -> None:
     (row,) = costs.round_table([5], [1000], [0.0], most_streams=100)
     assert "at most" in row["skipped"] and "sum_exact" not in row
+
+
+def test_a_table_of_rounds_says_what_was_run() -> None:
+    rows = costs.round_table([4, 7], [50, 1000], [0.0, 0.3], most_streams=20_000)
+    measured = [row for row in rows if "skipped" not in row]
+    found = [(row["members"], row["parameters"], row["drop_out"], row["survivors"]) for row in measured]
+    assert found == [
+        (4, 50, 0.0, 4),
+        (4, 50, 0.3, 3),
+        (4, 1000, 0.0, 4),
+        (4, 1000, 0.3, 3),
+        (7, 50, 0.0, 7),
+        (7, 50, 0.3, 5),
+    ]
+    assert all(row["sum_exact"] and row["receipts"] == row["survivors"] for row in measured)
+
+
+def test_a_table_of_clients_has_a_row_for_every_size() -> None:
+    rows = costs.client_table([100, 200_000], [2, 5], repeats=1)
+    assert [(row["neighbours"], row["parameters"]) for row in rows] == [(2, 100), (2, 200_000), (5, 100), (5, 200_000)]
+    assert rows[1]["quantisation_cpu_seconds"] > rows[0]["quantisation_cpu_seconds"]
+
+
+def test_the_tables_of_the_docs_come_from_a_whole_run(tmp_path: Path) -> None:
+    page, figures = tmp_path / "page.md", tmp_path / "figures.json"
+    page.write_text(f"before\n{cost_tables.START}\nold\n{cost_tables.END}\nafter\n")
+    figures.write_text(json.dumps({"quick": True}))
+    with pytest.raises(ValueError, match="--quick"):
+        cost_tables.write(figures, page)
+    rows = costs.round_table([4], [50], [0.0, 0.3], most_streams=1e9)
+    assert "| 4 | 50 | 30% |" in cost_tables.rounds(rows)
+    with pytest.raises(ValueError, match="not exact"):
+        cost_tables.rounds([{**rows[0], "sum_exact": False}])
+    text = (SCRIPT.parents[1] / "docs" / "secure-aggregation-costs.md").read_text()
+    assert text.index(cost_tables.START) < text.index(cost_tables.END)
 
 
 def test_like_for_like_work_gives_the_vector_that_the_client_sends() -> None:
