@@ -11,7 +11,7 @@ import os
 import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -130,8 +130,9 @@ def spread(n: int, rate: float) -> frozenset[int]:
 class Round:
     """One round, followed stage by stage."""
 
-    def __init__(self, federation: Federation, inputs: Inputs) -> None:
-        self.federation, self.inputs = federation, inputs
+    def __init__(self, federation: Federation, inputs: Inputs, *, keep_replies: bool = True) -> None:
+        """`keep_replies`: clients hold their last reply for a repeated request, as they do; no request repeats here."""
+        self.federation, self.inputs, self.keep_replies = federation, inputs, keep_replies
         self.cost = Cost()
         self.clients = {member: federation.invited(member) for member in range(1, federation.parameters.n + 1)}
         context = server_states.Context(federation.parameters, federation.server, federation.models)
@@ -154,6 +155,8 @@ class Round:
         start = time.process_time()
         new, (reply,) = client_machine.step(state, event)
         self.cost.client_seconds[label] += time.process_time() - start
+        if not self.keep_replies and new.last is not None:
+            new = replace(new, last=replace(new.last, reply=b""))
         self.clients[member] = new
         if stage is Stage.RECEIPT:
             del self.clients[member]
