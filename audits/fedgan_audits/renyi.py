@@ -105,19 +105,25 @@ def _conversion(orders: _Array, delta: float) -> _Array:
 
 
 def epsilon_of(curve: _Array, delta: float) -> float:
-    """The smallest epsilon at `delta` that the curve proves, at least 0; math.inf for an infinite curve."""
-    orders = ORDERS.astype(np.float64)
-    return max(0.0, float(np.min(curve + _conversion(orders, delta)))) * _UP
+    """The smallest epsilon at `delta` that the curve proves, at least 0; math.inf for an infinite curve.
+
+    Chords between orders ((a-1) D_a is convex in a) would be valid at fractional orders, and never give a smaller one.
+    """
+    if not np.any(curve):
+        return 0.0
+    return max(0.0, float(np.min(curve + _conversion(ORDERS.astype(np.float64), delta)))) * _UP
 
 
 def deltas_of(curve: _Array, epsilons: _Array) -> _Array:
     """The smallest delta at each of `epsilons` that the curve proves, at most 1; shape as `epsilons`."""
+    if not np.any(curve):
+        return np.zeros(epsilons.shape)
     orders = ORDERS.astype(np.float64)
     fixed = orders * np.log1p(-1 / orders) - np.log(orders - 1)
     best = np.full(epsilons.shape, np.inf)
     for order, divergence, constant in zip(orders, curve, fixed, strict=True):
         best = np.minimum(best, (order - 1) * (divergence - epsilons) + constant)
-    return np.minimum(1.0, np.exp(np.minimum(best, 0.0)) * _UP)
+    return np.asarray(np.minimum(1.0, np.exp(np.minimum(best, 0.0)) * _UP))
 
 
 def two_records(curve: _Array) -> _Array:
