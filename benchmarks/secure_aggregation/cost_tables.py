@@ -45,7 +45,8 @@ def machine(found: dict[str, Any]) -> str:
     m = found["machine"]
     return (
         f"Measured on {m['cores']} cores of {m['cpu']} ({m['system']}), Python {m['python']}, numpy {m['numpy']}, "
-        f"cryptography {m['cryptography']} with {m['cryptography_openssl']}. Times are CPU seconds on one thread.\n"
+        f"cryptography {m['cryptography']} with {m['cryptography_openssl']}. Load average at the "
+        f"start: {m['load_average_1_minute']:.1f}. Times are CPU seconds on one thread.\n"
     )
 
 

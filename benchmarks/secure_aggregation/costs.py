@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -55,7 +56,7 @@ def client_table(lengths: Sequence[int], neighbours: Sequence[int], repeats: int
         for words in lengths:
             client = MaskingClient(words, k)
             vector = client.encode()
-            answer = median(cpu_seconds(lambda c=client, v=vector: c.answer(v)) for _ in range(repeats))
+            answer = median(cpu_seconds(partial(client.answer, vector)) for _ in range(repeats))
             encode = median(cpu_seconds(client.encode) for _ in range(repeats))
             row = {"parameters": words, "neighbours": k, "masked_input_cpu_seconds": answer}
             rows.append({**row, "quantisation_cpu_seconds": encode})

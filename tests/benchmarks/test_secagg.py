@@ -106,6 +106,14 @@ def test_one_round_branches_into_every_drop_out_with_its_own_exact_sum() -> None
     assert full["server_bytes_in"] > reduced["server_bytes_in"] + 2 * 4000
 
 
+def test_clients_that_let_go_of_what_they_sent_give_the_same_sum() -> None:
+    rehearsal = Round(Federation.of(4, 1000), fixed_inputs(1000, seed=2), keep_replies=False)
+    rehearsal.exchange(STAGES[0])
+    assert all(state.last is not None and state.last.reply == b"" for state in rehearsal.clients.values())
+    (outcome,) = Round(Federation.of(4, 1000), fixed_inputs(1000, seed=2), keep_replies=False).run([0.3])
+    assert outcome.exact and outcome.survivors == 3
+
+
 def test_a_wrong_sum_is_reported() -> None:
     calls: list[int] = []
     draw = fixed_inputs(50, seed=1)
