@@ -109,6 +109,65 @@ def test_low_order_points_are_refused(point: bytes) -> None:
         assert caught.value.code is Code.BAD_KEY
 
 
+FIELD, CURVE_A = 2**255 - 19, 486662
+
+
+def roots(square: int) -> set[int]:
+    """All square roots modulo 2^255 - 19 (which is 5 mod 8)."""
+    root = pow(square, (FIELD + 3) // 8, FIELD)
+    for candidate in (root, root * pow(2, (FIELD - 1) // 4, FIELD) % FIELD):
+        if candidate * candidate % FIELD == square % FIELD:
+            return {candidate, -candidate % FIELD}
+    return set()
+
+
+def solutions(b: int, c: int) -> set[int]:
+    """All u with u^2 + b u + c = 0."""
+    half = pow(2, -1, FIELD)
+    return {(root - b) * half % FIELD for root in roots(b * b - 4 * c)}
+
+
+def ladder(scalar: int, u: int) -> int:
+    """RFC 7748, section 5, with any scalar; the point at infinity is 0."""
+    x2, z2, x3, z3 = 1, 0, u, 1
+    for bit in range(scalar.bit_length() - 1, -1, -1):
+        if scalar >> bit & 1:
+            x2, z2, x3, z3 = x3, z3, x2, z2
+        plus, minus = pow(x2 + z2, 2, FIELD), pow(x2 - z2, 2, FIELD)
+        difference = plus - minus
+        one, two = (x3 - z3) * (x2 + z2), (x3 + z3) * (x2 - z2)
+        x3, z3 = pow(one + two, 2, FIELD), u * pow(one - two, 2, FIELD) % FIELD
+        x2, z2 = plus * minus % FIELD, difference * (plus + (CURVE_A - 2) // 4 * difference) % FIELD
+        if scalar >> bit & 1:
+            x2, z2, x3, z3 = x3, z3, x2, z2
+    return x2 * pow(z2, FIELD - 2, FIELD) % FIELD
+
+
+def test_every_point_of_low_order_is_in_the_list() -> None:
+    """Derived on curve and twist together: doubling takes u to (u^2 - 1)^2 / 4 u (u^2 + A u + 1).
+
+    Order 2: the denominator is 0. Order 4: the numerator is, or it doubles into order 2. Order 8: it doubles to a u of
+    order 4, that is (u^2 - 1)^2 = 4 v u (u^2 + A u + 1), which is a quadratic equation in w = u + 1/u.
+    """
+    second = {0} | solutions(CURVE_A, 1)
+    assert second == {0}  # the other two points of order 2 lie outside the field
+    fourth = {1, FIELD - 1}
+    eighth = {u for v in fourth for w in solutions(-4 * v, -4 - 4 * v * CURVE_A) for u in solutions(-w, 1)}
+    assert len(eighth) == 2
+    derived = second | fourth | eighth
+    assert derived == masking.LOW_ORDER_POINTS == {int.from_bytes(point, "little") for point in LOW_ORDER}
+    again = {u for v in eighth for w in solutions(-4 * v, -4 - 4 * v * CURVE_A) for u in solutions(-w, 1)}
+    assert again == set()  # neither group has a point of order 16
+    for point in derived:
+        assert ladder(8, point) == 0 == ladder(2**254 + 8 * 12345, point)
+    assert all(ladder(8, u) != 0 for u in range(2, 200))
+
+
+def test_the_slow_ladder_is_x25519() -> None:
+    scalar = int.from_bytes(ALICE, "little") & (2**254 - 8) | 2**254
+    assert ladder(scalar, int.from_bytes(BOB_PUBLIC, "little")).to_bytes(32, "little") == SHARED
+
+
 def test_second_names_of_a_key_are_refused() -> None:
     value = int.from_bytes(BOB_PUBLIC, "little")
     masking.check_public_key(BOB_PUBLIC)
