@@ -282,7 +282,12 @@ def test_structures_that_are_no_transcript(lab: Any) -> None:
         [*items[:2], [*parameters[:2], [["x"]], *parameters[3:]], *items[3:]],
         [*items[:2], [*parameters[:4], b"x", *parameters[5:]], *items[3:]],
         [*items[:2], [*parameters[:4], 1, *parameters[5:]], *items[3:]],
-        [*items[:2], [*parameters[:6], 5, parameters[7]], *items[3:]],
+        [*items[:2], [*parameters[:6], 5, *parameters[7:]], *items[3:]],
+        [*items[:2], [*parameters[:7], b"short", parameters[8]], *items[3:]],
+        *(
+            [*items[:2], [*parameters[:8], graph], *items[3:]]
+            for graph in (5, [2, 2], [2, 2, b"x"], [2, 3, 0], [9, 2, 0])
+        ),
         [*items[:3], 5, items[4]],
         [*items[:3], [5], items[4]],
         [*items[:3], [group[:-1]], items[4]],
@@ -293,8 +298,9 @@ def test_structures_that_are_no_transcript(lab: Any) -> None:
         [*items[:3], [[*group[:2], 5, group[3]]], items[4]],
     ]
     for one in broken:
-        with pytest.raises(ProtocolError):
+        with pytest.raises(ProtocolError) as caught:
             check(encode(one), federation.expectations())
+        assert caught.value.code == "malformed", one
     for pairs in ([[9, group[3][0][1]]], group[3][::-1], [group[3][0], group[3][0]]):
         changed = [*items[:3], [[*group[:3], pairs]], items[4]]
         with pytest.raises(ProtocolError):
