@@ -5,6 +5,7 @@ choosing, correctly signed and chained, over the complete graph or a sparse one.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
 from dataclasses import replace
 from typing import Any
 
@@ -40,6 +41,18 @@ class LyingServer:
         self.sealed: dict[int, bytes] = {}
         self.inputs: dict[int, Message] = {}
         self.vectors: dict[int, np.ndarray] = {}
+        self.shown: dict[int, tuple[bytes, tuple[int, ...]]] = {}
+        """What each member was told at R1: T1 and its peers."""
+        self.masked_for: dict[int, tuple[int, ...]] = {}
+        """The U2 under which each member masked its vector."""
+
+    def view(self, adverts: Mapping[int, Message] | None = None) -> LyingServer:
+        """Another story for some of the same members; what is collected from now on is kept apart."""
+        other = copy(self)
+        other.adverts = dict(self.adverts if adverts is None else adverts)
+        for name in ("deals", "sealed", "inputs", "vectors", "shown", "masked_for"):
+            setattr(other, name, dict(getattr(self, name)))
+        return other
 
     def opened(self, stage: Stage, member: int, packet: bytes) -> tuple[Message, bytes]:
         raw, attachment = self.lab.split(packet)
@@ -78,10 +91,11 @@ class LyingServer:
         ]
 
     def dealers(self, member: int, u2: Iterable[int]) -> list[int]:
-        """Of U2, those whose shares the member holds, without itself."""
+        """Of U2, those whose shares the member knows that it holds, without itself."""
         if self.parameters.graph is None:
             return [dealer for dealer in u2 if dealer != member]
-        return [dealer for dealer in u2 if dealer != member and member in self.holders(dealer)]
+        known = self.shown[member][1]
+        return [dealer for dealer in u2 if dealer in known and member in self.holders(dealer)]
 
     # --- R0 and R1
 
@@ -122,16 +136,25 @@ class LyingServer:
         peers = self.peers(member, adverts) if peers is None else peers
         raws = [(versions or {}).get(peer) or adverts[peer].raw for peer in peers]
         shown = [adverts[i].digest for i in u1] if digests is None else digests
+        self.shown[member] = (self.b1.previous, tuple(peers))
         return self.lab.join(self.b1.raw, write_directory(shown, peers, raws))
 
-    def deal(self, members: Iterable[int], adverts: Mapping[int, Message] | None = None) -> None:
-        """R1, honestly, for these members."""
+    def deal(
+        self,
+        members: Iterable[int],
+        adverts: Mapping[int, Message] | None = None,
+        hidden: Mapping[int, Iterable[int]] | None = None,
+    ) -> None:
+        """R1 for these members, honestly but for the peers that are hidden from some."""
+        adverts = self.adverts if adverts is None else adverts
         for member in members:
-            packet = self.directory(member, self.adverts if adverts is None else adverts)
+            left_out = set((hidden or {}).get(member, ()))
+            peers = [peer for peer in self.peers(member, adverts) if peer not in left_out]
+            packet = self.directory(member, adverts, peers=peers)
             self.deals[member], self.sealed[member] = self.send(R1, member, packet)
 
-    def share(self) -> None:
-        self.deal(self.everyone)
+    def share(self, hidden: Mapping[int, Iterable[int]] | None = None) -> None:
+        self.deal(self.everyone, hidden=hidden)
 
     # --- R2
 
@@ -173,6 +196,7 @@ class LyingServer:
             self.provide(member)
             self.inputs[member], data = self.send(R2, member, self.mask_request(member, u2))
             self.vectors[member] = np.frombuffer(data, dtype=self.parameters.dtype)
+            self.masked_for[member] = u2
 
     def masked(self) -> LyingServer:
         """R0 to R2, honestly, for everybody."""
