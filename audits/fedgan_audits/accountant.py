@@ -225,17 +225,19 @@ def epsilon_two_hospitals(
     if not is_distributed(together):
         return epsilon(together, delta)
     delta = check_delta(delta)
-    mine, theirs = _steps_of(mechanisms), _steps_of(second)
     refuse_unaccounted(together)
-    if mine is None or theirs is None:
+    own = _steps_of([record for record in together if not isinstance(record, DistributedMechanism)])
+    mine, theirs = (
+        _steps_of([record for record in records if isinstance(record, DistributedMechanism)])
+        for records in (mechanisms, second)
+    )
+    if own is None or mine is None or theirs is None:
         return math.inf
     most: dict[SampledNoise, int] = {}
     for kind, count in (*mine, *theirs):
         most[kind] = max(most.get(kind, 0), count)
-    shared_kinds = {step_noise(record) for record in together if isinstance(record, DistributedMechanism)}
-    shared = tuple((kind, count) for kind, count in most.items() if kind in shared_kinds)
-    own = tuple((kind, count) for kind, count in (*mine, *theirs) if kind not in shared_kinds)
-    return renyi.epsilon_of(renyi.two_records(renyi.composed(shared)) + renyi.composed(own), delta)
+    shared = renyi.two_records(renyi.composed(tuple(most.items())))
+    return renyi.epsilon_of(shared + renyi.composed(own), delta)
 
 
 def epsilon_k_images(mechanisms: Sequence[MechanismRecord], delta: float, images: int) -> float:

@@ -102,7 +102,7 @@ def _crossing(function: Callable[[float], float], target: float, low: float, hig
     """
 
     def excess(point: float) -> float:
-        return math.log(max(function(point), 1e-300)) - math.log(target)
+        return math.log(min(max(function(point), 1e-300), 1e300)) - math.log(target)
 
     at_low, at_high = excess(low), excess(high)
     while high - low > tolerance:
