@@ -1,0 +1,65 @@
+"""The copy that mutants are made and tested in: the package and its tests, staged outside the repository."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+REPOSITORY = Path(__file__).parents[3]
+PACKAGE = "fedgan_protocols"
+MODULES = ("masking", "shamir", "client", "client_setup", "client_rules", "server", "unmasking")
+LEFT_OUT = ("test_machine.py", "test_room.py")
+"""The random machine (minutes), and the tests that read the sources themselves."""
+DESELECTED = (
+    "test_sums.py::test_every_pattern_of_up_to_two_dropouts_at_every_stage_n7_t5",
+    "test_lying_replay.py::test_flipping_any_bit_of_any_message_is_refused",
+    "test_journal.py::test_a_torn_tail_at_every_length_is_cut_off",
+    "test_journal.py::test_damage_before_the_tail_is_never_mistaken_for_a_torn_write",
+    "test_journal.py::test_sigkill_at_every_boundary_loses_nothing_that_was_released",
+    "test_transcript.py::test_one_flipped_bit_fails",
+    "test_encoding.py::test_correctly_signed_nonsense",
+    "test_building_blocks.py::test_lagrange_weights_are_cached",
+)
+"""Tests of several seconds each, without which the score is a lower bound, and one about the decorator `CACHE`."""
+CACHE = "@lru_cache(maxsize=512)\n"
+"""mutmut does not mutate a decorated function; `lagrange_at_zero` is the same without its cache."""
+PYPROJECT = """\
+[tool.pytest.ini_options]
+pythonpath = ["."]
+addopts = "-q --import-mode=importlib -p no:cacheprovider --hypothesis-seed=0"
+markers = ["slow: long runs"]
+
+[tool.mutmut]
+source_paths = ["fedgan_protocols"]
+only_mutate = {only}
+pytest_add_cli_args = {deselected}
+pytest_add_cli_args_test_selection = {selected}
+track_dependencies = false
+use_git_change_detection = false
+use_setproctitle = false
+"""
+
+
+def stage(folder: Path) -> None:
+    """Copy the package and the tests, fresh, into `folder`; results of an earlier run stay while sources do."""
+    package = REPOSITORY / "protocols" / PACKAGE
+    (folder / PACKAGE).mkdir(parents=True, exist_ok=True)
+    for source in sorted(package.glob("*.py")):
+        text = source.read_text(encoding="utf-8")
+        if source.stem == "shamir":
+            text = text.replace(CACHE, "")
+        staged = folder / PACKAGE / source.name
+        if not staged.exists() or staged.read_text(encoding="utf-8") != text:
+            staged.write_text(text, encoding="utf-8")
+    for tests in (folder / "tests", folder / "mutants" / "tests"):
+        shutil.rmtree(tests, ignore_errors=True)
+    leave = shutil.ignore_patterns("__pycache__", "mutation", "fuzz", *LEFT_OUT)
+    shutil.copytree(REPOSITORY / "tests" / "protocols", folder / "tests" / "protocols", ignore=leave)
+    shutil.copytree(REPOSITORY / "tests" / "vectors", folder / "tests" / "vectors", ignore=leave)
+    shutil.copy2(REPOSITORY / "tests" / "__init__.py", folder / "tests" / "__init__.py")
+    selected = sorted(f"tests/protocols/{path.name}" for path in (folder / "tests" / "protocols").glob("test_*.py"))
+    deselected = [word for test in DESELECTED for word in ("--deselect", f"tests/protocols/{test}")]
+    only = [f"{PACKAGE}/{module}.py" for module in MODULES]
+    settings = PYPROJECT.format(only=json.dumps(only), deselected=json.dumps(deselected), selected=json.dumps(selected))
+    (folder / "pyproject.toml").write_text(settings, encoding="utf-8")
