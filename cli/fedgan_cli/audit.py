@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from fedgan_audits.verify import TranscriptContext
     from fedgan_protocols.transcript import TranscriptFacts
 
+_SQLITE = b"SQLite format 3\0"
 _SIGNS = {"PASS": "[ok]", "FAIL": "[FAIL]", "NOT CHECKED": "[ -- ]"}
 
 
@@ -177,6 +178,17 @@ def _table(rows: Sequence[tuple[str, ...]]) -> None:
         say("  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
+class LedgerFile(click.Path):
+    """A file that is a database at all; whether it is sound is for the verification to say."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        path = super().convert(value, param, ctx)
+        with Path(path).open("rb") as file:
+            if file.read(len(_SQLITE)) != _SQLITE:
+                self.fail(f"{str(path)!r} is no ledger: a hospital's ledger.sqlite was expected", param, ctx)
+        return path
+
+
 @command.command()
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option(
@@ -187,7 +199,7 @@ def _table(rows: Sequence[tuple[str, ...]]) -> None:
 )
 @click.option(
     "--ledger",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=LedgerFile(exists=True, dir_okay=False, path_type=Path),
     help="A hospital's ledger.sqlite: were all of the reports that it signed published?",
 )
 @click.option("--head", metavar="DIGEST", help="The newest report's digest, as kept elsewhere.")

@@ -10,7 +10,8 @@ import click
 
 from fedgan_cli.terminal import emit, note, say
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
+"""What a run takes as the name of a hospital."""
 
 
 class KeyName(click.ParamType):
@@ -21,8 +22,8 @@ class KeyName(click.ParamType):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         if not _NAME.fullmatch(value) or value == "server":
             self.fail(
-                f"{value!r} cannot be a name: use 1 to 64 letters, digits, '.', '_' or '-', starting with a letter or "
-                "digit, and not 'server'",
+                f"{value!r} cannot be a name: use 1 to 32 small letters, digits or '-', starting with a letter or digit, "
+                "and not 'server'",
                 param,
                 ctx,
             )
