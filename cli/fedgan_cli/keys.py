@@ -22,7 +22,7 @@ class KeyName(click.ParamType):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         if not _NAME.fullmatch(value) or value == "server":
             self.fail(
-                f"{value!r} cannot be a name: use 1 to 32 small letters, digits or '-', starting with a letter or digit, "
+                f"{value!r} cannot be a name: use 1 to 32 small letters, digits or '-', the first no '-', "
                 "and not 'server'",
                 param,
                 ctx,
