@@ -6,7 +6,7 @@ import math
 from fractions import Fraction
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedgan_audits import accountant, failures
@@ -28,6 +28,7 @@ def exact_tail(units: int, q: Fraction, capacity: int) -> Fraction:
     )
 
 
+@settings(deadline=None)
 @given(st.integers(0, 120), st.integers(1, 99), st.integers(0, 130))
 def test_the_overflow_is_the_binomial_tail_and_never_below_it(units: int, percent: int, capacity: int) -> None:
     q = percent / 100
