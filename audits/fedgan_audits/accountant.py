@@ -42,6 +42,7 @@ __all__ = [
     "calibrate_distributed",
     "calibrate_noise_multiplier",
     "check_delta",
+    "clear_caches",
     "colluder_figures",
     "curve",
     "delta_profile",
@@ -376,3 +377,19 @@ def calibrate_distributed(mechanism: DistributedMechanism, *, target: float, del
         return epsilon([candidate], delta)
 
     return calibration.by(figure, mechanism.sampling_probability, mechanism.steps, float(target), delta)
+
+
+def clear_caches() -> None:
+    """Forget every figure and distribution computed so far: to measure what one costs, or to free memory."""
+    for cached in (
+        _integer_rdp,
+        _calibrated,
+        renyi.step_curve,
+        loss_distribution.epsilon,
+        loss_distribution.rdp_epsilon,
+        loss_distribution.quick_bound,
+        loss_distribution.composed,
+        loss_distribution.one_step,
+        loss_distribution.mu,
+    ):
+        cached.cache_clear()

@@ -83,7 +83,8 @@ def grid_of(merged: Merged, images: int) -> float:
 
 
 @lru_cache(maxsize=16)
-def _one_step(q: float, sigma: float, images: int, grid: float, quick: bool) -> Any:
+def one_step(q: float, sigma: float, images: int, grid: float, quick: bool) -> Any:
+    """One step's PrivacyLossDistribution; `quick` takes our own vectorised discretisation (for searching only)."""
     if images > 1 or (quick and q < 1):
         return image_groups.one_step(q, sigma, images, grid)
     return _pld().from_gaussian_mechanism(sigma, sampling_prob=q, value_discretization_interval=grid)
@@ -95,9 +96,9 @@ def composed(merged: Merged, images: int, grid: float, quick: bool = False) -> A
     parts = []
     for q, sigma, steps in merged:
         if q == 1.0:  # Gaussians without sampling compose exactly, into one
-            parts.append(_one_step(q, sigma / math.sqrt(steps), images, grid, quick))
+            parts.append(one_step(q, sigma / math.sqrt(steps), images, grid, quick))
         else:
-            parts.append(_one_step(q, sigma, images, grid, quick).self_compose(steps))
+            parts.append(one_step(q, sigma, images, grid, quick).self_compose(steps))
     total = parts[0]
     for part in parts[1:]:
         total = total.compose(part)

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from fedgan_cli.terminal import emit, note, say
 
+if TYPE_CHECKING:
+    from fedgan_audits.mechanism import MechanismRecord, NoiseShares
+
 _IMAGES = (1, 2, 4, 8)
+_GRID_SHARE = 0.01
+"""The grid step times sqrt(dimension), in clip norms: what rounding may add to the sensitivity."""
+_SHARED_HIDDEN = True
+"""No run takes shared noise yet: its planning works and is tested, but help does not offer it."""
 _FIELD_OPTIONS = {
     "sampling_probability": "--sampling-probability",
     "steps": "--steps",
@@ -52,6 +59,32 @@ def _finite(value: float) -> float | str:
     return value if math.isfinite(value) else "unbounded"
 
 
+def _shares(options: dict[str, Any]) -> NoiseShares | None:
+    """The shares of the noise that the options describe; None for `per_hospital` noise."""
+    from fedgan_audits.mechanism import NoiseShares
+
+    given = [name for name in ("threshold", "colluders", "dimension") if options[name] is not None]
+    if options["noise_placement"] == "per_hospital":
+        if given:
+            raise click.UsageError(f"--{given[0]} is given, but only --noise-placement distributed takes it.")
+        return None
+    if len(given) < 3:
+        missing = next(name for name in ("threshold", "colluders", "dimension") if options[name] is None)
+        raise click.UsageError(f"--noise-placement distributed needs --{missing}.")
+    if options["colluders"] >= options["threshold"]:
+        raise click.UsageError(
+            f"--colluders is {options['colluders']}, but less than --threshold ({options['threshold']}) is expected: "
+            "somebody has to add noise that nobody else knows."
+        )
+    return NoiseShares(
+        threshold=options["threshold"],
+        colluders=options["colluders"],
+        dimension=options["dimension"],
+        grid_step=_GRID_SHARE / math.sqrt(options["dimension"]),
+        noise="skellam" if options["integer_noise"] == "skellam" else "discrete_gaussian",
+    )
+
+
 def _figures(
     sampling_probability: float,
     steps: int,
@@ -60,6 +93,7 @@ def _figures(
     epsilon: float | None,
     unit: str,
     images_per_patient: int,
+    shares: NoiseShares | None,
 ) -> dict[str, Any]:
     from fedgan_audits import accountant, budget
 
@@ -72,6 +106,8 @@ def _figures(
         epsilon=epsilon,
         unit="image" if unit == "image" else "patient",
         images_per_patient=images_per_patient,
+        noise_placement="per_hospital" if shares is None else "distributed",
+        shares=shares,
     )
     run = [plan.mechanism]
     figures: dict[str, Any] = {
@@ -83,9 +119,9 @@ def _figures(
         "images_per_patient": images_per_patient,
         "neighbouring_relation": "add_or_remove_one",
         "sampler": "poisson",
-        "noise_placement": "per_hospital",
-        "accountant": accountant.accountant_name(),
-        "epsilon": _finite(accountant.epsilon_pld(run, delta)),
+        "noise_placement": plan.mechanism.noise_placement,
+        "accountant": accountant.accountant_name(run),
+        "epsilon": _finite(accountant.epsilon(run, delta)),
         "epsilon_rdp": _finite(accountant.epsilon_rdp(run, delta)),
         "epsilon_two_hospitals": _finite(accountant.epsilon_two_hospitals(run, delta)),
         "mu": _finite(accountant.mu_gdp(run, delta)),
@@ -98,35 +134,93 @@ def _figures(
         figures["epsilon_by_images"] = {
             str(images): _finite(accountant.epsilon_k_images(run, delta, images)) for images in _IMAGES
         }
+    if shares is not None:
+        figures |= _shared_figures(plan.mechanism, delta)
     return figures
 
 
-def _show(figures: dict[str, Any], declared_patients: int | None) -> None:
-    def shown(value: float | str) -> str:
-        return value if isinstance(value, str) else _text(value)
+def _shared_figures(mechanism: MechanismRecord, delta: float) -> dict[str, Any]:
+    """What is said of shared noise beside the proved figure; lengths in clip norms, the deviation in grid steps."""
+    from fedgan_audits import accountant, colluders, integer_noise
+    from fedgan_audits.mechanism import DistributedMechanism
 
+    assert isinstance(mechanism, DistributedMechanism)  # noqa: S101 - for the type checker
+    shares = mechanism.shares
+    return {
+        **shares.model_dump(mode="json"),
+        "sensitivity": integer_noise.sensitivity(mechanism),
+        "share_deviation": math.sqrt(integer_noise.share_variance(mechanism)),
+        "epsilon_gaussian_approximation": _finite(accountant.epsilon_gaussian_approximation([mechanism], delta)),
+        "epsilon_two_hospitals_gaussian_approximation": _finite(
+            accountant.epsilon_gaussian_approximation([mechanism], delta, records=2)
+        ),
+        "epsilon_by_colluders": {
+            str(row.colluders): _finite(row.epsilon) for row in colluders.table([mechanism], delta)
+        },
+        "colluders": shares.colluders,
+    }
+
+
+def _shown(value: float | str) -> str:
+    return value if isinstance(value, str) else _text(value)
+
+
+def _shared_rows(figures: dict[str, Any], one: str) -> list[tuple[str, str]]:
+    """The rows of the table that only shared noise has."""
+    honest = figures["threshold"] - figures["colluders"]
+    rows = [
+        ("  were the noise Gaussian (PLD, not proved)", _shown(figures["epsilon_gaussian_approximation"])),
+        (f"Epsilon, {one} in two hospitals", _shown(figures["epsilon_two_hospitals"])),
+        (
+            "  were the noise Gaussian (PLD, not proved)",
+            _shown(figures["epsilon_two_hospitals_gaussian_approximation"]),
+        ),
+        ("Noise shares counted", f"{honest} = threshold {figures['threshold']} - {figures['colluders']} colluders"),
+        ("Each hospital adds", f"{figures['share_deviation']:.6g} grid steps of {figures['grid_step']:.4g} clip norms"),
+    ]
+    for count, value in figures["epsilon_by_colluders"].items():
+        mark = "  <- declared" if int(count) == figures["colluders"] else ""
+        rows.append((f"Epsilon against {count} colluders", _shown(value) + mark))
+    return rows
+
+
+def _show(figures: dict[str, Any], declared_patients: int | None) -> None:
     one = "image" if figures["unit"] == "image" else "patient"
+    shared = figures["noise_placement"] == "distributed"
     rows = [
         ("Sampling probability", f"{figures['sampling_probability']:g} per {one} and step"),
         ("Steps", f"{figures['steps']}"),
-        ("Noise multiplier", f"{figures['noise_multiplier']:g} times the clip norm"),
+        (
+            "Noise multiplier",
+            f"{figures['noise_multiplier']:g} times the " + ("sensitivity" if shared else "clip norm"),
+        ),
         ("Delta", f"{figures['delta']:g}"),
         ("", ""),
-        (f"Epsilon, one {one}", shown(figures["epsilon"])),
-        ("  second opinion (RDP, looser)", shown(figures["epsilon_rdp"])),
-        (f"Epsilon, {one} in two hospitals", shown(figures["epsilon_two_hospitals"])),
+        (f"Epsilon, one {one}", _shown(figures["epsilon"])),
     ]
+    if shared:
+        rows += _shared_rows(figures, one)
+    else:
+        rows += [
+            ("  second opinion (RDP, looser)", _shown(figures["epsilon_rdp"])),
+            (f"Epsilon, {one} in two hospitals", _shown(figures["epsilon_two_hospitals"])),
+        ]
     rows += [
-        (f"Epsilon, patient with {images} image" + ("s" if images != "1" else ""), shown(value))
+        (f"Epsilon, patient with {images} image" + ("s" if images != "1" else ""), _shown(value))
         for images, value in figures.get("epsilon_by_images", {}).items()
     ]
-    rows.append((f"GDP mu (delta >= {figures['delta']:g})", shown(figures["mu"])))
+    rows.append((f"GDP mu (delta >= {figures['delta']:g})", _shown(figures["mu"])))
     width = max(len(name) for name, _ in rows)
     for name, value in rows:
         say(f"{name:<{width}}  {value}".rstrip())
     say()
-    say("The figures hold against the coordinator and all other hospitals together, for adding or removing one")
-    say(f"{one}, with every step released. By {figures['accountant']}, rounded up.")
+    if shared:
+        say("The figures hold against the coordinator together with the declared number of colluding hospitals, for")
+        say(f"adding or removing one {one}, and rest on secure aggregation. By {figures['accountant']},")
+        say("rounded up.")
+    else:
+        say("The figures hold against the coordinator and all other hospitals together, for adding or removing one")
+        say(f"{one}, with every step released. By {figures['accountant']}, rounded up.")
     if one == "image":
         say("The unit is the image: a patient with several images is protected less, as the rows above say.")
     if declared_patients is not None:
@@ -184,6 +278,43 @@ def _show(figures: dict[str, Any], declared_patients: int | None) -> None:
     metavar="N",
     help="Public nominal number of patients: advise on delta against 1/(10 N).",
 )
+@click.option(
+    "--noise-placement",
+    type=click.Choice(["per_hospital", "distributed"]),
+    default="per_hospital",
+    show_default=True,
+    hidden=_SHARED_HIDDEN,
+    help="Whether each hospital adds all of its noise, or a share of the sum's.",
+)
+@click.option(
+    "--threshold",
+    type=click.IntRange(2, 2**20),
+    metavar="T",
+    hidden=_SHARED_HIDDEN,
+    help="Hospitals that a secure sum needs (distributed noise).",
+)
+@click.option(
+    "--colluders",
+    type=click.IntRange(0, 2**20),
+    metavar="C",
+    hidden=_SHARED_HIDDEN,
+    help="Hospitals that may tell the coordinator their noise (distributed noise): T - C shares are counted.",
+)
+@click.option(
+    "--dimension",
+    type=click.IntRange(1, 2**40),
+    metavar="D",
+    hidden=_SHARED_HIDDEN,
+    help="Parameters of the discriminator (distributed noise); the grid step is .01/sqrt(D) clip norms.",
+)
+@click.option(
+    "--integer-noise",
+    type=click.Choice(["discrete_gaussian", "skellam"]),
+    default="discrete_gaussian",
+    show_default=True,
+    hidden=_SHARED_HIDDEN,
+    help="What each hospital's share of the noise is (distributed noise).",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 def command(
     sampling_probability: float,
@@ -195,6 +326,7 @@ def command(
     images_per_patient: int,
     declared_patients: int | None,
     as_json: bool,
+    **shared: Any,
 ) -> None:
     """Plan a privacy budget: the epsilon that a noise multiplier costs, or the noise that an epsilon needs.
 
@@ -213,8 +345,11 @@ def command(
         )
     from fedgan_audits.errors import RecordInvalid, UnreachableTarget
 
+    shares = _shares(shared)
     try:
-        figures = _figures(sampling_probability, steps, delta, noise_multiplier, epsilon, unit, images_per_patient)
+        figures = _figures(
+            sampling_probability, steps, delta, noise_multiplier, epsilon, unit, images_per_patient, shares
+        )
     except UnreachableTarget as error:
         raise UnreachableTarget(f"--epsilon: {error}", nearest_epsilon=error.nearest_epsilon, hint=error.hint) from None
     except RecordInvalid as error:
