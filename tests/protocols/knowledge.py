@@ -6,10 +6,10 @@ never the mistake of the attack.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
-from tests.protocols.lying import LyingServer
+from tests.protocols.lying import R4, LyingServer
 
 from fedgan_protocols import masking, shamir
 from fedgan_protocols.messages import seed_commitment, share_commitment
@@ -27,6 +27,15 @@ class Knowledge:
         self.shares: dict[tuple[int, str], dict[int, int]] = {}
         self.seeds: dict[int, bytes] = {}
         self.keys: dict[int, bytes] = {}
+
+    @classmethod
+    def of(cls, liar: LyingServer, u3: Sequence[int]) -> Knowledge:
+        """R3 and R4 with this U3, whose members all sign it and reveal their shares."""
+        packet = liar.unmask_request(u3, liar.agree(u3, u3))
+        knowledge = cls(liar)
+        for member in u3:
+            knowledge.reveal(member, liar.send(R4, member, packet)[1])
+        return knowledge
 
     def reveal(self, holder: int, openings: bytes) -> None:
         """Sort what a member revealed by the commitments that it opens; everything opens one."""

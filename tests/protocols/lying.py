@@ -14,6 +14,7 @@ import pytest
 
 from fedgan_protocols import Code, ProtocolError, Stage, checks, masking
 from fedgan_protocols.directory import write_deals, write_directory
+from fedgan_protocols.graph import SparseGraph
 from fedgan_protocols.messages import (
     Invitation,
     KeyDirectory,
@@ -46,6 +47,13 @@ class LyingServer:
         self.masked_for: dict[int, tuple[int, ...]] = {}
         """The U2 under which each member masked its vector."""
 
+    @classmethod
+    def over_a_sparse_graph(
+        cls, lab: Any, n: int = 12, t: int = 9, k: int = 5, local: int = 3, c: int = 2, seed: str = "seed"
+    ) -> LyingServer:
+        """n members draw k neighbours each, `local` of which rebuild; t sign one U3."""
+        return cls(lab, lab.federation(n=n, t=t, d=3, graph=SparseGraph(k, local, c), seed=seed))
+
     def view(self, adverts: Mapping[int, Message] | None = None) -> LyingServer:
         """Another story for some of the same members; what is collected from now on is kept apart."""
         other = copy(self)
@@ -73,6 +81,14 @@ class LyingServer:
             self.clients[member].handle(stage.label, packet)
 
     # --- who holds what, who masks with whom
+
+    def drawn(self, member: int) -> set[int]:
+        """Whom the member drew."""
+        return set(self.adverts[member].body.neighbours)
+
+    def followers(self, member: int) -> set[int]:
+        """Who drew the member."""
+        return {other for other in self.everyone if member in self.drawn(other)}
 
     def holders(self, dealer: int, adverts: Mapping[int, Message] | None = None) -> list[int]:
         """Who in U1 holds shares of the dealer's secrets, ascending."""
@@ -205,12 +221,14 @@ class LyingServer:
         self.mask()
         return self
 
-    def reseal(self, dealer: int, holder: int, plain: bytes) -> None:
-        """The dealer itself seals another plaintext for one holder and signs its digest (a corrupt dealer)."""
+    def reseal(self, dealer: int, holder: int, plain: bytes, salt: bytes = b"") -> None:
+        """The dealer itself seals another plaintext for one holder, under this T1 or `salt`, and signs its digest."""
         size, others = self.parameters.sealed_bytes, [one for one in self.holders(dealer) if one != dealer]
         state, t1 = self.clients[dealer]._state, self.t1(self.adverts)
         shared = masking.exchange(state.sealing_key, self.adverts[holder].body.sealing_key)  # type: ignore[union-attr]
-        sealed = masking.seal(masking.seal_key(self.parameters, shared, t1, dealer, holder), plain, dealer, holder)
+        sealed = masking.seal(
+            masking.seal_key(self.parameters, shared, salt or t1, dealer, holder), plain, dealer, holder
+        )
         place, data = others.index(holder), self.sealed[dealer]
         self.sealed[dealer] = data[: place * size] + sealed + data[(place + 1) * size :]
         digests = list(self.deals[dealer].body.sealed_digests)
