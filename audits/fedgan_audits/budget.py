@@ -173,9 +173,11 @@ def capped_epsilon(by_run: Mapping[str, Sequence[MechanismRecord]], delta: float
     seeing what the last one gave, which PLD composition does not cover, and neither does the best of all Rényi orders:
     the Rényi filter stands (renyi.filtered_epsilon). With the hospital's fixed `cap` it watches the one order at which
     most of the ledger's first mechanism fits under the cap; without, it divides delta among several orders, which
-    costs more. Guarantee: while it is held under a cap that stays, at a delta that stays, everything in the ledger is
-    (cap, delta)-DP. It is never below the proved figure of the same mechanisms taken as a fixed schedule. Raises as
-    accountant.epsilon.
+    costs more. It is never below the proved figure of the same mechanisms taken as a fixed schedule.
+
+    Guarantee, while this is held under a cap that stays, at a delta that stays: everything in the ledger is (cap,
+    delta)-DP if it is one run or was planned as a whole, and (cap, 2 delta)-DP if whether a further run began may have
+    depended on outputs (docs/accounting.md, "The filter"). Raises as accountant.epsilon.
     """
     runs = [records for records in by_run.values() if records]
     everything = [record for records in runs for record in records]

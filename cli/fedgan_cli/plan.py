@@ -216,8 +216,8 @@ def _show(figures: dict[str, Any], declared_patients: int | None) -> None:
     say()
     if shared:
         say("The figures hold against the coordinator together with the declared number of colluding hospitals, for")
-        say(f"adding or removing one {one}, and rest on secure aggregation. By {figures['accountant']},")
-        say("rounded up.")
+        say(f"adding or removing one {one}, and rest on secure aggregation.")
+        say(f"By {figures['accountant']}, rounded up.")
     else:
         say("The figures hold against the coordinator and all other hospitals together, for adding or removing one")
         say(f"{one}, with every step released. By {figures['accountant']}, rounded up.")
