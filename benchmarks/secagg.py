@@ -7,6 +7,7 @@ flower    Flower's SecAgg+ and this protocol in turn: client and server, like fo
 memory    the most memory one client needs in a round, in vectors
 costs     CPU seconds and bytes by parameters, neighbours, members and drop-out
 thousand  1000 clients on a sparse graph, every party in one process
+growth    the same with other numbers of clients and parameters
 
 The headline figures are repeated at the top level; None where their section was left out or could not run.
 """
@@ -43,6 +44,8 @@ class Sizes:
     most_streams: float
     thousand: int
     thousand_words: tuple[int, ...]
+    growth: tuple[tuple[int, int], ...]
+    drop_out: float
     corruption: float
 
 
@@ -60,6 +63,8 @@ FULL = Sizes(
     most_streams=5e10,
     thousand=1000,
     thousand_words=(1_000_000,),
+    growth=((200, 100_000), (200, 1_000_000), (500, 100_000), (500, 1_000_000), (1000, 100_000), (2000, 100_000)),
+    drop_out=0.1,
     corruption=0.1,
 )
 QUICK = Sizes(
@@ -76,6 +81,8 @@ QUICK = Sizes(
     most_streams=5e6,
     thousand=100,
     thousand_words=(10_000,),
+    growth=((120, 10_000),),
+    drop_out=0.1,
     corruption=0.1,
 )
 HEADLINES = (
@@ -126,16 +133,26 @@ def tables(sizes: Sizes) -> dict[str, Any]:
     return {"costs": {"client": clients, "rounds": rounds}}
 
 
+def sparse_round(sizes: Sizes, members: int, words: int) -> dict[str, Any]:
+    """In a process of its own, so that its memory is its own."""
+    order = [str(members), str(words), str(sizes.drop_out), str(sizes.corruption)]
+    command = [sys.executable, str(Path(thousand_clients.__file__)), *order]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        raise RuntimeError(f"the round of {members} clients ended with code {done.returncode}")
+    row: dict[str, Any] = json.loads(done.stdout)
+    if not row["sum_exact"]:
+        raise RuntimeError(f"the sum of {members} clients x {words} parameters is not the sum of their inputs")
+    return row
+
+
+def growth(sizes: Sizes) -> dict[str, Any]:
+    return {"growth": [sparse_round(sizes, members, words) for members, words in sizes.growth]}
+
+
 def thousand(sizes: Sizes) -> dict[str, Any]:
-    """The first length gives the headlines; each runs in a process of its own, so that its memory is its own."""
-    rows = []
-    for words in sizes.thousand_words:
-        order = [str(sizes.thousand), str(words), str(0.1), str(sizes.corruption)]
-        command = [sys.executable, str(Path(thousand_clients.__file__)), *order]
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
-        if done.returncode:
-            raise RuntimeError(f"the round of {sizes.thousand} clients ended with code {done.returncode}")
-        rows.append(json.loads(done.stdout))
+    """The first length gives the headlines."""
+    rows = [sparse_round(sizes, sizes.thousand, words) for words in sizes.thousand_words]
     return {
         "thousand": rows,
         "thousand_clients_cpu_minutes": rows[0]["cpu_minutes"],
@@ -149,6 +166,7 @@ SECTIONS: dict[str, Callable[[Sizes], dict[str, Any]]] = {
     "memory": memory,
     "costs": tables,
     "thousand": thousand,
+    "growth": growth,
 }
 
 

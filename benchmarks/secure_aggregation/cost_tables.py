@@ -120,9 +120,9 @@ def thousand(rows: list[dict[str, Any]]) -> str:
             f"{row['cpu_minutes']:.2f}",
             f"{row['server_cpu_seconds'] / 60:.2f}",
             time(row["client_cpu_seconds_mean"]),
-            f"{row['peak_gib']:.2f} GiB",
+            f"{row['peak_gib']:.2f} GiB" + ("" if row["replies_kept"] else ", sent vectors let go"),
         ]
-        for row in rows
+        for row in sorted(rows, key=lambda row: (row["members"], row["parameters"]))
     ]
     return table((*head, "peak memory"), body)
 
@@ -178,8 +178,9 @@ def render(found: dict[str, Any]) -> str:
         rounds(found["costs"]["rounds"]),
         "### Bytes per client and stage, down / up\n",
         wire([*shown, *found["thousand"]]),
-        "### A thousand clients on the sparse graph\n",
-        thousand(found["thousand"]),
+        "### Many clients on the sparse graph, every party in one process\n",
+        thousand([*found["thousand"], *found["growth"]]),
+        f"The stages of {found['thousand'][0]['members']} x {count(found['thousand'][0]['parameters'])}:\n",
         stages(found["thousand"][0]),
         "### Flower's SecAgg+ beside it\n",
         flower(found["flower"]),

@@ -43,7 +43,9 @@ def openssl_version() -> str | None:
     binary = shutil.which("openssl")
     if binary is None:
         return None
-    return subprocess.run([binary, "version"], capture_output=True, text=True, check=True).stdout.strip()
+    return (
+        subprocess.run([binary, "version"], capture_output=True, text=True, check=True).stdout.partition("(")[0].strip()
+    )
 
 
 def openssl_speed(cipher: str, block_bytes: int, seconds: int) -> float | None:

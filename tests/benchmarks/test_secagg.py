@@ -33,7 +33,18 @@ HEADLINES = {
 
 
 def test_the_script_prints_one_object_with_every_headline() -> None:
-    command = [sys.executable, str(SCRIPT), "--json", "--quick", "--only", "memory", "--only", "thousand"]
+    command = [
+        sys.executable,
+        str(SCRIPT),
+        "--json",
+        "--quick",
+        "--only",
+        "memory",
+        "--only",
+        "thousand",
+        "--only",
+        "growth",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
@@ -43,6 +54,7 @@ def test_the_script_prints_one_object_with_every_headline() -> None:
     measured = {"client_peak_vectors", "thousand_clients_cpu_minutes", "thousand_clients_peak_gib"}
     assert all(found[key] > 0 for key in measured)
     assert all(found[key] is None for key in HEADLINES - measured), "sections that were left out have no figure"
+    assert [row["members"] for row in found["growth"]] == [120] and found["growth"][0]["sum_exact"] is True
     (row,) = found["thousand"]
     assert row["sum_exact"] is True
     assert row["survivors"] == row["members"] - round(row["drop_out"] * row["members"]) == row["receipts"]
