@@ -161,9 +161,9 @@ class PerPatientGradients:
             For every part its norms, scales and losses, and in each the one joint gradient, float32[d].
         """
         places = _place(parts)
-        applied, total = self._forward(places)
+        applied, (tape, total) = self._forward(places)
         self._refuse_wrong_cover(applied)
-        self._backward(applied, total[0], total[1])
+        self._backward(applied, tape, total)
         for index, place in enumerate(places):
             if place.part.bound is not None:
                 _clip(index, place, applied)
@@ -183,6 +183,13 @@ class PerPatientGradients:
         else:
             joint = gradient(False)
         return [ClippedSum(joint, place.norms, place.scales, place.loss) for place in places]
+
+    def output_gradients(self, parts: Sequence[Part]) -> list[Any]:
+        """What one forward and one backward pass give before any norm: for every trained layer the gradient by its
+        output, or by its weights' rows."""
+        applied, (tape, total) = self._forward(_place(parts))
+        self._backward(applied, tape, total)
+        return [entry.came_back for entry in applied]
 
     def _forward(self, places: list[_Rows]) -> tuple[list[_Application], tuple[Any, Any]]:
         """All parts through the network at once; the applications of trained layers, and (tape, total loss)."""

@@ -181,11 +181,14 @@ def _products(
     places = m * int(np.prod(gradient.shape[1:-1], dtype=np.int64))
     made = explicit_is_cheaper(places, width, units)
     sizes = chunks(patients, 4 * places * width)
-    found = []
+    found: list[Any] = []
+    before: list[Any] = []
     for size, part, back in zip(sizes, split(features, sizes, images), split(gradient, sizes, images), strict=True):
-        left, right = _rows(prepare(part), size), _rows(back, size)
+        with tf.control_dependencies([back, *before]):  # patches neither before they are needed nor all at once
+            left, right = _rows(prepare(part), size), _rows(back, size)
         if made:
             found.append(explicit(left, right, layer.use_bias))
+            before = found[-1]
             continue
 
         def again(chosen: Any, part: Any = part, back: Any = back, size: Any = size) -> tuple[Any, Any]:
@@ -200,6 +203,7 @@ def _products(
             )
 
         found.append(gram(left, right, layer.use_bias, again))
+        before = found[-1:]
     if not made:
         return Measured(tf.concat(found, axis=0))
     squares = [tf.add_n([_squares(value) for value in part]) for part in found]
