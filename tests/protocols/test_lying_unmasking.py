@@ -105,6 +105,18 @@ def test_the_number_of_signatures_is_that_of_u4(liar: LyingServer) -> None:
         liar.refused(R4, victim, liar.lab.join(message, bytes(shown)), Code.MALFORMED)
 
 
+def test_only_survivors_sign(liar: LyingServer) -> None:
+    """A colluder that is declared dead signs U3 all the same: its signature does not count."""
+    liar.masked()
+    u3 = (1, 2, 3, 4)
+    statements = liar.agree(u3, u3)
+    body = statements[1].body
+    statements[5] = liar.federation.sign(R3, statements[1].previous, body, sender=5)
+    liar.refused(R4, 1, liar.unmask_request(u3, statements), Code.SET_GREW)
+    del statements[4]
+    liar.refused(R4, 2, liar.unmask_request(u3, statements), Code.SET_GREW)
+
+
 def test_a_signature_over_other_masked_inputs_does_not_count(liar: LyingServer) -> None:
     """The body is the same; the header's previous hash shows that its signer saw other inputs."""
     liar.masked()
