@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from fedgan_protocols import Code, ParameterError, PolicyFloors, ProtocolError, Stage
 from fedgan_protocols.encoding import decode, encode
@@ -108,6 +110,69 @@ def test_each_member_reveals_what_it_holds_and_no_more(lab: Any) -> None:
         dealers = [other for other in adverts if other != 6 and member in adverts[other].neighbours]
         assert size == 65 * len(dealers)
     assert len(set(sizes.values())) > 2
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_a_round_ends_as_its_graph_says(lab: Any, data: Any) -> None:
+    """Any graph and any drop-outs: the exact sum, or too-few, as a second reading of the rules foretells."""
+    n = data.draw(st.integers(5, 12))
+    t = data.draw(st.integers(n // 2 + 1, n))
+    k = data.draw(st.integers(1, n - 1))
+    local = data.draw(st.integers(1, k))
+    stages = data.draw(st.lists(st.sampled_from(["", "", "", "", *STAGES]), min_size=n, max_size=n))
+    federation = sparse(lab, n, t, k, local, 0, d=2, seed=f"{n} {k}")
+    clients = federation.clients()
+    federation.run(clients=clients, stop_before="share-keys")
+    drew = {member: set(clients[f"h{member}"]._state.neighbours) for member in range(1, n + 1)}
+
+    left, at = {}, set(drew)
+    for stage in STAGES[:5]:
+        gone = {member for member in at if stages[member - 1] == stage}
+        if stage == "share-keys":
+            gone |= {member for member in at if len(drew[member] & at) < local}
+        at = left[stage] = at - gone
+    holders = {member: drew[member] & left["advertise-keys"] & left["unmasking"] for member in left["share-keys"]}
+    works = all(len(one) >= t for one in left.values()) and all(len(one) >= local for one in holders.values())
+
+    drops = {f"h{member}": stage for member, stage in enumerate(stages, 1) if stage}
+    if not works:
+        with pytest.raises(ProtocolError) as caught:
+            federation.result(drops)
+        assert caught.value.code is Code.TOO_FEW
+        return
+    result = federation.result(drops)
+    assert result.survivors == tuple(f"h{member}" for member in sorted(left["masked-input"]))
+    assert np.array_equal(result.sums[0], federation.expected_sum(result.survivors))
+    check(result.transcript, federation.expectations(complete=True))
+
+
+def test_a_flipped_bit_is_refused(lab: Any) -> None:
+    """Both ways at every stage, of one member's packets; nothing but ProtocolError, never another sum."""
+    federation = sparse(lab, 7, 5, 4, 1, 0, d=3)
+    flips = 0
+    for phase in STAGES:
+        for direction in ("to_client", "to_server"):
+            sizes: list[int] = []
+
+            def measure(name: str, at: str, packet: bytes, phase: str = phase, sizes: list[int] = sizes) -> bytes:
+                if (name, at) == ("h1", phase):
+                    sizes.append(len(packet))
+                return packet
+
+            federation.run(**{direction: measure})
+            for place in range(flips % 16, sizes[0], max(16, sizes[0] // 8)):
+                flips += 1
+
+                def flip(name: str, at: str, packet: bytes, phase: str = phase, place: int = place) -> bytes:
+                    if (name, at) != ("h1", phase):
+                        return packet
+                    return packet[:place] + bytes([packet[place] ^ (1 << place % 8)]) + packet[place + 1 :]
+
+                result = federation.run(**{direction: flip}, errors={}).result()
+                assert result.dropped == {"h1": phase}
+                assert np.array_equal(result.sums[0], federation.expected_sum(result.survivors))
+    assert flips > 70
 
 
 # --- too little luck, or too few members

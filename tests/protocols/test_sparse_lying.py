@@ -85,6 +85,20 @@ def test_an_invented_follower_is_refused(lab: Any) -> None:
         liar.refused(R1, victim, packet, Code.BAD_SIGNATURE if signer_of_the_name else Code.WRONG_SENDER)
 
 
+@pytest.mark.parametrize(
+    "neighbours",
+    [(1, 3, 4, 5), (1, 3, 4, 5, 6, 7), (1, 2, 3, 4, 5), (1, 3, 4, 5, 13), ()],
+    ids=["too few", "too many", "itself", "a stranger", "nobody"],
+)
+def test_a_peer_that_drew_wrongly_is_refused(lab: Any, neighbours: tuple[int, ...]) -> None:
+    """Signed by the colluder, passed on by the server: whoever is shown it refuses."""
+    liar = LyingServer.over_a_sparse_graph(lab)
+    liar.advertise()
+    adverts = {**liar.adverts, 2: liar.forged(2, neighbours=neighbours)}
+    for victim in (member for member in liar.everyone if member != 2 and 2 in liar.drawn(member)):
+        liar.refused(R1, victim, liar.directory(victim, adverts), Code.MALFORMED)
+
+
 @pytest.mark.parametrize("number", range(4))
 def test_a_hidden_follower_stays_masked_and_so_does_its_component(lab: Any, number: int) -> None:
     """The victim never heard of a member that drew it; that member's vector holds a mask that nobody can take off.
