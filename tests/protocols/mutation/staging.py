@@ -9,19 +9,31 @@ from pathlib import Path
 REPOSITORY = Path(__file__).parents[3]
 PACKAGE = "fedgan_protocols"
 MODULES = ("masking", "shamir", "client", "client_setup", "client_rules", "server", "unmasking")
-LEFT_OUT = ("test_machine.py", "test_room.py")
-"""The random machine (minutes), and the tests that read the sources themselves."""
+LEFT_OUT = (
+    "test_machine.py",
+    "test_room.py",
+    "test_graph.py",
+    "test_quantization.py",
+    "test_collusion.py",
+    "test_journal.py",
+    "test_sparse_luck.py",
+)
+"""Not run: the random machine (minutes), tests that read the sources themselves, and those of other modules."""
 DESELECTED = (
     "test_sums.py::test_every_pattern_of_up_to_two_dropouts_at_every_stage_n7_t5",
+    "test_sums.py::test_any_size_ring_and_dropouts_that_leave_t",
     "test_lying_replay.py::test_flipping_any_bit_of_any_message_is_refused",
-    "test_journal.py::test_a_torn_tail_at_every_length_is_cut_off",
-    "test_journal.py::test_damage_before_the_tail_is_never_mistaken_for_a_torn_write",
-    "test_journal.py::test_sigkill_at_every_boundary_loses_nothing_that_was_released",
     "test_transcript.py::test_one_flipped_bit_fails",
     "test_encoding.py::test_correctly_signed_nonsense",
+    "test_encoding.py::test_changed_encodings_are_refused_or_mean_something_else",
+    "test_encoding.py::test_values_survive",
+    "test_encoding.py::test_messages_packets_and_transcripts_from_noise",
+    "test_sparse.py::test_the_sum_is_exact_and_the_transcript_checks",
+    "test_sparse.py::test_drop_outs_at_every_stage",
+    *(f"test_sparse.py::test_drop_outs_at_all_stages_of_two_sums[{seed}" for seed in range(1, 10)),
     "test_building_blocks.py::test_lagrange_weights_are_cached",
 )
-"""Tests of several seconds each, without which the score is a lower bound, and one about the decorator `CACHE`."""
+"""Slow tests, without which the score is a lower bound, and one about the decorator `CACHE`."""
 CACHE = "@lru_cache(maxsize=512)\n"
 """mutmut does not mutate a decorated function; `lagrange_at_zero` is the same without its cache."""
 PYPROJECT = """\
@@ -38,6 +50,8 @@ pytest_add_cli_args_test_selection = {selected}
 track_dependencies = false
 use_git_change_detection = false
 use_setproctitle = false
+timeout_constant = 5.0
+timeout_multiplier = 3.0
 """
 
 
@@ -54,11 +68,15 @@ def stage(folder: Path) -> None:
             staged.write_text(text, encoding="utf-8")
     for tests in (folder / "tests", folder / "mutants" / "tests"):
         shutil.rmtree(tests, ignore_errors=True)
-    leave = shutil.ignore_patterns("__pycache__", "mutation", "fuzz", *LEFT_OUT)
+    leave = shutil.ignore_patterns("__pycache__", "mutation", "fuzz")
     shutil.copytree(REPOSITORY / "tests" / "protocols", folder / "tests" / "protocols", ignore=leave)
     shutil.copytree(REPOSITORY / "tests" / "vectors", folder / "tests" / "vectors", ignore=leave)
     shutil.copy2(REPOSITORY / "tests" / "__init__.py", folder / "tests" / "__init__.py")
-    selected = sorted(f"tests/protocols/{path.name}" for path in (folder / "tests" / "protocols").glob("test_*.py"))
+    selected = sorted(
+        f"tests/protocols/{path.name}"
+        for path in (folder / "tests" / "protocols").glob("test_*.py")
+        if path.name not in LEFT_OUT
+    )
     deselected = [word for test in DESELECTED for word in ("--deselect", f"tests/protocols/{test}")]
     only = [f"{PACKAGE}/{module}.py" for module in MODULES]
     settings = PYPROJECT.format(only=json.dumps(only), deselected=json.dumps(deselected), selected=json.dumps(selected))
