@@ -72,11 +72,8 @@ def stage(folder: Path) -> None:
     shutil.copytree(REPOSITORY / "tests" / "protocols", folder / "tests" / "protocols", ignore=leave)
     shutil.copytree(REPOSITORY / "tests" / "vectors", folder / "tests" / "vectors", ignore=leave)
     shutil.copy2(REPOSITORY / "tests" / "__init__.py", folder / "tests" / "__init__.py")
-    selected = sorted(
-        f"tests/protocols/{path.name}"
-        for path in (folder / "tests" / "protocols").glob("test_*.py")
-        if path.name not in LEFT_OUT
-    )
+    files = sorted((folder / "tests" / "protocols").glob("test_*.py"))
+    selected = [f"tests/protocols/{path.name}" for path in files if path.name not in LEFT_OUT]
     deselected = [word for test in DESELECTED for word in ("--deselect", f"tests/protocols/{test}")]
     only = [f"{PACKAGE}/{module}.py" for module in MODULES]
     settings = PYPROJECT.format(only=json.dumps(only), deselected=json.dumps(deselected), selected=json.dumps(selected))
