@@ -200,6 +200,9 @@ class Journal:
             key = (session, round_, Stage(stage), j)
         except (ProtocolError, ValueError, TypeError):
             raise self._damaged(at) from None
+        strings, numbers = (session, request, reply_digest, reply), (round_, stage, j)
+        if not all(isinstance(one, bytes) for one in strings) or not all(type(one) is int for one in numbers):
+            raise self._damaged(at)
         self._entries[key] = Released(*key, request, reply_digest, reply)
 
     def _damaged(self, at: int) -> JournalError:
