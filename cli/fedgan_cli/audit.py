@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -183,9 +184,9 @@ class LedgerFile(click.Path):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         path = super().convert(value, param, ctx)
-        with Path(path).open("rb") as file:
+        with open(path, "rb") as file:
             if file.read(len(_SQLITE)) != _SQLITE:
-                self.fail(f"{str(path)!r} is no ledger: a hospital's ledger.sqlite was expected", param, ctx)
+                self.fail(f"{os.fsdecode(path)!r} is no ledger: a hospital's ledger.sqlite was expected", param, ctx)
         return path
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import subprocess
 import sys
 import textwrap
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,8 @@ import pytest
 
 from fedgan_protocols import Journal, JournalError, ProtocolError, Stage
 from fedgan_protocols import journal as journal_module
+from fedgan_protocols.encoding import encode
+from fedgan_protocols.journal import MAGIC
 
 S, R2 = bytes(32), Stage.MASKED_INPUT
 
@@ -210,3 +214,19 @@ def test_sigkill_at_every_boundary_loses_nothing_that_was_released(tmp_path: Pat
         for round_ in map(int, done.stdout.split()):
             found = journal.find(bytes(32), round_, R2, 0)
             assert found is not None and found.reply == b"reply %d" % round_
+
+
+@pytest.mark.parametrize("place", range(7))
+def test_a_record_with_a_field_of_another_type_is_damage(tmp_path: Path, place: int) -> None:
+    """The checksums are right, so only the fields themselves can be refused."""
+    path = tmp_path / "journal"
+    with Journal(path):
+        pass
+    fields: list[Any] = [b"s" * 32, 1, 2, 0, b"r" * 32, b"d" * 32, b"reply"]
+    for wrong in ([], [b"x"], "text", b"bytes" if isinstance(fields[place], int) else 7):
+        body = encode([*fields[:place], wrong, *fields[place + 1 :]])
+        length = len(body).to_bytes(4, "big")
+        chain = hashlib.sha256(hashlib.sha256(MAGIC).digest() + body).digest()
+        path.write_bytes(MAGIC + length + zlib.crc32(length).to_bytes(4, "big") + body + chain)
+        with pytest.raises(JournalError):
+            Journal(path)
