@@ -1,0 +1,78 @@
+"""What the server refuses, reports and counts, to the code and the number; found by mutation (docs/mutation.md)."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fedgan_protocols import Code, Failure, ProtocolError, ServerSession, Stage
+
+MODELS = tuple(hashlib.sha256(f"model {j}".encode()).digest() for j in range(3))
+OTHER = hashlib.sha256(b"another model").digest()
+
+
+def refusal(server: ServerSession, j: int, model_hash: bytes) -> tuple[Code, str]:
+    """What `bind_model` raises; the session stays as it was."""
+    before = server._state
+    with pytest.raises(ProtocolError) as caught:
+        server.bind_model(j, model_hash)
+    assert server._state is before
+    return caught.value.code, caught.value.culprit
+
+
+def one_phase(federation: Any, server: ServerSession, clients: dict[str, Any]) -> None:
+    phase = server.next_phase()
+    assert phase is not None
+    if phase.stage is Stage.MASKED_INPUT:
+        for name, client in clients.items():
+            client.provide_input(phase.sum, federation.inputs[name, phase.sum], MODELS[phase.sum])
+    server.receive({name: clients[name].handle(phase.name, packet) for name, packet in phase.payloads.items()})
+
+
+def test_a_model_is_bound_once_in_its_turn_and_never_changed(lab: Any) -> None:
+    federation = lab.federation(n=3, t=2, sums=3)
+    known = (MODELS[0], b"", b"")
+    server = ServerSession(federation.parameters, federation.server_identity, known)
+    clients = {name: federation.client(name, models=known) for name in federation.parameters.names}
+    for _ in range(5):
+        assert refusal(server, 1, MODELS[1]) == (Code.OUT_OF_ORDER, "server")
+        one_phase(federation, server, clients)
+    for j, model_hash in ((-1, MODELS[1]), (3, MODELS[1]), (1, MODELS[1][:31]), (1, MODELS[1] + b"x"), (1, b"")):
+        assert refusal(server, j, model_hash) == (Code.BAD_INPUT, "server")
+    assert refusal(server, 0, OTHER) == (Code.MODEL_MISMATCH, "server")
+    assert refusal(server, 0, MODELS[0]) == (Code.OUT_OF_ORDER, "server")
+    assert refusal(server, 2, MODELS[2]) == (Code.OUT_OF_ORDER, "server")
+    server.bind_model(1, MODELS[1])
+    assert server._state.context.model_hashes == (MODELS[0], MODELS[1], b"")
+    assert refusal(server, 1, OTHER) == (Code.MODEL_MISMATCH, "server")
+    assert refusal(server, 1, MODELS[1]) == (Code.OUT_OF_ORDER, "server")
+    assert refusal(server, 2, MODELS[2]) == (Code.OUT_OF_ORDER, "server")  # the sum before it is not finished
+    for _ in range(3):
+        one_phase(federation, server, clients)
+    server.bind_model(2, MODELS[2])
+    assert server._state.context.model_hashes == MODELS
+    while server.next_phase() is not None:
+        one_phase(federation, server, clients)
+    assert refusal(server, 2, MODELS[2]) == (Code.OUT_OF_ORDER, "server")
+    for j, vector in enumerate(server.result().sums):
+        assert np.array_equal(vector, federation.expected_sum(federation.parameters.names, j))
+
+
+@pytest.mark.parametrize("culprit", ["h2", "server", ""])
+def test_a_members_reason_is_reported_as_it_was_given(lab: Any, culprit: str) -> None:
+    federation = lab.federation()
+    server, clients = federation.server(), federation.clients()
+    phase = server.next_phase()
+    replies = {name: clients[name].handle(phase.name, packet) for name, packet in phase.payloads.items()}
+    server.receive({**replies, "h1": Failure("deadline", "a" * 299 + "bc", culprit)})
+    drop = server.dropped["h1"]
+    assert (drop.stage, drop.code, drop.message, drop.culprit, drop.verified) == (
+        "advertise-keys",
+        "deadline",
+        "a" * 299 + "b",
+        culprit,
+        False,
+    )
