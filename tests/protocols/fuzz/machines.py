@@ -18,6 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from tests.protocols.conftest import Federation, Lab
 from tests.protocols.fuzz.adversary import Observer, Violation
 from tests.protocols.fuzz.network import (
+    MEMORY,
     STAGES,
     Branch,
     World,
@@ -29,7 +30,6 @@ from tests.protocols.fuzz.network import (
 from fedgan_protocols import PolicyFloors, Stage
 from fedgan_protocols.graph import SparseGraph
 
-MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108 - journals of a test, not of a hospital
 SMALL = st.integers(0, 1 << 16)
 Shape = tuple[int, ...]
 """Members, threshold, sums; and for a sparse graph how many neighbours each draws, and how many rebuild a secret."""
@@ -156,7 +156,7 @@ class BadNetwork(Network):
         names, journals = federation_of(*shape).parameters.names, data.draw(st.integers(0, 63))
         kept = frozenset(name for place, name in enumerate(names) if journals >> place & 1)
         self.up(shape, data.draw(st.integers(*self.starts)), data.draw(st.integers(0, 3)), journals=kept)
-        self.finishes = data.draw(st.integers(0, 3)) > 0
+        self.finishes = data.draw(st.integers(0, 3)) < 3
 
     @precondition(lambda self: self.world_is_up)
     @rule(whom=SMALL, pick=SMALL, stage=st.integers(-1, len(STAGES) - 1))
@@ -230,7 +230,7 @@ class LyingServer(Network):
         colluders = frozenset(parameters.names[-count:] if count else ())
         stages, trouble = data.draw(st.integers(*self.starts)), data.draw(st.integers(0, 2))
         self.up(shape, stages, trouble, colluders=colluders, late_models=True)
-        self.finishes = data.draw(st.integers(0, 2)) > 0
+        self.finishes = data.draw(st.integers(0, 3)) < 3
 
     @precondition(lambda self: self.world_is_up and len(self.world.branches) < 3)
     @rule(which=SMALL)
