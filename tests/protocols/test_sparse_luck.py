@@ -25,7 +25,7 @@ from functools import lru_cache
 
 import pytest
 
-from fedgan_protocols.graph import draw, draw_bytes
+from fedgan_protocols.graph import SparseGraph, availability_bits, draw, draw_bytes
 from fedgan_protocols.shamir import EntropyPool
 
 Draws = Mapping[int, int]
@@ -179,3 +179,17 @@ def test_no_bad_draw_exists_where_the_bound_is_zero() -> None:
     for game in (Game(6, 4, 4, 1, 5), Game(6, 3, 3, 0, 4)):
         assert game.bound() == 0
         assert frequency(game, sampled_draws(game, 500)) == 0
+
+
+@pytest.mark.parametrize(("n", "k", "t", "lost"), [(12, 6, 3, 4), (20, 8, 4, 5), (30, 8, 4, 7), (30, 8, 3, 6)])
+def test_how_often_drop_outs_leave_a_secret_with_too_few_holders(n: int, k: int, t: int, lost: int) -> None:
+    """The last `lost` members stop, whoever was drawn: 1500 draws, five standard deviations above the bound (3e-7)."""
+    game, count = Game(n, k, t, 0, n), 1500
+    gone = mask(range(n - lost + 1, n + 1))
+    bound = 2.0 ** -availability_bits(n, SparseGraph(k, t, 0), lost)
+    found = sum(
+        any((drawn & ~gone).bit_count() < t for drawn in draws.values()) for draws in sampled_draws(game, count)
+    )
+    assert 0 < bound < 1
+    assert found <= count * bound + 5 * math.sqrt(count * bound * (1 - bound))
+    assert found > 0 or bound * count < 20

@@ -10,6 +10,7 @@ from tests.protocols.knowledge import Knowledge
 from tests.protocols.lying import R0, R1, R2, R4, LyingServer
 
 from fedgan_protocols import Code, ProtocolError, masking
+from fedgan_protocols.graph import SparseGraph
 from fedgan_protocols.messages import sign_message
 
 
@@ -38,6 +39,17 @@ def test_the_attack_succeeds_where_luck_fails(lab: Any) -> None:
     liar.mask()
     learned = Knowledge.of(liar, liar.everyone).learned()
     assert frozenset({u, v}) in learned and frozenset(liar.everyone) not in learned
+
+
+@pytest.mark.parametrize("graph", [None, SparseGraph(4, 3, 2), SparseGraph(5, 2, 2), SparseGraph(5, 3, 1)], ids=str)
+def test_a_server_that_changes_the_graph(lab: Any, graph: SparseGraph | None) -> None:
+    """Fewer neighbours, a lower threshold or another claim than in the policy: the invitation is refused."""
+    federation = lab.federation(n=12, t=9, graph=SparseGraph(5, 3, 2))
+    packet = federation.server(graph=graph).next_phase().payloads["h1"]
+    with pytest.raises(ProtocolError) as caught:
+        federation.client("h1").handle("advertise-keys", packet)
+    assert caught.value.code in (Code.TRANSCRIPT_MISMATCH, Code.PARAMETERS_MISMATCH)
+    assert caught.value.culprit == "server"
 
 
 # --- neighbours that are hidden or invented
