@@ -52,6 +52,7 @@ __all__ = [
     "epsilon_pld",
     "epsilon_profile",
     "epsilon_rdp",
+    "epsilon_several_hospitals",
     "epsilon_two_hospitals",
     "epsilon_with_failures",
     "is_distributed",
@@ -214,31 +215,35 @@ def epsilon_rdp(mechanisms: Sequence[MechanismRecord], delta: float) -> float:
 def epsilon_two_hospitals(
     mechanisms: Sequence[MechanismRecord], delta: float, other: Sequence[MechanismRecord] | None = None
 ) -> float:
-    """Epsilon for a patient known to two hospitals.
+    """Epsilon for a patient known to two hospitals: epsilon_several_hospitals of both.
 
-    `other` is what the second hospital ran; None means the same mechanisms once more. With `per_hospital` noise the
-    two outputs have independent noise and samples, so that composition is exact. With shared noise both records enter
-    one sum: a bound by the weak triangle inequality (renyi.two_records), for every step in which both may have been;
-    steps that only one of them took part in are charged as if both had. Raises as epsilon.
+    `other` is what the second hospital ran; None means the same mechanisms once more. Raises as epsilon.
     """
-    second = mechanisms if other is None else other
-    together = [*mechanisms, *second]
+    return epsilon_several_hospitals([mechanisms, mechanisms if other is None else other], delta)
+
+
+def epsilon_several_hospitals(ledgers: Sequence[Sequence[MechanismRecord]], delta: float) -> float:
+    """Epsilon for a patient known to several hospitals, `ledgers` being what each of them ran.
+
+    With `per_hospital` noise the outputs have independent noise and samples, so that composition is exact. With shared
+    noise the patient's records enter one sum wherever several of the hospitals took part in a step, which the ledgers
+    do not say: the bound of groups (renyi.records) holds however their steps coincide (docs/accounting.md). Raises as
+    epsilon, and RecordInvalid for no ledger.
+    """
+    delta = check_delta(delta)
+    count = len(ledgers)
+    if not count:
+        raise RecordInvalid("no ledger is given, but one of each hospital that knows the patient is expected")
+    together = [record for ledger in ledgers for record in ledger]
     if not is_distributed(together):
         return epsilon(together, delta)
-    delta = check_delta(delta)
     refuse_unaccounted(together)
     own = _steps_of([record for record in together if not isinstance(record, DistributedMechanism)])
-    mine, theirs = (
-        _steps_of([record for record in records if isinstance(record, DistributedMechanism)])
-        for records in (mechanisms, second)
-    )
-    if own is None or mine is None or theirs is None:
+    shared = _steps_of([record for record in together if isinstance(record, DistributedMechanism)])
+    if own is None or shared is None:
         return math.inf
-    most: dict[SampledNoise, int] = {}
-    for kind, count in (*mine, *theirs):
-        most[kind] = max(most.get(kind, 0), count)
-    shared = renyi.two_records(renyi.composed(tuple(most.items())))
-    return renyi.epsilon_of(shared + renyi.composed(own), delta)
+    group = renyi.records(renyi.composed(shared), count) * renyi.share_of_group(count)
+    return renyi.epsilon_of(group + renyi.composed(own), delta)
 
 
 def epsilon_k_images(mechanisms: Sequence[MechanismRecord], delta: float, images: int) -> float:

@@ -160,6 +160,17 @@ def records(curve: _Array, count: int) -> _Array:
     return curve
 
 
+def share_of_group(count: int) -> float:
+    """f/n, by which the group curve of all steps of n = `count` hospitals' ledgers together bounds their joint cost.
+
+    A step in which j of the n hospitals took part stands in j ledgers and costs G(j), the curve of the next power of
+    two of j records. Doubling at least doubles a curve: G(j) <= (p_j/p_n) G(n), with p the next power of two. So it
+    costs at most (f/n) G(n) for each of its j entries, f being the largest of n p_j / (j p_n). For n = 2 it is 1/2.
+    """
+    powers = [1 << (j - 1).bit_length() for j in range(1, count + 1)]
+    return max(power / (j * powers[-1]) for j, power in enumerate(powers, start=1))
+
+
 def filtered_epsilon(curve: _Array, delta: float, order: int | None = None) -> float:
     """The epsilon of mechanisms that were chosen adaptively, `curve` being the sum of their curves.
 

@@ -116,8 +116,16 @@ def test_a_patient_in_two_hospitals_enters_one_sum_twice() -> None:
     proved = accountant.epsilon_two_hospitals(run, DELTA)
     assert approximate < proved < 2.5 * accountant.epsilon(run, DELTA)
     assert accountant.epsilon_two_hospitals(run, DELTA, other=run) == proved
-    # A hospital that took part in fewer steps is charged as if in all of them; own noise composes beside it.
-    assert accountant.epsilon_two_hospitals(run, DELTA, other=[shared(steps=10)]) == proved
+    # Fewer steps of the other cost less, and never less than if the hospitals had met in none or in all of them.
+    for steps in (10, 400):
+        some = accountant.epsilon_two_hospitals(run, DELTA, other=[shared(steps=steps)])
+        met = renyi.two_records(accountant.curve([shared(steps=steps)])) + accountant.curve(
+            [shared(steps=1000 - steps)]
+        )
+        assert (
+            max(renyi.epsilon_of(met, DELTA), accountant.epsilon([shared(steps=1000 + steps)], DELTA)) < some < proved
+        )
+    # Own noise composes beside it
     # (at a fine grid one step of either costs the same, and still only one of them is shared).
     assert accountant.step_noise(run[0]) == accountant.step_noise(own())
     beside = accountant.epsilon_two_hospitals(run, DELTA, other=[*run, own(steps=500)])
@@ -127,6 +135,36 @@ def test_a_patient_in_two_hospitals_enters_one_sum_twice() -> None:
     alone = accountant.epsilon_two_hospitals([own()], DELTA)
     assert alone == accountant.epsilon_pld([own(steps=2000)], DELTA)
     assert accountant.epsilon_two_hospitals(run, DELTA, other=[own(sigma=0.0)]) == math.inf
+
+
+def test_a_patient_in_several_hospitals() -> None:
+    run = [shared(steps=100)]
+    figures = [accountant.epsilon_several_hospitals([run] * count, DELTA) for count in (1, 2, 3, 4)]
+    assert figures[0] == accountant.epsilon(run, DELTA)
+    assert figures[1] == accountant.epsilon_two_hospitals(run, DELTA)
+    assert figures == sorted(figures)
+    curve = accountant.curve(run)
+    assert figures[2] == pytest.approx(renyi.epsilon_of(renyi.records(curve, 3), DELTA), rel=1e-9)
+    # Four hospitals that met three at a time cost 4/3 of the steps at the curve of four records.
+    assert renyi.share_of_group(4) * 4 == pytest.approx(4 / 3)
+    three_at_a_time = renyi.records(accountant.curve([shared(steps=400)]), 3) / 3
+    assert figures[3] >= renyi.epsilon_of(three_at_a_time, DELTA) * (1 - 1e-9)
+    alone = accountant.epsilon_several_hospitals([[own(steps=100)]] * 3, DELTA)
+    assert alone == accountant.epsilon([own(steps=300)], DELTA)
+    with pytest.raises(RecordInvalid, match="no ledger"):
+        accountant.epsilon_several_hospitals([], DELTA)
+
+
+@pytest.mark.parametrize("count", range(1, 20))
+def test_the_group_s_share_covers_every_way_to_meet(count: int) -> None:
+    """A step of j hospitals stands in j of the ledgers; the curves of groups at least double with every doubling."""
+    curve = accountant.curve([shared(q=0.2, sigma=2.0, steps=1)])[:20]
+    whole = renyi.records(accountant.curve([shared(q=0.2, sigma=2.0, steps=1)]), count)[:20]
+    for met in range(1, count + 1):
+        cost = renyi.records(accountant.curve([shared(q=0.2, sigma=2.0, steps=1)]), met)[:20]
+        finite = np.isfinite(whole)
+        assert np.all(cost[finite] <= (met * renyi.share_of_group(count) * whole)[finite] * (1 + 1e-9))
+        assert np.all(cost >= met * curve * (1 - 1e-9))
 
 
 def test_several_images_of_a_patient_are_a_group() -> None:
