@@ -377,9 +377,10 @@ def calibrate_distributed(mechanism: DistributedMechanism, *, target: float, del
 
     def figure(sigma: float) -> float:
         candidate = mechanism.model_copy(update={"noise_multiplier": sigma})
-        if integer_noise.share_variance(candidate) < integer_noise.LEAST_DEVIATION**2:
+        try:
+            return epsilon([candidate], delta)
+        except NotAccounted:
             return math.inf
-        return epsilon([candidate], delta)
 
     return calibration.by(figure, mechanism.sampling_probability, mechanism.steps, float(target), delta)
 

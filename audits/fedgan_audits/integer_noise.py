@@ -27,6 +27,9 @@ _UP = 1 + 1e-12
 LEAST_DEVIATION = 0.5
 """Standard deviation of one share, in grid steps, below which Kairouz et al. prove nothing for discrete Gaussians."""
 
+LEAST_SKELLAM_VARIANCE = 1e-6
+"""Variance of a sum's Skellam noise, in squared grid steps, below which there is no noise to speak of."""
+
 
 def sensitivity(record: DistributedMechanism) -> float:
     """Delta = C + g sqrt(d), in units of the gradient: how far one unit can move the rounded sum, rounded up."""
@@ -74,6 +77,12 @@ def sampled_noise(record: DistributedMechanism) -> SampledNoise:
     moved = min(float(shares.dimension), length * length)
     if shares.noise == "skellam":
         variance = (sigma * length) ** 2
+        if variance < LEAST_SKELLAM_VARIANCE:
+            raise NotAccounted(
+                f"the noise of the sum has a variance of {variance:.4g} squared grid steps, but at least "
+                f"{LEAST_SKELLAM_VARIANCE:g} is expected",
+                hint="Choose a finer grid or more noise.",
+            )
         manhattan = min(math.sqrt(shares.dimension) * length, length * length)
         return SampledNoise(
             q,

@@ -56,7 +56,8 @@ class SampledNoise:
     def divergences(self, orders: NDArray[np.int64]) -> _Array:
         """E_k at each of `orders`."""
         beyond = np.minimum(self.slope * (2 * orders - 1) + self.offset, self.ceiling)
-        return np.asarray((orders / (2 * self.noise_multiplier) / self.noise_multiplier + beyond) * _UP)
+        with np.errstate(over="ignore"):  # hardly any noise: an infinite divergence
+            return np.asarray((orders / (2 * self.noise_multiplier) / self.noise_multiplier + beyond) * _UP)
 
 
 def _log_expm1(values: _Array) -> _Array:
@@ -72,7 +73,7 @@ def step_curve(noise: SampledNoise) -> _Array:
     Where sampling does not help (large orders, little noise) it is E_a itself, which bounds it by convexity.
     """
     q, full = noise.sampling_probability, noise.divergences(ORDERS)
-    if q == 1.0:
+    if q == 1.0 or not np.all(np.isfinite(full)):
         result = full
     else:
         log_q, log_rest = math.log(q), math.log1p(-q)

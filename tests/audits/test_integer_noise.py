@@ -211,5 +211,8 @@ def test_shares_are_divided_by_the_honest_ones_alone() -> None:
     assert integer_noise.share_variance(base) * 4 >= total
     with pytest.raises(NotAccounted, match="grid steps"):
         integer_noise.sampled_noise(mechanism(sigma=0.05))
-    # Skellam needs no least deviation: its bound is infinite nowhere, only large.
+    # Skellam's bound needs no least deviation, but some noise.
     assert integer_noise.sampled_noise(mechanism(sigma=0.05, noise="skellam")).ceiling > 1
+    for sigma in (1e-4, 1e-200):
+        with pytest.raises(NotAccounted, match="variance"):
+            integer_noise.sampled_noise(mechanism(sigma=sigma, noise="skellam"))

@@ -72,6 +72,14 @@ def test_both_directions_by_integration(q: float, sigma: float, order: int) -> N
     assert backward <= forward
 
 
+@pytest.mark.parametrize("sigma", [1e-3, 1e-200])
+@pytest.mark.parametrize("q", [1e-9, 0.5, 1.0])
+def test_hardly_any_noise_is_a_large_figure_and_no_error(q: float, sigma: float) -> None:
+    epsilon = renyi.epsilon_of(renyi.composed([(SampledNoise(q, sigma), 2**40)]), 1e-5)
+    assert epsilon > 1e5
+    assert not math.isnan(epsilon)
+
+
 def test_curves_add_up_and_the_empty_one_is_free() -> None:
     first, second = SampledNoise(0.01, 1.0), SampledNoise(0.2, 3.0)
     together = renyi.composed([(first, 30), (second, 7)])
