@@ -12,8 +12,8 @@ from tests.protocols.lying import R2, R3, R4, R5
 
 from fedgan_protocols import Code, ProtocolError, ServerSession, Stage, client, client_states
 from fedgan_protocols.graph import SparseGraph
-from fedgan_protocols.messages import Outcome, open_message
-from fedgan_protocols.parameters import SERVER
+from fedgan_protocols.messages import Outcome, extend, open_message, unpack_hashes
+from fedgan_protocols.parameters import SERVER, sum_digest
 
 
 def honest_until(federation: Any, stop: tuple[str, int]) -> tuple[Any, dict[str, Any], dict[str, bytes]]:
@@ -121,6 +121,33 @@ def test_the_outcome_may_not_come_before_the_last_sum(lab: Any) -> None:
     packet = lab.join(federation.sign(R5, asked.previous, body).raw, bytes(attachment))
     refuses(clients["h1"], "receipt", packet, Code.OUT_OF_ORDER)
     assert np.array_equal(server.sum_of(0), federation.expected_sum(federation.parameters.names))
+
+
+@pytest.mark.parametrize("changed", [0, 1])
+def test_the_outcome_repeats_every_sum_that_was_received(lab: Any, changed: int) -> None:
+    """The receipt countersigns all sums: the digest of an earlier one may not have changed since."""
+    federation = lab.federation(n=4, t=3, sums=2)
+    server, clients, requests = honest_until(federation, ("receipt", 1))
+    digests = [sum_digest(server.sum_of(j)) for j in (0, 1)]
+    digests[changed] = OTHER
+    packet = relied(lab, federation, R5, requests["h1"], sum_digests=tuple(digests))
+    refuses(clients["h1"], "receipt", packet, Code.RESULT_MISMATCH)
+
+
+def test_the_responders_of_a_sum_are_of_its_survivors(lab: Any) -> None:
+    """The server lets a dead member respond, over a transcript that it signed to fit."""
+    federation = lab.federation(n=5, t=3)
+    server, clients = federation.server(), federation.clients()
+    federation.run({"h5": "masked-input"}, server=server, clients=clients, stop_before="receipt")
+    raw, attachment = lab.split(server.next_phase().payloads["h1"])
+    first, second = lab.split(attachment)
+    body = open_message(federation.parameters, raw, stage=R5, sender=SERVER, previous=None, blame="test").body
+    u5, digests = (1, 2, 3, 4, 5), [*unpack_hashes(first), OTHER]
+    state = clients["h1"]._state
+    chain = extend("T5", state.t4, state.broadcast, zip(u5, digests, strict=True))
+    signed = federation.sign(R5, chain, Outcome(u5, body.sum_digests))
+    packet = lab.join(signed.raw, lab.join(b"".join(digests), bytes(second)))
+    refuses(clients["h1"], "receipt", packet, Code.SET_GREW)
 
 
 def test_a_second_and_different_request_of_a_stage_is_a_conflict(lab: Any) -> None:

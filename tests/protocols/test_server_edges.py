@@ -76,3 +76,12 @@ def test_a_members_reason_is_reported_as_it_was_given(lab: Any, culprit: str) ->
         culprit,
         False,
     )
+
+
+def test_a_finished_sum_cannot_be_written_to(lab: Any) -> None:
+    federation = lab.federation()
+    server = federation.run({"h2": "masked-input"})
+    for vector in (server.sum_of(0), server.result().sums[0]):
+        assert not vector.flags.writeable
+        with pytest.raises(ValueError):
+            vector[0] = 1
