@@ -10,7 +10,7 @@ Pasquini et al. 2021 for the model's hash in the seeds.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -53,7 +53,9 @@ from fedgan_protocols.messages import (
     SurvivorList,
     UnmaskRequest,
     extend,
+    message_digest,
     message_size,
+    signature_of,
     survivors_digest,
     unpack,
     unpack_hashes,
@@ -261,9 +263,11 @@ def _consistency(state: State, event: Received, raw: bytes, attachment: memoryvi
     u3 = members_of(parameters, body.members, "U3")
     checks.require_subset(u3, state.setup.u2, "U3", culprit="server")
     require(me in u3, Code.DECLARED_DEAD, "the server declares this member dead")
-    digests = unpack_hashes(attachment)
+    first, second = split_packet(attachment, parameters.packet_limit)
+    digests = unpack_hashes(first)
     require(len(digests) == len(u3), Code.MALFORMED, "one digest per member of U3 was expected")
     require(digests[u3.index(me)] == state.own_digest, Code.OWN_MESSAGE_ALTERED, "this member's own R2 was altered")
+    _check_dealers_inputs(state, dict(zip(u3, digests, strict=True)), second)
     t3 = extend("T3", state.chain, state.broadcast, zip(u3, digests, strict=True))
     require(message.previous == t3, Code.TRANSCRIPT_MISMATCH, "the server signed another U3 than it sent")
     statement = Consistency(state.j, state.setup.t2, state.model_hash, survivors_digest(u3))
@@ -283,6 +287,23 @@ def _consistency(state: State, event: Received, raw: bytes, attachment: memoryvi
     )
 
 
+def _check_dealers_inputs(state: Masked, digests: Mapping[int, bytes], proofs: memoryview) -> None:
+    """Every survivor whose seed this member would reveal masked after the same transcript, so for the same U2 and keys.
+
+    Without this a server could show one member a U2 without its peers, and unmask it with everybody else's help.
+    """
+    parameters, me = state.context.parameters, state.context.member
+    dealers = [member for member in state.secrets.openings if member in digests and member != me]
+    rows = unpack(proofs, HASH_BYTES + SIGNATURE_BYTES)
+    require(len(rows) == len(dealers), Code.MALFORMED, "one proof per surviving dealer was expected")
+    for dealer, row in zip(dealers, rows, strict=True):
+        body = MaskedInput(state.j, state.model_hash, row[:HASH_BYTES])
+        statement = Statement(parameters, Stage.MASKED_INPUT, state.chain, body)
+        statement.verify(dealer, row[HASH_BYTES:], blame="server")
+        same = message_digest(statement.raw(dealer, row[HASH_BYTES:])) == digests[dealer]
+        require(same, Code.TRANSCRIPT_MISMATCH, "the server proves another masked input than it listed")
+
+
 def _unmask(state: State, event: Received, raw: bytes, attachment: memoryview, request: bytes) -> State:
     """R4: with at least t matching signatures, give one share per peer; who is dead is U2 without U3, computed here."""
     assert isinstance(state, Signed)  # noqa: S101
@@ -295,6 +316,8 @@ def _unmask(state: State, event: Received, raw: bytes, attachment: memoryview, r
     signatures = unpack(attachment, SIGNATURE_BYTES)
     require(len(signatures) == len(u4), Code.MALFORMED, "one signature per member of U4 was expected")
     require(me in u4, Code.EXCLUDED, "the server left this member's signature out")
+    own = signature_of(state.own)
+    require(signatures[u4.index(me)] == own, Code.OWN_MESSAGE_ALTERED, "this member's own signature was altered")
     statement = Statement(parameters, Stage.CONSISTENCY_CHECK, state.t3, state.statement)
     for place in _drawn_places(parameters, len(u4), event.entropy):
         statement.verify(u4[place], signatures[place], blame="server")
@@ -307,18 +330,18 @@ def _unmask(state: State, event: Received, raw: bytes, attachment: memoryview, r
         for member, opening in state.secrets.openings.items()
     )
     revelation = Revelation(state.j, state.u3, dead, checks.shares_digest(openings))
-    own = sign_reply(context, Stage.UNMASKING, t4, revelation)
+    revealed = sign_reply(context, Stage.UNMASKING, t4, revelation)
     later = {member: opening[2 * OPENING_BYTES :] for member, opening in state.secrets.openings.items()}
     return Revealed(
         context,
-        Exchange(Stage.UNMASKING, request, join_packet(own.raw, openings)),
+        Exchange(Stage.UNMASKING, request, join_packet(revealed.raw, openings)),
         state.setup,
         Secrets(state.secrets.mask_keys, state.secrets.seeds, later),
         state.j,
         state.u3,
         t4,
         message.digest,
-        own.digest,
+        revealed.digest,
         state.received,
     )
 

@@ -145,8 +145,11 @@ class PacketBuffer:
         return self._data[self._start :].toreadonly()
 
 
-def split_packet(packet: bytes | memoryview, limit: int) -> tuple[bytes, memoryview]:
-    """Message (copied) and attachment (a view, not copied) of an untrusted packet of at most `limit` bytes."""
+def split_packet(packet: bytes | memoryview, limit: int, message_limit: int | None = None) -> tuple[bytes, memoryview]:
+    """Message (copied) and attachment (a view, not copied) of an untrusted packet of at most `limit` bytes.
+
+    `message_limit`: bytes of the message alone, refused before it is copied.
+    """
     if not isinstance(packet, bytes | memoryview):
         raise malformed("a packet is not bytes")
     if len(packet) > limit:
@@ -160,6 +163,8 @@ def split_packet(packet: bytes | memoryview, limit: int) -> tuple[bytes, memoryv
         major, length, at = _head(view, at)
         if major != _BYTES or length > len(view) - at:
             raise malformed("a packet is an array of two byte strings")
+        if message_limit is not None and not parts and length > message_limit:
+            raise ProtocolError(Code.TOO_LARGE, f"a message of {length} bytes; at most {message_limit} were expected")
         parts.append(view[at : at + length])
         at += length
     if at != len(view):

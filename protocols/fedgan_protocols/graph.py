@@ -5,11 +5,12 @@ signs them with its keys. The server chooses nothing and cannot grind: an honest
 member shares its secrets with the neighbours that it drew (its *holders*), `threshold` of which rebuild them, and masks
 with them and with those who drew it (its *peers*).
 
-What may go wrong is the luck of the draw, bounded here for a fixed set of at most `colluders` members who are drawn
-against, and over every U1, U2 and U3 that the server could pick after it has seen the graph (the proof is in
-docs/protocol.md, "The sparse graph")::
+What may go wrong is the luck of the draw, bounded here for any fixed set of at most `colluders` members, chosen before
+the draw, and over every U1, U2 and U3 that the server could pick after it (the proof is in docs/protocol.md, "The
+sparse graph")::
 
-    P[fail] <= 2 * sum over m = 1 .. (n - c) / 2 of C(n - c, m) * P[Hypergeometric(n - 1, m - 1 + c, k) >= t]^m
+    P[fail] <= max over c' = 0 .. c of
+               sum over m = 1 .. (n - c') / 2 of C(n - c', m) * P[Hypergeometric(n - 1, m - 1 + c', k) >= t]^m
 
 "Fail": the server learns anything but one sum over more than (n - c)/2 honest members. Its term m = 1 also covers a
 secret that colluders hold enough shares of. That all honest members unmask one U3 rests on the global threshold T, with
@@ -24,6 +25,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
+import numpy as np
+
 from fedgan_protocols.errors import Code, ParameterError
 from fedgan_protocols.shamir import EntropyPool
 
@@ -33,6 +36,7 @@ PRIVACY_BITS = 40
 AGREEMENT_BITS = 60
 AVAILABILITY_BITS = 20
 _DRAW_BYTES = 8
+_TABLE = 8192
 
 
 @dataclass(frozen=True)
@@ -99,7 +103,7 @@ def _log_factorials(count: int) -> tuple[float, ...]:
 def _log_choose(n: int, k: int) -> float:
     if k < 0 or k > n:
         return -math.inf
-    table = _log_factorials(8192 if n <= 8192 else n)
+    table = _log_factorials(_TABLE if n <= _TABLE else n)
     return table[n] - table[k] - table[n - k]
 
 
@@ -122,17 +126,35 @@ def log_tail(population: int, marked: int, draws: int, least: int) -> float:
     return min(0.0, _log_sum(terms))
 
 
+def _log_tails(population: int, draws: int, least: int) -> np.ndarray:
+    """`log_tail` for every number of marked members from 0 to `population`: float64[population + 1]."""
+    table = np.array(_log_factorials(_TABLE if population <= _TABLE else population)[: population + 1])
+    marked = np.arange(population + 1)
+    base = _log_choose(population, draws)
+    tails = np.full(population + 1, -np.inf)
+    for hits in range(max(least, 0), draws + 1):
+        possible = marked[(marked >= hits) & (population - marked >= draws - hits)]
+        rest, missed = population - possible, draws - hits
+        inside = table[possible] - table[hits] - table[possible - hits]
+        outside = table[rest] - table[missed] - table[rest - missed]
+        tails[possible] = np.logaddexp2(tails[possible], inside + outside - base)
+    return np.minimum(tails, 0.0)
+
+
 @lru_cache(maxsize=512)
 def privacy_bits(members: int, graph: SparseGraph) -> float:
     """-log2 of the bound above: how improbable it is that a drawn graph lets a lying server learn more than one sum."""
     if graph.degree >= members or 2 * graph.colluders >= members:
         return 0.0
-    honest, c = members - graph.colluders, graph.colluders
-    terms = [
-        _log_choose(honest, m) + m * log_tail(members - 1, m - 1 + c, graph.degree, graph.threshold)
-        for m in range(1, honest // 2 + 1)
-    ]
-    return max(0.0, -(1.0 + _log_sum(terms)))
+    tails = _log_tails(members - 1, graph.degree, graph.threshold)
+    table = np.array(_log_factorials(_TABLE if members <= _TABLE else members)[: members + 1])
+    worst = -np.inf
+    for colluders in range(graph.colluders + 1):
+        honest = members - colluders
+        sizes = np.arange(1, honest // 2 + 1)
+        sets = table[honest] - table[sizes] - table[honest - sizes]
+        worst = max(worst, float(np.logaddexp2.reduce(sets + sizes * tails[sizes - 1 + colluders])))
+    return max(0.0, -worst)
 
 
 @lru_cache(maxsize=512)

@@ -17,6 +17,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import threading
 import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -58,6 +59,7 @@ class Journal:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self.torn_bytes = 0
+        self._lock = threading.Lock()
         self._entries: dict[tuple[bytes, int, Stage, int], Released] = {}
         self._chain = hashlib.sha256(MAGIC).digest()
         try:
@@ -102,6 +104,10 @@ class Journal:
 
         `request` is the digest (32 bytes) of the request that it answers.
         """
+        with self._lock:
+            self._record(session, round_, stage, j, request, reply)
+
+    def _record(self, session: bytes, round_: int, stage: Stage, j: int, request: bytes, reply: Packet) -> None:
         if self._closed:
             raise _error(f"{self.path} is closed")
         reply_digest = digest("journal-reply", reply)

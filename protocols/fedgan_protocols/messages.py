@@ -25,6 +25,8 @@ from fedgan_protocols.transitions import Stage
 DOMAIN = "fedgan-secure/secure-aggregation"
 VERSION = 1
 SIGNATURE_BYTES = 64
+CLOSING_BYTES_A_MEMBER = 160
+"""Room in a closing for one drop-out: two numbers, a code and a name of at most 64 bytes each, a flag."""
 _SIGNATURE_CONTEXT = b"fedgan-secure/secure-aggregation/v1/signature\x00"
 
 
@@ -178,7 +180,10 @@ class MaskedInput:
 
 @dataclass(frozen=True)
 class SurvivorList:
-    """Server, R3 of sum j: U3. Attachment: digests of the signed MaskedInputs of U3."""
+    """Server, R3 of sum j: U3.
+
+    Attachment: packet [digests of U3's MaskedInputs, vector digest and signature of each dealer of the receiver in U3].
+    """
 
     sum: int = _field(_uint)
     model_hash: bytes = _field(_hash)
@@ -333,13 +338,14 @@ def open_message(
 
 
 def _open(parameters: SessionParameters, raw: bytes, stage: Stage, sender: int, previous: bytes | None) -> Message:
-    outer = decode(raw, parameters.message_limit, max_depth=1)
+    limit = parameters.message_limit + (CLOSING_BYTES_A_MEMBER * parameters.n if stage is Stage.CLOSING else 0)
+    outer = decode(raw, limit, max_depth=1)
     if not isinstance(outer, list) or len(outer) != 2 or not all(isinstance(part, bytes) for part in outer):
         raise malformed("it is not [content, signature]")
     content, signature = outer
     if len(signature) != SIGNATURE_BYTES:
         raise malformed("a signature has 64 bytes")
-    items = decode(content, parameters.message_limit)
+    items = decode(content, limit)
     if not isinstance(items, list) or len(items) != 9:
         raise malformed("its content does not have nine fields")
     domain, version, session, round_, stage_, sender_, roster, previous_, body = items

@@ -8,6 +8,7 @@ id is 0.
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -15,7 +16,7 @@ import numpy as np
 
 from fedgan_protocols.encoding import digest, encode
 from fedgan_protocols.errors import Code, ParameterError
-from fedgan_protocols.graph import PRIVACY_BITS, SparseGraph, privacy_bits, signatures_to_check
+from fedgan_protocols.graph import LEAST_MEMBERS, PRIVACY_BITS, SparseGraph, privacy_bits, signatures_to_check
 from fedgan_protocols.keys import Entropy
 
 __all__ = [
@@ -236,6 +237,16 @@ class SessionParameters:
         return 1024 + HASH_BYTES * (2 * holders * self.sums + holders) + 40 * 4 * self.sums + 2 * ID_BYTES * self.n
 
     @property
+    def reply_limit(self) -> int:
+        """No packet of a client is larger: its sealed shares, its vector, or an opening of every member's secret."""
+        attachments = (
+            self.most_holders * self.sealed_bytes,
+            max(self.lengths) * self.ring_bits // 8,
+            self.n * (SHARE_BYTES + SALT_BYTES),
+        )
+        return self.message_limit + max(attachments) + 64
+
+    @property
     def packet_limit(self) -> int:
         """No packet is larger: of each of n members a message, a sealed share, a digest and two openings."""
         each = self.message_limit + self.sealed_bytes + HASH_BYTES + 2 * (SHARE_BYTES + SALT_BYTES) + 32
@@ -245,11 +256,18 @@ class SessionParameters:
 
 @dataclass(frozen=True)
 class PolicyFloors:
-    """The least that one client accepts, whatever a policy says. Kept by the client, never sent by the server."""
+    """The least that one client accepts, whatever a policy says. Kept by the client, never sent by the server.
+
+    Of a sparse graph: how many members there must be, which part of them it must allow for as colluders, and how
+    improbable its failure must be against those.
+    """
 
     least_roster: int = 3
     least_threshold: int = 2
     least_ring_bits: int = 32
+    least_colluders: int = 0
+    least_sparse_roster: int = LEAST_MEMBERS
+    least_sparse_corruption: float = 0.05
     least_graph_bits: float = PRIVACY_BITS
 
     def check(self, parameters: SessionParameters) -> None:
@@ -258,6 +276,7 @@ class PolicyFloors:
             ("members in the roster", parameters.n, self.least_roster),
             ("threshold", parameters.threshold, self.least_threshold),
             ("ring bits", parameters.ring_bits, self.least_ring_bits),
+            ("colluders allowed for", parameters.colluders, self.least_colluders),
         ):
             if found < least:
                 raise ParameterError(
@@ -266,6 +285,20 @@ class PolicyFloors:
                     hint="agree on a stronger policy, or lower this member's own floor knowingly",
                 )
         if parameters.graph is not None:
+            for what, found, least in (
+                ("members in a sparse graph", parameters.n, self.least_sparse_roster),
+                (
+                    "colluders that a sparse graph allows for",
+                    parameters.graph.colluders,
+                    math.floor(self.least_sparse_corruption * parameters.n),
+                ),
+            ):
+                if found < least:
+                    raise ParameterError(
+                        Code.POLICY_FLOOR,
+                        f"{what}: {found}; this member accepts no less than {least}",
+                        hint="use the complete graph, or a stronger sparse one (`fedgan_protocols.graph.choose_graph`)",
+                    )
             bits = privacy_bits(parameters.n, parameters.graph)
             if bits < self.least_graph_bits:
                 raise ParameterError(

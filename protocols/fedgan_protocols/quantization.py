@@ -68,20 +68,25 @@ class FixedPoint:
         return np.dtype("<u4" if self.ring_bits == 32 else "<u8")
 
     def encode(self, vector: np.ndarray, weight: int = 1) -> np.ndarray:
-        """float[d] -> uint32[d] or uint64[d]: weighted integers modulo 2^k. No value in `vector` raises."""
-        if weight < 1 or weight * self.largest >= 1 << (self.ring_bits - 1):
-            raise ParameterError(Code.HEADROOM, f"a weight of {weight} does not fit the ring")
+        """float[d] -> uint32[d] or uint64[d]: weighted integers modulo 2^k. No value in `vector` raises or warns."""
         vector = np.asarray(vector)
+        if vector.ndim != 1 or vector.dtype.kind not in "fiu":
+            raise ParameterError(
+                Code.BAD_INPUT, f"real numbers [d] were expected; found {vector.dtype}[{vector.ndim} axes]"
+            )
+        if type(weight) is not int or weight < 1 or weight * self.largest >= 1 << (self.ring_bits - 1):
+            raise ParameterError(Code.HEADROOM, f"a weight of {weight} does not fit the ring")
         encoded = np.empty(vector.shape, dtype=self.dtype)
         signed = encoded.view(f"<i{self.ring_bits // 8}")
         real = np.empty(min(_BLOCK, vector.size), dtype=np.float64)
         for start in range(0, vector.size, _BLOCK):
             part = vector[start : start + _BLOCK]
             block = real[: part.size]
-            np.copyto(block, part)
-            np.clip(block, -self.bound, self.bound, out=block)
-            if np.isnan(block.min()):  # the minimum of a block that holds a NaN is NaN
-                block[np.isnan(block)] = 0.0
+            with np.errstate(all="ignore"):  # a warning would depend on data
+                np.copyto(block, part)
+                np.clip(block, -self.bound, self.bound, out=block)
+                if np.isnan(block.min()):  # the minimum of a block that holds a NaN is NaN
+                    block[np.isnan(block)] = 0.0
             block *= self.scale
             np.rint(block, out=block)
             integers = signed[start : start + _BLOCK]

@@ -131,7 +131,7 @@ def _accept(state: Collecting, event: Reply) -> Collecting:
     parameters, stage = state.context.parameters, state.asked.broadcast.stage
     name = parameters.name_of(event.member)
     try:
-        raw, attachment = split_packet(event.packet, parameters.packet_limit)
+        raw, attachment = split_packet(event.packet, parameters.reply_limit, parameters.message_limit)
         message = open_message(
             parameters, raw, stage=stage, sender=event.member, previous=_expected_previous(state), blame=name
         )
@@ -345,9 +345,18 @@ def _close_inputs(state: Collecting) -> tuple[State, Packets]:
     digests = digests_of(_replies(state.asked))
     t3 = extend("T3", state.chain, state.asked.broadcast.digest, digests)
     message = _sign(context, Stage.CONSISTENCY_CHECK, t3, SurvivorList(j, context.model_hashes[j], u3))
-    packet = join_packet(message.raw, b"".join(value for _, value in digests))
+    listed = b"".join(value for _, value in digests)
+    proofs = {
+        member: reply.body_as(MaskedInput).vector_digest + signature_of(reply.raw)
+        for member, reply in state.asked.replies.items()
+    }
+    packets = []
+    for member in u3:
+        dealers = [dealer for dealer in state.setup.dealers(member) if dealer != member and dealer in proofs]
+        attachment = join_packet(listed, b"".join(proofs[dealer] for dealer in dealers))
+        packets.append((member, join_packet(message.raw, attachment)))
     new = CollectingConsistency(context, Asked(message, u3), state.setup, j, u3, t3, state.total)
-    return new, tuple((member, packet) for member in u3)
+    return new, tuple(packets)
 
 
 def _close_consistency(state: Collecting) -> tuple[State, Packets]:

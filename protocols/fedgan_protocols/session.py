@@ -12,6 +12,7 @@ The driver decides when a deadline has passed, and how packets travel; it sees n
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -203,7 +204,7 @@ class ServerSession:
 
 
 class ClientSession:
-    """A member of one round. It holds its secrets itself and forgets them on any refusal.
+    """A member of one round. It holds its secrets itself and forgets them on any refusal; threads may share it.
 
     Raises ParameterError when the identity is not in the roster or the policy is below this member's floors. With a
     `journal`, every reply is durable before it is returned.
@@ -239,6 +240,7 @@ class ClientSession:
         self._sums: tuple[np.ndarray, ...] = ()
         self._inputs: dict[int, tuple[np.ndarray, bytes | None]] = {}
         self._provided: set[int] = set()
+        self._lock = threading.Lock()
 
     def __repr__(self) -> str:
         return f"ClientSession({self.name}, round {self.parameters.round}, {self.phase})"
@@ -255,34 +257,46 @@ class ClientSession:
 
     def provide_input(self, j: int, vector: np.ndarray, model_hash: bytes | None = None) -> None:
         """The encoded input of sum j, uint32[d] or uint64[d]; a second one is refused: a vector is masked once."""
-        if not 0 <= j < self.parameters.sums or j in self._provided:
-            raise ProtocolError(Code.BAD_INPUT, f"a vector for sum {j} was already given or does not exist")
+        if not 0 <= j < self.parameters.sums:
+            raise ProtocolError(Code.BAD_INPUT, f"there is no sum {j} in this round")
         if vector.shape != (self.parameters.lengths[j],) or vector.dtype != self.parameters.dtype:
             raise ProtocolError(
                 Code.BAD_INPUT,
                 f"a vector of {vector.dtype}{list(vector.shape)}; "
                 f"{self.parameters.dtype}[{self.parameters.lengths[j]}] was expected",
             )
-        self._provided.add(j)
-        self._inputs[j] = (vector, model_hash)
+        with self._lock:
+            if j in self._provided:
+                raise ProtocolError(Code.BAD_INPUT, f"a vector for sum {j} was already given")
+            self._provided.add(j)
+            self._inputs[j] = (vector, model_hash)
 
     def handle(self, phase_name: str, payload: Packet) -> Packet:
         """Answer one request; on ProtocolError the session is dead, its secrets are gone and nothing was released.
 
         The reply is bytes or, where it holds a masked vector, a read-only memoryview of them.
         """
-        if self._state is None:
-            raise ProtocolError(Code.ABORTED, f"{self.name} has aborted this round")
-        try:
-            return self._answer(self._state, Stage.of(phase_name), payload)
-        except BaseException:
+        with self._lock:
+            if self._state is None:
+                raise ProtocolError(Code.ABORTED, f"{self.name} has aborted this round")
+            try:
+                reply = self._answer(self._state, Stage.of(phase_name), payload)
+                return reply[:] if isinstance(reply, memoryview) else reply  # the caller may release its own view
+            except ProtocolError as error:
+                kind, facts = type(error), (error.code, error.message, error.culprit, error.hint)
+            except BaseException:
+                self._forget()
+                raise
             self._forget()
-            raise
+        # a fresh error: the frames behind the first one hold keys, shares and the vector
+        code, message, culprit, hint = facts
+        raise kind(code, message, culprit=culprit, hint=hint)
 
     def deadline(self) -> None:
         """The driver waits no longer: forget everything (not an error after the end)."""
-        if self._state is not None and not isinstance(self._state, client_states.Finished):
-            self._forget()
+        with self._lock:
+            if self._state is not None and not isinstance(self._state, client_states.Finished):
+                self._forget()
 
     def _forget(self) -> None:
         self._state = None
