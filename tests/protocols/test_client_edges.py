@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -134,20 +135,50 @@ def test_the_outcome_repeats_every_sum_that_was_received(lab: Any, changed: int)
     refuses(clients["h1"], "receipt", packet, Code.RESULT_MISMATCH)
 
 
-def test_the_responders_of_a_sum_are_of_its_survivors(lab: Any) -> None:
-    """The server lets a dead member respond, over a transcript that it signed to fit."""
-    federation = lab.federation(n=5, t=3)
-    server, clients = federation.server(), federation.clients()
-    federation.run({"h5": "masked-input"}, server=server, clients=clients, stop_before="receipt")
-    raw, attachment = lab.split(server.next_phase().payloads["h1"])
-    first, second = lab.split(attachment)
-    body = open_message(federation.parameters, raw, stage=R5, sender=SERVER, previous=None, blame="test").body
-    u5, digests = (1, 2, 3, 4, 5), [*unpack_hashes(first), OTHER]
-    state = clients["h1"]._state
-    chain = extend("T5", state.t4, state.broadcast, zip(u5, digests, strict=True))
-    signed = federation.sign(R5, chain, Outcome(u5, body.sum_digests))
-    packet = lab.join(signed.raw, lab.join(b"".join(digests), bytes(second)))
-    refuses(clients["h1"], "receipt", packet, Code.SET_GREW)
+class Ending:
+    """A round of five without h5 up to its outcome, which the server then signs as it likes, chained to fit."""
+
+    def __init__(self, lab: Any) -> None:
+        self.lab, self.federation = lab, lab.federation(n=5, t=3)
+        self.clients = self.federation.clients()
+        server = self.federation.run({"h5": "masked-input"}, clients=self.clients, stop_before="receipt")
+        raw, attachment = lab.split(server.next_phase().payloads["h1"])
+        digests, vector = lab.split(attachment)
+        self.digests, self.vector = unpack_hashes(digests), bytes(vector)
+        self.body = open_message(
+            self.federation.parameters, raw, stage=R5, sender=SERVER, previous=None, blame="test"
+        ).body
+
+    def packet(self, u5: tuple[int, ...], digests: Sequence[bytes], vector: bytes) -> bytes:
+        state = self.clients["h1"]._state
+        chain = extend("T5", state.t4, state.broadcast, zip(u5, digests, strict=False))
+        signed = self.federation.sign(R5, chain, Outcome(u5, self.body.sum_digests))
+        return self.lab.join(signed.raw, self.lab.join(b"".join(digests), vector))
+
+
+FOUR = (1, 2, 3, 4)
+ENDINGS = {
+    "a dead member responds": (lambda end: ((*FOUR, 5), [*end.digests, OTHER], end.vector), Code.SET_GREW),
+    "own message altered": (lambda end: (FOUR, [OTHER, *end.digests[1:]], end.vector), Code.OWN_MESSAGE_ALTERED),
+    "a digest too few": (lambda end: (FOUR, end.digests[:3], end.vector), Code.MALFORMED),
+    "a digest too many": (lambda end: (FOUR, [*end.digests, OTHER], end.vector), Code.MALFORMED),
+    "left out": (lambda end: ((2, 3, 4), end.digests[1:], end.vector), Code.EXCLUDED),
+    "a short vector": (lambda end: (FOUR, end.digests, end.vector[:-4]), Code.MALFORMED),
+    "another vector": (lambda end: (FOUR, end.digests, bytes(len(end.vector))), Code.RESULT_MISMATCH),
+}
+
+
+@pytest.mark.parametrize("lie", ENDINGS)
+def test_what_ends_a_sum_is_of_its_survivors_and_unaltered(lab: Any, lie: str) -> None:
+    """The transcript fits each of these lies: the check alone stands between it and a receipt."""
+    end, (told, code) = Ending(lab), ENDINGS[lie]
+    refuses(end.clients["h1"], "receipt", end.packet(*told(end)), code)
+
+
+def test_an_honest_ending_is_countersigned(lab: Any) -> None:
+    end = Ending(lab)
+    assert end.clients["h1"].handle("receipt", end.packet(FOUR, end.digests, end.vector))
+    assert end.clients["h1"].phase == "Finished"
 
 
 def test_a_second_and_different_request_of_a_stage_is_a_conflict(lab: Any) -> None:

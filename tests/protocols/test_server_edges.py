@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedgan_protocols import Code, Failure, ProtocolError, ServerSession, Stage
+from fedgan_protocols import Code, Failure, ProtocolError, ServerSession, Stage, shamir
 
 MODELS = tuple(hashlib.sha256(f"model {j}".encode()).digest() for j in range(3))
 OTHER = hashlib.sha256(b"another model").digest()
@@ -85,3 +85,22 @@ def test_a_finished_sum_cannot_be_written_to(lab: Any) -> None:
         assert not vector.flags.writeable
         with pytest.raises(ValueError):
             vector[0] = 1
+
+
+def test_shares_that_rebuild_no_secret_of_32_bytes_blame_their_dealer(
+    lab: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The field has 297 elements above 2^256 - 1; a dealer that shares one of them has committed to another secret."""
+    federation, honest, dealing = lab.federation(n=4, t=3), shamir.share, [""]
+
+    def above(secret: int, *rest: Any) -> dict[int, int]:
+        return honest(2**256 + 296 if dealing[0] == "h2" else secret, *rest)
+
+    def note(name: str, phase: str, packet: bytes) -> bytes:
+        dealing[0] = name
+        return packet
+
+    monkeypatch.setattr(shamir, "share", above)
+    with pytest.raises(ProtocolError) as caught:
+        federation.run(to_client=note)
+    assert (caught.value.code, caught.value.culprit) == (Code.BAD_SHARE_DEALER, "h2")

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import libcst as cst
-from mutmut.__main__ import run as run_mutmut
+import mutmut.__main__ as runner
 from mutmut.mutation import file_mutation
 from mutmut.mutation.data import SourceFileMutationData
+from mutmut.state import state
 from mutmut.stats import status_by_exit_code
 from mutmut.utils.format_utils import get_mutant_name
 from operators import ARGUMENT, OPERATORS, install
@@ -143,7 +144,16 @@ def report(mutants: Sequence[Mutant], status: dict[str, str], made: Sequence[Mut
     }
 
 
-def test(names: Sequence[str], workers: int) -> None:
-    """Generate the mutants and run the tests against those named."""
+def test(names: Sequence[str], workers: int, longest: float) -> None:
+    """Generate the mutants and run against those named every test that took at most `longest` seconds when timed."""
     install(kind for kind, _, _ in OPERATORS)
-    run_mutmut.callback(tuple(names), max_children=workers)
+    timed = runner.collect_or_load_stats
+
+    def quick_ones(*given: Any, **more: Any) -> None:
+        timed(*given, **more)
+        slow = {name for name, seconds in state().duration_by_test.items() if seconds > longest}
+        for tests in state().tests_by_mangled_function_name.values():
+            tests -= slow
+
+    runner.collect_or_load_stats = quick_ones
+    runner.run.callback(tuple(names), max_children=workers)

@@ -21,6 +21,7 @@ def main() -> None:
     parser.add_argument("--share", type=float, default=0.1, help="how much of the `argument` kind to sample")
     parser.add_argument("--seed", type=int, default=0, help="of that sample")
     parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--longest", type=float, default=0.3, help="seconds; slower tests are not run against mutants")
     parser.add_argument("--again", action="store_true", help="test those that survived the last run")
     parser.add_argument("--only", nargs="*", choices=MODULES, default=MODULES, help="modules to test")
     parser.add_argument("--report", action="store_true", help="test nothing: print what there is, as JSON")
@@ -42,7 +43,7 @@ def main() -> None:
     due = ("survived", "no tests") if options.again else ("not checked",)
     names = [m.name for m in wanted if m.module in options.only and status.get(m.name, "not checked") in due]
     if names:
-        catalogue.test(names, options.workers)
+        catalogue.test(names, options.workers, options.longest)
 
 
 if __name__ == "__main__":
