@@ -103,7 +103,7 @@ LIES = [
 ]
 
 
-@pytest.mark.parametrize(("stage", "j", "lie", "code"), LIES, ids=lambda value: str(value)[:40])
+@pytest.mark.parametrize(("stage", "j", "lie", "code"), LIES, ids=[f"lie {at}" for at in range(len(LIES))])
 def test_each_lie_of_the_server_is_refused_for_its_own_reason(
     lab: Any, stage: Stage, j: int, lie: dict[str, Any], code: Code
 ) -> None:
