@@ -54,7 +54,11 @@ class Federation:
     models: tuple[bytes, ...]
     inputs: Mapping[tuple[str, int], np.ndarray] = field(repr=False)
     seed: str = "seed"
-    floors: PolicyFloors = field(default_factory=lambda: PolicyFloors(least_roster=2, least_graph_bits=0))
+    floors: PolicyFloors = field(
+        default_factory=lambda: PolicyFloors(
+            least_roster=2, least_sparse_roster=2, least_sparse_corruption=0.0, least_graph_bits=0
+        )
+    )
 
     def server(self, **changes: Any) -> ServerSession:
         parameters = replace(self.parameters, **changes) if changes else self.parameters

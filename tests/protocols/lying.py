@@ -30,6 +30,11 @@ from fedgan_protocols.messages import (
 R0, R1, R2, R3, R4, R5 = (stage for stage in Stage if stage is not Stage.CLOSING)
 
 
+def proof_of(masked_input: Message) -> bytes:
+    """The vector digest and the signature of a MaskedInput, from which a receiver rebuilds it."""
+    return bytes(masked_input.body.vector_digest + signature_of(masked_input.raw))
+
+
 class LyingServer:
     """Drives real clients with requests of its own making."""
 
@@ -207,12 +212,15 @@ class LyingServer:
         self.clients[member].provide_input(0, self.federation.inputs[self.parameters.name_of(member), 0])
 
     def mask(self, u2: Sequence[int] | None = None) -> None:
-        u2 = self.everyone if u2 is None else tuple(u2)
-        for member in u2:
-            self.provide(member)
-            self.inputs[member], data = self.send(R2, member, self.mask_request(member, u2))
-            self.vectors[member] = np.frombuffer(data, dtype=self.parameters.dtype)
-            self.masked_for[member] = u2
+        for member in self.everyone if u2 is None else tuple(u2):
+            self.mask_only(member, self.everyone if u2 is None else tuple(u2))
+
+    def mask_only(self, member: int, u2: tuple[int, ...]) -> None:
+        """R2 for one member, which is shown this U2."""
+        self.provide(member)
+        self.inputs[member], data = self.send(R2, member, self.mask_request(member, u2))
+        self.vectors[member] = np.frombuffer(data, dtype=self.parameters.dtype)
+        self.masked_for[member] = u2
 
     def masked(self) -> LyingServer:
         """R0 to R2, honestly, for everybody."""
@@ -238,17 +246,29 @@ class LyingServer:
 
     # --- R3 and R4
 
-    def survivors(self, u3: Sequence[int], previous: bytes = b"", **lies: Any) -> tuple[Message, bytes, bytes]:
-        """The broadcast, T3 and the packet that show this U3."""
+    def survivors(self, u3: Sequence[int], previous: bytes = b"", **lies: Any) -> tuple[Message, bytes]:
+        """The broadcast that shows this U3, and T3."""
         digests = [(i, self.inputs[i].digest) for i in u3]
         t3 = extend("T3", self.t2, self.b2.digest, digests)
         body = SurvivorList(0, self.federation.models[0], tuple(u3))
-        message = self.federation.sign(R3, previous or t3, replace(body, **lies))
-        return message, t3, self.lab.join(message.raw, b"".join(digest for _, digest in digests))
+        return self.federation.sign(R3, previous or t3, replace(body, **lies)), t3
+
+    def survivor_list(
+        self,
+        member: int,
+        u3: Sequence[int],
+        previous: bytes = b"",
+        proofs: Mapping[int, bytes] | None = None,
+        **lies: Any,
+    ) -> bytes:
+        """R3 for one member; `proofs` are sent in place of the vector digest and signature of those dealers' inputs."""
+        message, _ = self.survivors(u3, previous, **lies)
+        listed = b"".join(self.inputs[i].digest for i in u3)
+        rows = [(proofs or {}).get(dealer, proof_of(self.inputs[dealer])) for dealer in self.dealers(member, u3)]
+        return self.lab.join(message.raw, self.lab.join(listed, b"".join(rows)))
 
     def agree(self, u3: Sequence[int], members: Iterable[int]) -> dict[int, Message]:
-        _, _, packet = self.survivors(u3)
-        return {member: self.send(R3, member, packet)[0] for member in members}
+        return {member: self.send(R3, member, self.survivor_list(member, u3))[0] for member in members}
 
     def unmask_request(
         self, u3: Sequence[int], statements: Mapping[int, Message], previous: bytes = b"", **lies: Any
@@ -261,7 +281,7 @@ class LyingServer:
         self, u3: Sequence[int], signatures: Mapping[int, bytes], previous: bytes = b"", **lies: Any
     ) -> bytes:
         """R4 that shows these 64-byte signatures."""
-        message, t3, _ = self.survivors(u3)
+        message, t3 = self.survivors(u3)
         u4 = tuple(sorted(signatures))
         t4 = extend("T4", t3, message.digest, [(i, signatures[i]) for i in u4])
         body = UnmaskRequest(0, u4)

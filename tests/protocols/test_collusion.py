@@ -22,9 +22,9 @@ def equivocate(
     seeds: dict[int, bytes] = {}
     keys: dict[int, bytes] = {}
     for u3, honest, found in ((liar.everyone, told_alive, seeds), ((2, 3, 4, 5), told_dead, keys)):
-        _, t3, packet = liar.survivors(u3)
+        _, t3 = liar.survivors(u3)
         statement = Consistency(0, liar.t2, liar.federation.models[0], survivors_digest(u3))
-        statements = {member: liar.send(R3, member, packet)[0] for member in honest}
+        statements = {member: liar.send(R3, member, liar.survivor_list(member, u3))[0] for member in honest}
         statements |= {member: liar.federation.sign(R3, t3, statement, sender=member) for member in colluders}
         request = liar.unmask_request(u3, statements)
         for member in honest:

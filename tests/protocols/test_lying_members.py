@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from tests.protocols.lying import R1, R2, R3, R4, R5
 
 from fedgan_protocols import Code, Failure, ProtocolError, Stage, checks, shamir
+from fedgan_protocols.graph import SparseGraph
 from fedgan_protocols.messages import open_message, survivors_digest
 
 
@@ -34,9 +36,34 @@ def test_a_responder_with_a_wrong_share_is_named_and_the_round_goes_on(lab: Any)
     assert result.receipts["h3"] == "unmasking: bad-share-responder"
 
 
+@pytest.mark.parametrize("graph", [None, SparseGraph(4, 2, 0)], ids=str)
+@pytest.mark.parametrize("size", [0, 65, 65 * 7, 64])
+def test_a_responder_with_the_wrong_number_of_shares(lab: Any, graph: SparseGraph | None, size: int) -> None:
+    """What it sends is what it signed; it is not what it was dealt."""
+    federation = lab.federation(n=6, t=4, graph=graph)
+
+    def cut(name: str, phase: str, packet: bytes) -> bytes:
+        if (name, phase) != ("h3", "unmasking"):
+            return packet
+        raw, attachment = lab.split(packet)
+        message = open_message(federation.parameters, raw, stage=R4, sender=3, previous=None, blame="")
+        openings = (bytes(attachment) * 2)[:size]
+        assert len(openings) == size != len(attachment)
+        body = replace(message.body, shares_digest=checks.shares_digest(openings))
+        return lab.join(federation.sign(R4, message.previous, body, sender=3).raw, openings)
+
+    result = federation.result(to_server=cut)
+    assert np.array_equal(result.sums[0], federation.expected_sum(federation.parameters.names))
+    drop = result.drops["h3"]
+    assert (drop.code, drop.culprit, drop.verified) == ("malformed", "h3", True)
+
+
+@pytest.mark.parametrize(
+    "other", [lambda secret: secret ^ 1 << 100, lambda _: 2**256 + 296], ids=["flipped", "33 bytes"]
+)
 @pytest.mark.parametrize("dies", [False, True])
 def test_a_dealer_whose_shares_rebuild_another_secret_is_named(
-    lab: Any, monkeypatch: pytest.MonkeyPatch, dies: bool
+    lab: Any, monkeypatch: pytest.MonkeyPatch, dies: bool, other: Callable[[int], int]
 ) -> None:
     """Its shares meet their commitments but belong to another secret: only rebuilding shows it."""
     federation = lab.federation(n=4, t=3)
@@ -45,7 +72,7 @@ def test_a_dealer_whose_shares_rebuild_another_secret_is_named(
     dealing = [""]
 
     def dishonest(secret: int, *rest: Any) -> dict[int, int]:
-        return honest(secret ^ 1 << 100 if dealing[0] == "h2" else secret, *rest)
+        return honest(other(secret) if dealing[0] == "h2" else secret, *rest)
 
     monkeypatch.setattr(shamir, "share", dishonest)
 

@@ -11,6 +11,7 @@ from tests.protocols.lying import R0, R1, R2, R4, R5, LyingServer
 
 from fedgan_protocols import Code, ParameterError, PolicyFloors, ProtocolError, masking, sum_digest
 from fedgan_protocols.directory import read_deals, write_deals
+from fedgan_protocols.encoding import encode
 from fedgan_protocols.messages import Outcome, extend, message_digest, open_message
 from fedgan_protocols.parameters import SERVER
 
@@ -275,3 +276,34 @@ def test_what_comes_with_u2_is_of_all_of_u2(liar: LyingServer) -> None:
     short = liar.sealed_for(4, u2)[: -liar.parameters.sealed_bytes]
     liar.refused(R2, 4, liar.mask_request(4, u2, sealed=short), Code.MALFORMED)
     liar.refused(R2, 5, liar.mask_request(5, u2, previous=bytes(32)), Code.TRANSCRIPT_MISMATCH)
+
+
+NO_DIRECTORIES: list[Any] = [
+    5,
+    [],
+    [b"", b""],
+    [b"", b"", [], []],
+    [b"x", b"", []],
+    [b"", b"\x00", []],
+    [b"", b"\x00\x00", []],
+    [b"", b"\x00\x02\x00\x01", []],
+    [b"", b"", b""],
+    [b"", b"", [5]],
+    [5, b"", []],
+    [b"", 5, []],
+]
+
+
+@pytest.mark.parametrize("items", NO_DIRECTORIES, ids=str)
+def test_structures_that_are_no_directory_or_no_deals(liar: LyingServer, items: Any) -> None:
+    liar.advertise()
+    message, _ = liar.lab.split(liar.directory(1, liar.adverts))
+    packet = liar.lab.join(message, encode(items))
+    liar.refused(R1, 1, packet, Code.MALFORMED, Code.DUPLICATE_MEMBER)
+    liar.deal((2, 3, 4, 5))
+    liar.deals[1] = liar.deals[2]
+    liar.provide(2)
+    message, _ = liar.lab.split(liar.mask_request(2, liar.everyone, sealed=b""))
+    deals = [items[0], *items[2:]] if isinstance(items, list) and len(items) > 2 else items
+    if deals != [b"", []]:
+        liar.refused(R2, 2, liar.lab.join(message, liar.lab.join(encode(deals), b"")), Code.MALFORMED)

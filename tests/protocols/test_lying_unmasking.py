@@ -14,17 +14,17 @@ from fedgan_protocols.parameters import SERVER
 
 def test_sets_of_r3(liar: LyingServer) -> None:
     liar.masked()
-    liar.refused(R3, 1, liar.survivors((2, 3, 4, 5))[2], Code.DECLARED_DEAD)
-    liar.refused(R3, 2, liar.survivors((1, 2, 3))[2], Code.TOO_FEW)
-    liar.refused(R3, 3, liar.survivors(liar.everyone, model_hash=bytes(32))[2], Code.MODEL_MISMATCH)
+    liar.refused(R3, 1, liar.survivor_list(1, (2, 3, 4, 5)), Code.DECLARED_DEAD)
+    liar.refused(R3, 2, liar.survivor_list(2, (1, 2, 3)), Code.TOO_FEW)
+    liar.refused(R3, 3, liar.survivor_list(3, liar.everyone, model_hash=bytes(32)), Code.MODEL_MISMATCH)
     liar.inputs[4] = liar.federation.sign(R2, liar.t2, liar.inputs[1].body, sender=4)
-    liar.refused(R3, 4, liar.survivors(liar.everyone)[2], Code.OWN_MESSAGE_ALTERED)
-    liar.refused(R3, 5, liar.survivors(liar.everyone, sum=1)[2], Code.OUT_OF_ORDER)
+    liar.refused(R3, 4, liar.survivor_list(4, liar.everyone), Code.OWN_MESSAGE_ALTERED)
+    liar.refused(R3, 5, liar.survivor_list(5, liar.everyone, sum=1), Code.OUT_OF_ORDER)
 
 
 def test_requests_that_follow_another_transcript(liar: LyingServer) -> None:
     liar.masked()
-    liar.refused(R3, 1, liar.survivors(liar.everyone, previous=bytes(32))[2], Code.TRANSCRIPT_MISMATCH)
+    liar.refused(R3, 1, liar.survivor_list(1, liar.everyone, previous=bytes(32)), Code.TRANSCRIPT_MISMATCH)
     others = (2, 3, 4, 5)
     statements = liar.agree(others, others)
     liar.refused(R4, 2, liar.unmask_request(others, statements, previous=bytes(32)), Code.TRANSCRIPT_MISMATCH)
@@ -59,7 +59,7 @@ def test_u3_may_not_hold_a_member_that_was_not_in_u2(liar: LyingServer) -> None:
         liar.provide(member)
         liar.inputs[member], _ = liar.send(R2, member, liar.mask_request(member, u2))
     liar.inputs[5] = liar.federation.sign(R2, liar.t2, liar.inputs[1].body, sender=5)
-    liar.refused(R3, 1, liar.survivors(liar.everyone)[2], Code.SET_GREW)
+    liar.refused(R3, 1, liar.survivor_list(1, liar.everyone), Code.SET_GREW)
 
 
 def test_equivocated_u3_finds_no_t_signatures(liar: LyingServer) -> None:
@@ -146,7 +146,7 @@ def test_one_victim_is_never_both_alive_and_dead(liar: LyingServer) -> None:
     """The server asks twice, with the victim once in U3 and once not; the first answer is the only one."""
     liar.masked()
     alive = liar.agree(liar.everyone, (1, 2, 3, 4))
-    _, _, without = liar.survivors((1, 2, 3, 4))
+    without = liar.survivor_list(1, (1, 2, 3, 4))
     liar.refused(R3, 1, without, Code.CONFLICTING)
     packet = liar.unmask_request(liar.everyone, alive)
     revelation, openings = liar.send(R4, 2, packet)
@@ -193,4 +193,4 @@ def test_the_late_input_of_a_dropped_member_stays_masked(liar: LyingServer) -> N
         for holder in u3
         for one in fifth
     )
-    liar.refused(R3, 5, liar.survivors(u3)[2], Code.DECLARED_DEAD)
+    liar.refused(R3, 5, liar.survivor_list(5, u3), Code.DECLARED_DEAD)

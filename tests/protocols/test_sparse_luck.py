@@ -58,13 +58,16 @@ class Game:
 
     def bound(self) -> Fraction:
         """The bound of `fedgan_protocols.graph`, exactly."""
+        return max(self._bound_of(c) for c in range(self.c + 1))
+
+    def _bound_of(self, c: int) -> Fraction:
         total = Fraction(0)
-        for m in range(1, self.half + 1):
-            marked, ways = m - 1 + self.c, 0
+        for m in range(1, (self.n - c) // 2 + 1):
+            marked, ways = m - 1 + c, 0
             for hits in range(self.t, self.k + 1):
                 ways += math.comb(marked, hits) * math.comb(self.n - 1 - marked, self.k - hits)
-            total += math.comb(len(self.honest), m) * Fraction(ways, math.comb(self.n - 1, self.k)) ** m
-        return 2 * total
+            total += math.comb(self.n - c, m) * Fraction(ways, math.comb(self.n - 1, self.k)) ** m
+        return total
 
     def fails(self, draws: Draws) -> bool:
         """Whether some choice of the adversary leaves a closed set of at most half of the honest members."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from tests.protocols.knowledge import Knowledge
-from tests.protocols.lying import R1, R3, R4, LyingServer
+from tests.protocols.lying import R1, R2, R3, R4, LyingServer, proof_of
 from tests.protocols.test_graph import second_draw
 
 from fedgan_protocols import Code, ProtocolError
@@ -70,6 +71,62 @@ def test_all_peers_of_a_victim_left_out_of_u2(lab: Any) -> None:
     assert knowledge.learned() == {frozenset(u2) - {victim}} and not knowledge.shows(victim)
 
 
+def test_a_victim_that_is_shown_another_u2_without_its_peers(lab: Any) -> None:
+    """It masks with nobody but itself, and is in everybody's U3: its holders see that it masked for another U2."""
+    liar, victim = isolated(lab, "a")
+    liar.share()
+    alone, peers = liar.view(), liar.peers(victim)
+    alone.mask_only(victim, tuple(member for member in liar.everyone if member not in peers))
+    for member in liar.everyone:
+        if member != victim:
+            liar.mask_only(member, liar.everyone)
+    for mine in ("inputs", "vectors", "masked_for"):
+        getattr(liar, mine)[victim] = getattr(alone, mine)[victim]
+    statements = {}
+    for member in liar.everyone:
+        packet = liar.survivor_list(member, liar.everyone)
+        if member in liar.drawn(victim):
+            liar.refused(R3, member, packet, Code.BAD_SIGNATURE)
+        elif member != victim:
+            statements[member] = liar.send(R3, member, packet)[0]
+    assert len(statements) == 30 - 1 - 6 >= liar.parameters.threshold
+    request, knowledge = liar.unmask_request(liar.everyone, statements), Knowledge(liar)
+    for member in statements:
+        knowledge.reveal(member, liar.send(R4, member, request)[1])
+    assert knowledge.masks(victim) == {}  # its seed is all that is missing
+    assert (victim, "seed") not in knowledge.shares and not knowledge.shows(victim)
+
+
+def test_a_victim_that_is_shown_another_u2_in_the_complete_graph(liar: LyingServer) -> None:
+    """Member 1 is shown U2 without member 5: nobody reveals its seed, nor it anybody's."""
+    liar.advertise()
+    liar.share()
+    alone = liar.view()
+    alone.mask_only(1, (1, 2, 3, 4))
+    for member in (2, 3, 4, 5):
+        liar.mask_only(member, liar.everyone)
+    liar.inputs[1] = alone.inputs[1]
+    for member in (2, 3, 4, 5):
+        liar.refused(R3, member, liar.survivor_list(member, liar.everyone), Code.BAD_SIGNATURE)
+    alone.inputs = liar.inputs
+    alone.refused(R3, 1, alone.survivor_list(1, (1, 2, 3, 4)), Code.BAD_SIGNATURE)
+
+
+def test_proofs_of_the_dealers_inputs(lab: Any) -> None:
+    """One per surviving dealer, signed by it, after this transcript, and of the input that is listed."""
+    liar = LyingServer.over_a_sparse_graph(lab).masked()
+    twice = liar.federation.sign(R2, liar.t2, replace(liar.inputs[12].body, vector_digest=bytes(32)), sender=12)
+    holders = liar.holders(12)
+    crossed = {12: proof_of(twice)}
+    packet = liar.survivor_list(holders[0], liar.everyone, proofs=crossed)
+    liar.refused(R3, holders[0], packet, Code.TRANSCRIPT_MISMATCH)
+    elsewhere = {12: proof_of(liar.federation.sign(R2, bytes(32), liar.inputs[12].body, sender=12))}
+    liar.refused(R3, holders[1], liar.survivor_list(holders[1], liar.everyone, proofs=elsewhere), Code.BAD_SIGNATURE)
+    for holder, wrong in ((holders[2], b""), (holders[3], bytes(95)), (holders[4], proof_of(twice) * 2)):
+        packet = liar.survivor_list(holder, liar.everyone, proofs={12: wrong})
+        liar.refused(R3, holder, packet, Code.MALFORMED)
+
+
 def test_all_peers_of_a_victim_left_out_of_u1(lab: Any) -> None:
     liar, victim = isolated(lab, "a")
     drawn = sorted(liar.drawn(victim))
@@ -81,7 +138,7 @@ def test_all_peers_of_a_victim_left_out_of_u1(lab: Any) -> None:
 
 
 def sign_both(liar: LyingServer, u3: Sequence[int], colluders: Sequence[int]) -> dict[int, Any]:
-    _, t3, _ = liar.survivors(u3)
+    _, t3 = liar.survivors(u3)
     body = Consistency(0, liar.t2, liar.federation.models[0], survivors_digest(u3))
     return {member: liar.federation.sign(R3, t3, body, sender=member) for member in colluders}
 
@@ -148,10 +205,10 @@ def test_nobody_reveals_two_kinds(lab: Any) -> None:
     assert len(dealers) == len(set(dealers)) == 12
     signatures = {member: signature_of(one.raw) for member, one in sign_both(liar, u3, u3[:9]).items()}
     liar.refused(R4, 1, liar.unmask_request_of(u3, signatures), Code.CONFLICTING)
-    liar.refused(R3, 2, liar.survivors(liar.everyone)[2], Code.OUT_OF_ORDER)
+    liar.refused(R3, 2, liar.survivor_list(2, liar.everyone), Code.OUT_OF_ORDER)
     liar = LyingServer.over_a_sparse_graph(lab).masked()
     liar.agree(u3, u3)
-    liar.refused(R3, 1, liar.survivors(liar.everyone)[2], Code.CONFLICTING)
+    liar.refused(R3, 1, liar.survivor_list(1, liar.everyone), Code.CONFLICTING)
 
 
 # --- which signatures are verified
@@ -251,4 +308,4 @@ def test_a_member_of_the_complete_graph_draws_nothing(lab: Any) -> None:
     for wrong in good:
         with pytest.raises(ProtocolError) as caught:
             client_machine.step(state, Received(R4, request(federation, state, {**good, wrong: bytes(64)})))
-        assert caught.value.code is Code.BAD_SIGNATURE
+        assert caught.value.code is (Code.OWN_MESSAGE_ALTERED if wrong == 3 else Code.BAD_SIGNATURE)
