@@ -184,7 +184,7 @@ class LedgerFile(click.Path):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         path = super().convert(value, param, ctx)
-        with open(path, "rb") as file:
+        with Path(os.fsdecode(path)).open("rb") as file:
             if file.read(len(_SQLITE)) != _SQLITE:
                 self.fail(f"{os.fsdecode(path)!r} is no ledger: a hospital's ledger.sqlite was expected", param, ctx)
         return path
