@@ -311,6 +311,33 @@ def test_a_graph_below_a_members_floor_is_refused(lab: Any) -> None:
     assert caught.value.code is Code.POLICY_FLOOR and "choose_graph" in str(caught.value.hint)
 
 
+@pytest.mark.parametrize(
+    ("floors", "graph", "t", "refused"),
+    [
+        ({}, SparseGraph(40, 25, 5), 67, ""),
+        ({}, SparseGraph(40, 25, 4), 67, "colluders that a sparse graph allows for: 4"),
+        ({"least_sparse_corruption": 0.1}, SparseGraph(40, 25, 10), 67, ""),
+        ({"least_sparse_corruption": 0.1}, SparseGraph(40, 25, 9), 67, "no less than 10"),
+        ({"least_sparse_roster": 101}, SparseGraph(40, 25, 5), 67, "members in a sparse graph: 100"),
+        ({"least_sparse_roster": 101}, None, 67, ""),
+        ({"least_colluders": 33}, None, 67, ""),
+        ({"least_colluders": 34}, None, 67, "colluders allowed for: 33"),
+        ({"least_colluders": 6}, SparseGraph(40, 25, 5), 67, "colluders allowed for: 5"),
+    ],
+    ids=str,
+)
+def test_floors_of_colluders_and_of_the_roster(
+    lab: Any, floors: dict[str, Any], graph: SparseGraph | None, t: int, refused: str
+) -> None:
+    parameters = lab.federation(n=100, t=t, graph=graph).parameters
+    if not refused:
+        PolicyFloors(**floors).check(parameters)
+        return
+    with pytest.raises(ParameterError) as caught:
+        PolicyFloors(**floors).check(parameters)
+    assert caught.value.code is Code.POLICY_FLOOR and refused in str(caught.value)
+
+
 def test_the_floor_is_met_exactly_or_not_at_all(lab: Any) -> None:
     graph = choose_graph(100, 0.1, 0.05)
     bits = privacy_bits(100, graph)
