@@ -1,12 +1,13 @@
 """The steps that are timed: this project's private and plain discriminator steps, their halves, and Keras' own.
 
-The discriminator is the product's (`fedgan_secure.models.dcgan`): convolutions of 3 x 3 and stride 2, group normalisation
-behind every one but the first, a dense layer and a realness logit. The plain step is the same network through Keras'
-layers and TensorFlow's own gradient, with the same optimiser.
+The discriminator is the product's (`fedgan_secure.models.dcgan`): convolutions of 3 x 3 and stride 2, group
+normalisation behind every one but the first, a dense layer and a realness logit. The plain step is the same network
+through Keras' layers and TensorFlow's own gradient, with the same optimiser.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -157,7 +158,7 @@ class Steps:
 
         @tf.function
         def passes(real: Any, fake: Any) -> Any:
-            return self._engine.output_gradients(parts(real, fake))
+            return self._engine.output_gradients([dataclasses.replace(part, bound=None) for part in parts(real, fake)])
 
         @tf.function
         def norms(real: Any, fake: Any) -> Any:

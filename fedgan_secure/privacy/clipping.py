@@ -97,6 +97,7 @@ class _Application:
     rows: list[Any] | None = None
     came_back: Any = None
     measured: dict[int, Measured] = field(default_factory=dict)
+    free: list[Any] | None = None
 
 
 @dataclass
@@ -164,16 +165,18 @@ class PerPatientGradients:
         applied, (tape, total) = self._forward(places)
         self._refuse_wrong_cover(applied)
         self._backward(applied, tape, total)
+        for entry in applied:
+            if not entry.measured:
+                _measure(entry, places)
         for index, place in enumerate(places):
             if place.part.bound is not None:
                 _clip(index, place, applied)
         bounded = [place for place in places if place.part.bound is not None]
-        free = [self._free(entry, places) for entry in applied]
 
         def gradient(clean: bool) -> Any:
             found: list[Any] = [None] * len(self._weights)
-            for entry, held in zip(applied, free, strict=True):
-                for weight, value in zip(_trained(entry.layer), self._layer(entry, places, held, clean), strict=True):
+            for entry in applied:
+                for weight, value in zip(_trained(entry.layer), _layer_sum(entry, places, clean), strict=True):
                     found[self._order[id(weight)]] = value
             return self._flat(found)
 
@@ -205,10 +208,10 @@ class PerPatientGradients:
                     output, rows = forward(layer, *inputs, watch=tape.watch)
                     applied.append(_Application(layer, inputs, output, rows))
                     return output
-                output = layer(*inputs)
-                tape.watch(output)
-                applied.append(_Application(layer, inputs, output))
-                return output
+                entry = _Application(layer, inputs, layer(*inputs))
+                applied.append(entry)
+                tape.watch(entry.output)
+                return _tapped(entry, places)
 
             labels = None
             if places[0].part.labels is not None:
@@ -228,34 +231,8 @@ class PerPatientGradients:
         wanted = [entry.output if entry.rows is None else entry.rows for entry in applied]
         found = tape.gradient(total, wanted, unconnected_gradients=tf.UnconnectedGradients.ZERO)
         for entry, value in zip(applied, found, strict=True):
-            entry.came_back = value
-
-    def _free(self, entry: _Application, places: list[_Rows]) -> list[Any] | None:
-        """Weight gradients of the parts without a bound, where they need not wait for the clip factors."""
-        loose = [place for place in places if place.part.bound is None]
-        if entry.rows is not None or not loose or len(loose) == len(places) or not entry.measured:
-            return None
-        if any(measured.each is None for measured in entry.measured.values()):
-            return None
-        return _weight_gradients(entry, [(place, None) for place in loose], False)
-
-    def _layer(self, entry: _Application, places: list[_Rows], free: list[Any] | None, clean: bool) -> list[Any]:
-        """Gradients of one layer's weights over all parts; where asked, unusable patients are zeroed first."""
-        sums: list[list[Any]] = [] if free is None else [free]
-        rest: list[tuple[_Rows, Any]] = []
-        for index, place in enumerate(places):
-            measured = entry.measured.get(index)
-            if place.part.bound is not None and measured is not None and measured.each is not None:
-                sums.append([_weighted(chunks, place, clean) for chunks in measured.each])
-            elif entry.rows is not None:
-                sums.append([tf.reduce_sum(place.of(value), axis=0) for value in entry.came_back])
-            elif place.part.bound is not None:
-                rest.append((place, place.scales * place.part.factor))
-            elif free is None:
-                rest.append((place, None))
-        if rest:
-            sums.append(_weight_gradients(entry, rest, clean))
-        return [tf.add_n([tf.convert_to_tensor(value) for value in of_weight]) for of_weight in zip(*sums, strict=True)]
+            if entry.came_back is None:
+                entry.came_back = value
 
     def _flat(self, gradients: Sequence[Any]) -> Any:
         return tf.concat(
@@ -296,17 +273,48 @@ def _place(parts: Sequence[Part]) -> list[_Rows]:
     return places
 
 
-def _clip(index: int, place: _Rows, applied: list[_Application]) -> None:
-    """Norms of a part's patients over all layers, and the factors that bound them."""
-    squares = tf.zeros([place.patients], tf.float64)
-    for entry in applied:
+def _tapped(entry: _Application, places: list[_Rows]) -> Any:
+    """The layer's output; on the way back, its gradient is measured before the layers below get theirs.
+
+    So of all layers' gradients, patches and products only one layer's are held at a time.
+    """
+
+    @tf.custom_gradient
+    def tap(output: Any) -> Any:
+        def backward(came_back: Any) -> Any:
+            entry.came_back = came_back
+            _measure(entry, places)
+            made = [[measured.squares, measured.each or []] for measured in entry.measured.values()]
+            with tf.control_dependencies(tf.nest.flatten([made, entry.free or []])):
+                return tf.identity(came_back)
+
+        return tf.identity(output), backward
+
+    return tap(entry.output)
+
+
+def _measure(entry: _Application, places: list[_Rows]) -> None:
+    """Measure the layer for every bounded part; sum the others at once where they need not wait for clip factors."""
+    for index, place in enumerate(places):
+        if place.part.bound is None:
+            continue
         if entry.rows is not None:
             measured = measure_rows([place.of(value) for value in entry.came_back], place.patients)
         else:
             inputs = tuple(tf.nest.map_structure(place.of, value) for value in entry.inputs)
             measured = measure(entry.layer, inputs, place.of(entry.came_back), place.patients)
         entry.measured[index] = measured
-        squares += measured.squares
+    loose = [place for place in places if place.part.bound is None]
+    explicit = all(measured.each is not None for measured in entry.measured.values())
+    if entry.rows is None and entry.measured and explicit and loose:
+        entry.free = _weight_gradients(entry, [(place, None) for place in loose], False)
+
+
+def _clip(index: int, place: _Rows, applied: list[_Application]) -> None:
+    """Norms of a part's patients over all layers, and the factors that bound them."""
+    squares = tf.zeros([place.patients], tf.float64)
+    for entry in applied:
+        squares += entry.measured[index].squares
     squares = tf.cast(squares, tf.float32)
     place.usable = tf.math.is_finite(squares) & (squares >= 0.0)
     place.norms = tf.sqrt(squares)
@@ -315,6 +323,25 @@ def _clip(index: int, place: _Rows, applied: list[_Application]) -> None:
         tf.minimum(1.0, place.part.bound / tf.maximum(place.norms, _TINY)),
         tf.zeros_like(place.norms),
     )
+
+
+def _layer_sum(entry: _Application, places: list[_Rows], clean: bool) -> list[Any]:
+    """Gradients of one layer's weights over all parts; where asked, unusable patients are zeroed first."""
+    sums: list[list[Any]] = [] if entry.free is None else [entry.free]
+    rest: list[tuple[_Rows, Any]] = []
+    for index, place in enumerate(places):
+        measured = entry.measured.get(index)
+        if place.part.bound is not None and measured is not None and measured.each is not None:
+            sums.append([_weighted(chunks, place, clean) for chunks in measured.each])
+        elif entry.rows is not None:
+            sums.append([tf.reduce_sum(place.of(value), axis=0) for value in entry.came_back])
+        elif place.part.bound is not None:
+            rest.append((place, place.scales * place.part.factor))
+        elif entry.free is None:
+            rest.append((place, None))
+    if rest:
+        sums.append(_weight_gradients(entry, rest, clean))
+    return [tf.add_n([tf.convert_to_tensor(value) for value in of_weight]) for of_weight in zip(*sums, strict=True)]
 
 
 def _weighted(parts: list[Any], place: _Rows, clean: bool) -> Any:

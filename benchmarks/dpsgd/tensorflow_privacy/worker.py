@@ -1,7 +1,10 @@
-"""tensorflow-privacy's private step against the plain one of the same TensorFlow; runs in `requirements/crosscheck.txt`.
+"""tensorflow-privacy's private step against the plain one of the same TensorFlow.
+
+It runs in the environment of `requirements/crosscheck.txt`.
 
 As the product's step: per-example gradients (`VectorizedDPKerasAdamOptimizer`) for the real half alone, the generated
-half plain, noise and Adam included, in one compiled function. Arguments: image size, batch, rounds. Prints one JSON line.
+half plain, noise and Adam included, in one compiled function. Arguments: image size, batch, rounds. Prints one JSON
+line.
 """
 
 from __future__ import annotations
