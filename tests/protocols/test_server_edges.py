@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from fedgan_protocols import Code, Failure, ProtocolError, ServerSession, Stage, shamir
+from fedgan_protocols import Code, Failure, ProtocolError, ServerSession, Stage, checks, shamir
+from fedgan_protocols.messages import open_message
 
 MODELS = tuple(hashlib.sha256(f"model {j}".encode()).digest() for j in range(3))
 OTHER = hashlib.sha256(b"another model").digest()
@@ -87,20 +89,61 @@ def test_a_finished_sum_cannot_be_written_to(lab: Any) -> None:
             vector[0] = 1
 
 
+def shifted(secret: int) -> tuple[int, int]:
+    """A secret that no 32 bytes hold: one of the field's 297 elements above 2^256 - 1."""
+    return 2**256 + 296, 0
+
+
+def enlarged(secret: int) -> tuple[int, int]:
+    """Shares that 33 bytes hold but that are not below the prime."""
+    return secret, shamir.PRIME
+
+
+@pytest.mark.parametrize("dealer", ["h1", "h3"])
+@pytest.mark.parametrize("fault", [shifted, enlarged])
 def test_shares_that_rebuild_no_secret_of_32_bytes_blame_their_dealer(
-    lab: Any, monkeypatch: pytest.MonkeyPatch
+    lab: Any, monkeypatch: pytest.MonkeyPatch, dealer: str, fault: Any
 ) -> None:
-    """The field has 297 elements above 2^256 - 1; a dealer that shares one of them has committed to another secret."""
+    """Every share meets its commitment; only rebuilding shows that they are shares of nothing."""
     federation, honest, dealing = lab.federation(n=4, t=3), shamir.share, [""]
 
-    def above(secret: int, *rest: Any) -> dict[int, int]:
-        return honest(2**256 + 296 if dealing[0] == "h2" else secret, *rest)
+    def dishonest(secret: int, *rest: Any) -> dict[int, int]:
+        if dealing[0] != dealer:
+            return honest(secret, *rest)
+        value, more = fault(secret)
+        return {x: one + more for x, one in honest(value, *rest).items()}
 
     def note(name: str, phase: str, packet: bytes) -> bytes:
         dealing[0] = name
         return packet
 
-    monkeypatch.setattr(shamir, "share", above)
+    monkeypatch.setattr(shamir, "share", dishonest)
     with pytest.raises(ProtocolError) as caught:
         federation.run(to_client=note)
-    assert (caught.value.code, caught.value.culprit) == (Code.BAD_SHARE_DEALER, "h2")
+    assert (caught.value.code, caught.value.culprit) == (Code.BAD_SHARE_DEALER, dealer)
+
+
+@pytest.mark.parametrize("change", [lambda data: data + bytes(4), lambda data: data[:-1], lambda data: b""])
+def test_revealed_shares_of_the_wrong_number_are_refused_although_signed(lab: Any, change: Any) -> None:
+    federation = lab.federation(n=5, t=4)
+
+    def other(name: str, phase: str, packet: bytes) -> bytes:
+        if (name, phase) != ("h3", "unmasking"):
+            return packet
+        raw, attachment = lab.split(packet)
+        message = open_message(federation.parameters, raw, stage=Stage.UNMASKING, sender=3, previous=None, blame="test")
+        openings = change(bytes(attachment))
+        body = replace(message.body, shares_digest=checks.shares_digest(openings))
+        return lab.join(federation.sign(Stage.UNMASKING, message.previous, body, sender=3).raw, openings)
+
+    result = federation.result(to_server=other)
+    drop = result.drops["h3"]
+    assert (drop.code, drop.culprit, drop.verified) == ("malformed", "h3", True)
+    assert np.array_equal(result.sums[0], federation.expected_sum(federation.parameters.names))
+
+
+@pytest.mark.parametrize("dead", [("h1", "h2"), ("h2", "h4"), ("h4", "h5")])
+def test_the_masks_between_two_dead_members_and_the_survivors_come_off(lab: Any, dead: tuple[str, str]) -> None:
+    federation = lab.federation(n=5, t=3)
+    result = federation.result(dict.fromkeys(dead, "masked-input"))
+    assert np.array_equal(result.sums[0], federation.expected_sum(result.survivors))
