@@ -82,7 +82,10 @@ def write(
 
 @dataclass(frozen=True)
 class TranscriptExpectations:
-    """What the verifier knows from elsewhere. Keys come out of band; None means that a field is not compared."""
+    """What the verifier knows from elsewhere. Keys come out of band; None means that a field is not compared.
+
+    `graph`: empty for the complete one, else (degree, share threshold, colluders).
+    """
 
     roster: tuple[Member, ...]
     server_public_key: bytes
@@ -92,6 +95,7 @@ class TranscriptExpectations:
     ring_bits: int | None = None
     lengths: tuple[int, ...] | None = None
     policy_hash: bytes | None = None
+    graph: tuple[int, ...] | None = None
     model_hashes: tuple[bytes, ...] | None = None
     sum_digests: tuple[bytes, ...] | None = None
     survivors: tuple[tuple[str, ...], ...] | None = None
@@ -113,6 +117,7 @@ def check(data: bytes, expected: TranscriptExpectations) -> TranscriptFacts:
         ("ring width", parameters.ring_bits, expected.ring_bits),
         ("vector lengths", parameters.lengths, expected.lengths),
         ("policy", parameters.policy_hash, expected.policy_hash),
+        ("graph", tuple(graph_items(parameters.graph)), expected.graph),
     )
     groups = _read_groups(items[3])
     if not isinstance(items[4], bytes):

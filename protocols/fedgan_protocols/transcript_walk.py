@@ -31,7 +31,7 @@ from fedgan_protocols.messages import (
     signature_of,
     survivors_digest,
 )
-from fedgan_protocols.parameters import SERVER, SessionParameters
+from fedgan_protocols.parameters import SERVER, SessionParameters, graph_items
 from fedgan_protocols.server_states import Drop, Group
 from fedgan_protocols.transitions import Stage
 
@@ -58,6 +58,7 @@ class TranscriptFacts:
     ring_bits: int
     lengths: tuple[int, ...]
     policy_hash: bytes
+    graph: tuple[int, ...]
     roster_hash: bytes
     colluders: int
     advertised: tuple[str, ...]
@@ -282,6 +283,7 @@ class Walk:
             parameters.ring_bits,
             parameters.lengths,
             parameters.policy_hash,
+            tuple(graph_items(parameters.graph)),
             parameters.roster_hash,
             parameters.colluders,
             self._names(self.u1),

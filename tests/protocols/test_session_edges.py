@@ -125,3 +125,13 @@ def test_a_weight_is_a_python_integer(weight: Any) -> None:
 def test_a_vector_is_real_and_has_one_axis(vector: Any) -> None:
     with pytest.raises(ParameterError):
         FixedPoint(1.0, 32, 20).encode(vector)
+
+
+@pytest.mark.parametrize("graph", [None, SparseGraph(4, 3, 1)])
+def test_an_outsider_sees_and_pins_the_graph(lab: Any, graph: SparseGraph | None) -> None:
+    federation = lab.federation(6, 4, 2, graph=graph)
+    data = federation.result().transcript
+    own = () if graph is None else (4, 3, 1)
+    assert check(data, federation.expectations(graph=own)).graph == own
+    with pytest.raises(ProtocolError):
+        check(data, federation.expectations(graph=(5, 3, 1)))
