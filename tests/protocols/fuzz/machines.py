@@ -31,6 +31,7 @@ from fedgan_protocols import PolicyFloors, Stage
 from fedgan_protocols.graph import SparseGraph
 
 SMALL = st.integers(0, 1 << 16)
+NO_FLOORS = PolicyFloors(least_roster=2, least_sparse_roster=0, least_sparse_corruption=0.0, least_graph_bits=0.0)
 Shape = tuple[int, ...]
 """Members, threshold, sums; and for a sparse graph how many neighbours each draws, and how many rebuild a secret."""
 
@@ -40,7 +41,7 @@ def federation_of(n: int, t: int, sums: int, degree: int = 0, share_threshold: i
     """With a graph far too small for its claim, so the members' floor on it is lifted."""
     graph = SparseGraph(degree, share_threshold, 0) if degree else None
     federation = Lab().federation(n=n, t=t, d=4, sums=sums, graph=graph)
-    return replace(federation, floors=PolicyFloors(least_roster=2, least_graph_bits=0.0))
+    return replace(federation, floors=NO_FLOORS)
 
 
 @lru_cache(maxsize=32)

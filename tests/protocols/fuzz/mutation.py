@@ -8,7 +8,8 @@ as a malicious member or server would, signed with the real key. Digests of atta
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -238,8 +239,6 @@ def bend_packet(packet: bytes, choices: Choices, pool: Pool, sealed_bytes: int) 
 
 def rechained_journal(data: bytes, choices: Choices, pool: Pool) -> bytes:
     """A journal whose record bodies are bent and whose checksums and hashes are right again."""
-    import zlib
-
     magic, at, bodies = data[:8], 8, []
     while at + 8 <= len(data):
         length = int.from_bytes(data[at : at + 4], "big")
@@ -255,6 +254,3 @@ def rechained_journal(data: bytes, choices: Choices, pool: Pool) -> bytes:
         length_bytes = len(body).to_bytes(4, "big")
         out += length_bytes + zlib.crc32(length_bytes).to_bytes(4, "big") + body + chain
     return out
-
-
-Target = Callable[[bytes], None]

@@ -16,23 +16,27 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import cbor2
 import numpy as np
 from tests.protocols.conftest import Federation, Lab, fixed_entropy
 from tests.protocols.fuzz.choices import Choices
+from tests.protocols.fuzz.machines import NO_FLOORS
 from tests.protocols.fuzz.mutation import (
+    SIGNED,
     Pool,
     bend_bytes,
     bend_item,
     bend_message,
     bend_packet,
     read,
+    read_pair,
     rechained_journal,
 )
 from tests.protocols.fuzz.network import MEMORY, copied
 
-from fedgan_protocols import ClientSession, Failure, Journal, ParameterError, PolicyFloors, ProtocolError, ServerSession
+from fedgan_protocols import ClientSession, Failure, Journal, ParameterError, ProtocolError, ServerSession
 from fedgan_protocols.directory import read_deals, read_directory
-from fedgan_protocols.encoding import decode, decode_strings, split_packet
+from fedgan_protocols.encoding import decode, decode_strings, digest, encode, split_packet
 from fedgan_protocols.graph import SparseGraph
 from fedgan_protocols.keys import load_public_key
 from fedgan_protocols.messages import open_message, unpack_hashes, unpack_ids
@@ -89,7 +93,7 @@ def recording(place: int) -> Recording:
     """The honest round of one of ROUNDS, with its drop-outs."""
     n, t, sums, graph, drops = ROUNDS[place]
     federation = Lab().federation(n=n, t=t, d=5, sums=sums, graph=graph, round_=1 + place)
-    federation = replace(federation, floors=PolicyFloors(least_roster=2, least_graph_bits=0.0))
+    federation = replace(federation, floors=NO_FLOORS)
     made = Recording(federation)
     folder = Path(tempfile.mkdtemp(dir=MEMORY))
     with Journal(folder / "journal") as journal:
@@ -220,8 +224,6 @@ def decoders(data: bytes) -> None:
 
 
 def _rebent(raw: bytes, choices: Choices, pool: Pool) -> bytes:
-    import cbor2
-
     item = read(raw)
     return raw if item is None else cbor2.dumps(bend_item(item, choices, pool))
 
@@ -240,10 +242,6 @@ def single_messages(data: bytes) -> None:
 
 def transcripts(data: bytes) -> None:
     """A transcript, whole or cut short, bent anywhere; its closing is mostly signed again over what it then holds."""
-    import cbor2
-
-    from fedgan_protocols.encoding import digest, encode
-
     choices = Choices(data)
     made = some_recording(choices)
     parameters, pool = made.federation.parameters, made.pool
@@ -275,18 +273,15 @@ def transcripts(data: bytes) -> None:
             if not items[3]:
                 break
     if not choices.one_in(8):
-        items[4] = _closed_again(items, parameters, pool, choices, digest, encode)
+        items[4] = _closed_again(items, parameters, pool, choices)
     with suppress(ProtocolError):
         facts = check(cbor2.dumps(items), made.federation.expectations())
         if facts.complete and facts.session == parameters.session:
             demand(all(len(one.survivors) >= facts.threshold for one in facts.sums), "a checked sum over too few")
 
 
-def _closed_again(items: list[Any], parameters: Any, pool: Pool, choices: Choices, digest: Any, encode: Any) -> bytes:
+def _closed_again(items: list[Any], parameters: Any, pool: Pool, choices: Choices) -> bytes:
     """The closing of a server that stands by the bent groups."""
-    import cbor2
-    from tests.protocols.fuzz.mutation import SIGNED, read_pair
-
     pair = read_pair(items[4]) if isinstance(items[4], bytes) else None
     content = read(pair[0]) if pair else None
     if content is None or len(content) != 9:
