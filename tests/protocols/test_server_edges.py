@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedgan_protocols import Code, Failure, ProtocolError, ServerSession, Stage, checks, shamir
+from fedgan_protocols import Code, Failure, ProtocolError, ServerSession, Stage, checks, server_states, shamir
+from fedgan_protocols import server as server_machine
 from fedgan_protocols.messages import open_message
 
 MODELS = tuple(hashlib.sha256(f"model {j}".encode()).digest() for j in range(3))
@@ -147,3 +148,86 @@ def test_the_masks_between_two_dead_members_and_the_survivors_come_off(lab: Any,
     federation = lab.federation(n=5, t=3)
     result = federation.result(dict.fromkeys(dead, "masked-input"))
     assert np.array_equal(result.sums[0], federation.expected_sum(result.survivors))
+
+
+@pytest.mark.parametrize(
+    ("phase", "change"),
+    [
+        ("advertise-keys", lambda data: b"x"),
+        ("share-keys", lambda data: data + bytes(4)),
+        ("share-keys", lambda data: data[:-1]),
+        ("masked-input", lambda data: data + bytes(4)),
+        ("consistency-check", lambda data: b"x"),
+        ("receipt", lambda data: b"x"),
+    ],
+)
+def test_an_attachment_of_another_size_drops_its_sender(lab: Any, phase: str, change: Any) -> None:
+    federation = lab.federation(n=4, t=3)
+
+    def other(name: str, at: str, packet: bytes) -> bytes:
+        if (name, at) != ("h2", phase):
+            return packet
+        raw, attachment = lab.split(packet)
+        return lab.join(raw, change(bytes(attachment)))
+
+    result = federation.result(to_server=other)
+    drop = result.drops["h2"]
+    assert (drop.stage, drop.code, drop.culprit, drop.verified) == (phase, "malformed", "h2", True)
+
+
+@pytest.mark.parametrize("which", ["sealing_key", "mask_keys"])
+def test_a_member_may_not_advertise_the_key_of_another(lab: Any, which: str) -> None:
+    """h3 takes over a key of h1, whose private part it does not have."""
+    federation = lab.federation(n=4, t=3)
+    first: dict[str, Any] = {}
+
+    def copied(name: str, phase: str, packet: bytes) -> bytes:
+        if phase != "advertise-keys" or name not in ("h1", "h3"):
+            return packet
+        sender = int(name[1:])
+        message = open_message(
+            federation.parameters,
+            lab.split(packet)[0],
+            stage=Stage.ADVERTISE_KEYS,
+            sender=sender,
+            previous=None,
+            blame="test",
+        )
+        if name == "h1":
+            first[which] = getattr(message.body, which)
+            return packet
+        body = replace(message.body, **first)
+        return lab.join(federation.sign(Stage.ADVERTISE_KEYS, message.previous, body, sender=sender).raw)
+
+    result = federation.result(to_server=copied)
+    drop = result.drops["h3"]
+    assert (drop.stage, drop.code, drop.culprit, drop.verified) == ("advertise-keys", "duplicate-key", "h3", True)
+    assert result.survivors == ("h1", "h2", "h4")
+
+
+def test_who_is_silent_at_the_deadline_is_reported_as_that(lab: Any) -> None:
+    federation = lab.federation(n=4, t=3)
+    ready = server_states.Ready(
+        server_states.Context(federation.parameters, federation.server_identity, federation.models)
+    )
+    with pytest.raises(ProtocolError) as caught:
+        server_machine.step(ready, server_states.DeadlinePassed())
+    assert caught.value.code is Code.OUT_OF_ORDER
+    state, packets = server_machine.step(ready, server_states.Start())
+    for member, packet in packets[:3]:
+        reply = federation.client(f"h{member}").handle("advertise-keys", packet)
+        state, _ = server_machine.step(state, server_states.Reply(member, reply))
+    state, packets = server_machine.step(state, server_states.DeadlinePassed())
+    drop = state.context.drops[4]
+    assert (drop.stage, drop.code, drop.culprit, drop.verified) == ("advertise-keys", "no-answer", "", False)
+    assert [member for member, _ in packets] == [1, 2, 3]
+
+
+def test_a_handler_cannot_leave_the_transition_table(lab: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    federation = lab.federation(n=4, t=3)
+    ready = server_states.Ready(
+        server_states.Context(federation.parameters, federation.server_identity, federation.models)
+    )
+    monkeypatch.setattr(server_machine, "_invite", lambda state: (state, ()))
+    with pytest.raises(AssertionError):
+        server_machine.step(ready, server_states.Start())
