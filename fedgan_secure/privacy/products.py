@@ -32,8 +32,8 @@ k = 160."""
 _LEAST = 1e-30
 """Least squared norm of an input in a mass: what underflows in float32 may meet a gradient beyond 1e19."""
 _SMALL = 1e-12
-"""Inputs whose largest squared norm is below this, and masses below this share of what the largest input could give,
-are near the underflow of float32: float64 decides."""
+"""Masses below this share of what the largest input could give may have lost gradients to underflow, which a huge input
+makes count: float64 decides. (What inputs lose to underflow is less than ``_LEAST``, hence in doubt already.)"""
 _KEPT = 1 << 17
 """Most entries of a weight whose gradient is kept for every patient."""
 _CHUNK = 10_000_000
@@ -119,7 +119,7 @@ def gram(left: Any, right: Any, bias: bool, again: Callable[[Any], tuple[Any, An
     mass = tf.reduce_sum(tf.sqrt(input_squares + constant) * tf.sqrt(output_squares), axis=1)
     largest = tf.reduce_max(input_squares, axis=1)
     places = tf.cast(tf.shape(left)[1], tf.float64)
-    underflow = (largest < _SMALL) | (mass < _SMALL * places * tf.sqrt(largest))
+    underflow = mass < _SMALL * places * tf.sqrt(largest)
     doubtful = ((squares < CONFIDENT * tf.square(mass)) | underflow) & (peak > 0.0)
     found = with_allowance(squares, mass) * tf.square(tf.cast(unit, tf.float64))
 

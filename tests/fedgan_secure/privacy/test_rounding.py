@@ -178,9 +178,15 @@ def test_a_gram_product_has_the_float64_value_where_float32_has_no_digit_left(bi
     assert alone[3:] == pytest.approx(found[3:])
 
 
-def test_inputs_near_underflow_are_computed_in_float64() -> None:
+@pytest.mark.parametrize("which", ["inputs", "gradients"])
+def test_what_float32_loses_to_underflow_is_computed_in_float64(which: str) -> None:
+    """Inputs of 1e-21, whose squares are zero; and gradients of 1e-20 whose inputs of 1e17 make them count."""
     left, right = matrices(2, 8)
-    left *= np.float32(1e-21)
+    if which == "inputs":
+        left *= np.float32(1e-21)
+    else:
+        left[:, 0], right[:, 0] = left[:, 0] * np.float32(1e17), right[:, 0] * np.float32(1e-20)
+        left[:, 1:] *= np.float32(1e-4)
     tensors = tf.constant(left), tf.constant(right)
     found = gram(*tensors, False, lambda chosen: tuple(tf.gather(value, chosen) for value in tensors)).numpy()
     exact = np.linalg.norm(np.einsum("pra,prb->pab", left.astype(np.float64), right), axis=(1, 2))
