@@ -108,3 +108,10 @@ def test_a_share_of_one_is_the_secret_and_abscissas_may_exceed_a_small_field() -
     for abscissas in ((7,), (1, 8)):  # 0 and 1 again, modulo 7
         with pytest.raises(ValueError):
             shamir.share(5, 1, abscissas, pool, prime=7)
+
+
+def test_shares_are_rebuilt_in_the_field_they_were_dealt_in() -> None:
+    shares = shamir.share(5, 2, (1, 2, 3), shamir.EntropyPool(bytes([1]) * 400), prime=11)
+    for pair in ((1, 2), (1, 3), (2, 3)):
+        assert shamir.reconstruct({x: shares[x] for x in pair}, 2, prime=11) == 5
+    assert sum(shamir.lagrange_at_zero((1, 2), 11)) % 11 == 1
