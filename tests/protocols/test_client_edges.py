@@ -197,6 +197,39 @@ def test_the_deadline_has_its_code(lab: Any) -> None:
     assert (caught.value.code, caught.value.culprit) == (Code.DEADLINE, "")
 
 
+def vectors() -> dict[str, tuple[np.ndarray | None, Code]]:
+    return {
+        "none": (None, Code.NO_INPUT),
+        "too short": (np.zeros(4, dtype="<u4"), Code.BAD_INPUT),
+        "too long": (np.zeros(6, dtype="<u4"), Code.BAD_INPUT),
+        "a matrix": (np.zeros((5, 1), dtype="<u4"), Code.BAD_INPUT),
+        "another ring": (np.zeros(5, dtype="<u8"), Code.BAD_INPUT),
+        "signed": (np.zeros(5, dtype="<i4"), Code.BAD_INPUT),
+    }
+
+
+@pytest.mark.parametrize("which", vectors())
+def test_the_machine_itself_refuses_a_vector_that_does_not_fit(lab: Any, which: str) -> None:
+    """The session checks what it is given; the machine does not rely on it. The fault is this member's own."""
+    federation = lab.federation(n=4, t=3, d=5)
+    _, clients, requests = honest_until(federation, ("masked-input", 0))
+    vector, code = vectors()[which]
+    state = clients["h2"]._state
+    with pytest.raises(ProtocolError) as caught:
+        client.step(state, client_states.Received(R2, requests["h2"], b"", vector))
+    assert (caught.value.code, caught.value.culprit) == (code, "h2")
+
+
+def test_a_handler_cannot_leave_the_transition_table(lab: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    federation = lab.federation(n=4, t=3)
+    _, clients, requests = honest_until(federation, ("advertise-keys", 0))
+    state = clients["h1"]._state
+    event = client_states.Received(Stage.ADVERTISE_KEYS, requests["h1"], bytes(1000))
+    monkeypatch.setitem(client._HANDLERS, Stage.ADVERTISE_KEYS, lambda state, *rest: state)
+    with pytest.raises(AssertionError):
+        client.step(state, event)
+
+
 @pytest.mark.parametrize("known", [True, False])
 def test_the_model_is_the_one_that_is_held_here(lab: Any, known: bool) -> None:
     """A member that was told of a model at R0 does not take another with its vector; without any it does not mask."""

@@ -31,15 +31,21 @@ def test_no_more_threads_than_segments_and_no_pool_for_one(
     monkeypatch: pytest.MonkeyPatch, words: int, threads: int, workers: list[int]
 ) -> None:
     started: list[int] = []
+    given: list[int] = []
 
     class Recording(ThreadPoolExecutor):
         def __init__(self, count: int) -> None:
             started.append(count)
             super().__init__(count)
 
+        def submit(self, work: Any, /, *rest: Any, **more: Any) -> Any:
+            given.extend(rest[-1])
+            return super().submit(work, *rest, **more)
+
     monkeypatch.setattr(masking, "ThreadPoolExecutor", Recording)
     masking.add_streams(np.zeros(words, dtype="<u4"), [(bytes(32), 1)], threads=threads)
     assert started == workers
+    assert given == (list(range(-(-words // WORDS))) if workers else [])
 
 
 def test_one_thread_unless_more_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
