@@ -13,7 +13,7 @@ from tests.protocols.lying import R2, R3, R4, R5
 
 from fedgan_protocols import Code, ProtocolError, ServerSession, Stage, client, client_states
 from fedgan_protocols.graph import SparseGraph
-from fedgan_protocols.messages import Outcome, extend, open_message, unpack_hashes
+from fedgan_protocols.messages import MaskRequest, Outcome, extend, open_message, unpack_hashes
 from fedgan_protocols.parameters import SERVER, sum_digest
 
 
@@ -179,6 +179,17 @@ def test_an_honest_ending_is_countersigned(lab: Any) -> None:
     end = Ending(lab)
     assert end.clients["h1"].handle("receipt", end.packet(FOUR, end.digests, end.vector))
     assert end.clients["h1"].phase == "Finished"
+
+
+def test_no_vector_is_masked_beyond_the_last_sum(lab: Any) -> None:
+    federation = lab.federation(n=4, t=3)
+    server, clients, requests = honest_until(federation, ("receipt", 0))
+    raw, attachment = lab.split(requests["h1"])
+    outcome = open_message(federation.parameters, raw, stage=R5, sender=SERVER, previous=None, blame="test")
+    everyone = (1, 2, 3, 4)
+    body = MaskRequest(1, federation.models[0], everyone, everyone, sum_digest(server.sum_of(0)))
+    packet = lab.join(federation.sign(R2, outcome.previous, body).raw, bytes(attachment))
+    refuses(clients["h1"], "masked-input", packet, Code.SET_GREW)
 
 
 def test_a_second_and_different_request_of_a_stage_is_a_conflict(lab: Any) -> None:
