@@ -180,7 +180,9 @@ class Reference:
             unmask = self.message(4, 0, t4, [j, ids(u3)])
             revelations = {}
             for u in u3:
-                self.note(3, j, "to", u, survivors, b"".join(H("message", inputs[i]) for i in u3))
+                listed = b"".join(H("message", inputs[i]) for i in u3)
+                proofs = b"".join(vector_hash(masked[v]) + inputs[v][-64:] for v in dealers[u] if v in u3)
+                self.note(3, j, "to", u, survivors, cbor([listed, proofs]))
                 self.note(3, j, "from", u, statements[u])
                 held = [v for v in everyone if u in holders[v]]
                 shown = b"".join(openings[v][u][j]["seed" if v in u3 else "key"] for v in held)
