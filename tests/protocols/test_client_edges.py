@@ -200,6 +200,14 @@ def test_a_second_and_different_request_of_a_stage_is_a_conflict(lab: Any) -> No
     refuses(clients["h1"], "advertise-keys", requests["h1"] + b"x", Code.CONFLICTING)
 
 
+@pytest.mark.parametrize("phase", ["advertise-keys", "consistency-check", "unmasking"])
+def test_an_attachment_of_another_size_is_refused(lab: Any, phase: str) -> None:
+    federation = lab.federation(n=4, t=3)
+    _, clients, requests = honest_until(federation, (phase, 0))
+    raw, attachment = lab.split(requests["h1"])
+    refuses(clients["h1"], phase, lab.join(raw, bytes(attachment) + b"x"), Code.MALFORMED)
+
+
 def test_the_deadline_has_its_code(lab: Any) -> None:
     federation = lab.federation()
     context = client_states.Context(federation.parameters, federation.identities["h1"], 1, federation.models)

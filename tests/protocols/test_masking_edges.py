@@ -121,3 +121,11 @@ def test_shares_are_rebuilt_in_the_field_they_were_dealt_in() -> None:
     for pair in ((1, 2), (1, 3), (2, 3)):
         assert shamir.reconstruct({x: shares[x] for x in pair}, 2, prime=11) == 5
     assert sum(shamir.lagrange_at_zero((1, 2), 11)) % 11 == 1
+
+
+def test_a_coefficient_is_drawn_in_the_field_of_its_sharing() -> None:
+    """The last number that is accepted modulo 7 is refused modulo the large prime, whose last multiple lies lower."""
+    accepted = (1 << 320) // 7 * 7 - 1
+    assert accepted >= (1 << 320) // shamir.PRIME * shamir.PRIME
+    coins = accepted.to_bytes(40, "big") + (3).to_bytes(40, "big")
+    assert shamir.share(0, 2, (1,), shamir.EntropyPool(coins), prime=7) == {1: 6}
