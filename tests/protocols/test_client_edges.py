@@ -239,12 +239,16 @@ def test_the_machine_itself_refuses_a_vector_that_does_not_fit(lab: Any, which: 
     assert (caught.value.code, caught.value.culprit) == (code, "h2")
 
 
-def test_a_handler_cannot_leave_the_transition_table(lab: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("answered", [False, True])
+def test_a_handler_cannot_leave_the_transition_table(lab: Any, monkeypatch: pytest.MonkeyPatch, answered: bool) -> None:
+    """A handler that stays where it was, and one that answers but skips to the end."""
     federation = lab.federation(n=4, t=3)
     _, clients, requests = honest_until(federation, ("advertise-keys", 0))
     state = clients["h1"]._state
     event = client_states.Received(Stage.ADVERTISE_KEYS, requests["h1"], bytes(1000))
-    monkeypatch.setitem(client._HANDLERS, Stage.ADVERTISE_KEYS, lambda state, *rest: state)
+    reply = client_states.Exchange(Stage.ADVERTISE_KEYS, b"", b"")
+    target = client_states.Finished(state.context, reply, ()) if answered else state
+    monkeypatch.setitem(client._HANDLERS, Stage.ADVERTISE_KEYS, lambda *given: target)
     with pytest.raises(AssertionError):
         client.step(state, event)
 
