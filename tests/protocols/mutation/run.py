@@ -24,6 +24,7 @@ def main() -> None:
     parser.add_argument("--longest", type=float, default=0.3, help="seconds; slower tests are not run against mutants")
     parser.add_argument("--again", action="store_true", help="test those that survived the last run")
     parser.add_argument("--only", nargs="*", choices=MODULES, default=MODULES, help="modules to test")
+    parser.add_argument("--functions", nargs="*", default=[], help="functions to test, rather than all")
     parser.add_argument("--report", action="store_true", help="test nothing: print what there is, as JSON")
     options = parser.parse_args()
     folder = options.folder.resolve()
@@ -41,7 +42,8 @@ def main() -> None:
         sys.stdout.write(json.dumps(catalogue.report(wanted, status, made), indent=1) + "\n")
         return
     due = ("survived", "no tests") if options.again else ("not checked",)
-    names = [m.name for m in wanted if m.module in options.only and status.get(m.name, "not checked") in due]
+    wanted = [m for m in wanted if m.module in options.only and m.function in (options.functions or [m.function])]
+    names = [m.name for m in wanted if status.get(m.name, "not checked") in due]
     if names:
         catalogue.test(names, options.workers, options.longest)
 
