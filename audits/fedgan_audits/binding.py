@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from fedgan_audits.mechanism import MechanismRecord
+from fedgan_audits.mechanism import DistributedMechanism, MechanismRecord
 from fedgan_audits.records import RoundRecord
 
 
@@ -34,9 +34,10 @@ def colluders_against_honest(threshold: int) -> int:
 
 def _policy_mechanism(mechanism: Mapping[str, Any]) -> MechanismRecord | None:
     try:
-        return MechanismRecord(
+        kind = DistributedMechanism if "shares" in mechanism else MechanismRecord
+        return kind(
             steps=mechanism["steps_per_round"],
-            **{name: mechanism[name] for name in MechanismRecord.model_fields if name != "steps"},
+            **{name: mechanism[name] for name in kind.model_fields if name != "steps"},
         )
     except (KeyError, TypeError, ValidationError):
         return None

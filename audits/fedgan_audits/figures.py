@@ -48,8 +48,8 @@ def of_ledger(hospital: HospitalFacts, *, until: int | None = None) -> tuple[Mec
 
 
 def epsilon(mechanisms: Sequence[MechanismRecord], delta: float) -> float:
-    """Epsilon by privacy loss distributions; 0 when nothing has been spent, infinite when nothing protects."""
-    return accountant.epsilon_pld(mechanisms, delta) if mechanisms else 0.0
+    """The proved epsilon; 0 when nothing has been spent, infinite when nothing protects."""
+    return accountant.epsilon(mechanisms, delta) if mechanisms else 0.0
 
 
 def second_opinion(mechanisms: Sequence[MechanismRecord], delta: float) -> float:
@@ -154,7 +154,7 @@ def two_hospitals(hospitals: Sequence[HospitalFacts], delta: float) -> float:
     for index, first in enumerate(kinds):
         for second in kinds[index:]:
             if first is not second or ledgers[first] >= 2:
-                worst = max(worst, epsilon(merged((*first, *second)), delta))
+                worst = max(worst, accountant.epsilon_two_hospitals(first, delta, other=second))
     return worst
 
 

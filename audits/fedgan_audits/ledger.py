@@ -33,7 +33,7 @@ from pydantic import ValidationError
 
 from fedgan_audits import accountant, budget, ledger_file
 from fedgan_audits.errors import BudgetRefused, LedgerCorrupt, LedgerError, RecordInvalid
-from fedgan_audits.mechanism import MechanismRecord
+from fedgan_audits.mechanism import MechanismRecord, parse_mechanism
 
 GENESIS = "0" * 64
 
@@ -62,7 +62,7 @@ class LedgerEntry:
         """What was reserved, for an entry of kind "reserved"; None for any other."""
         if self.kind != "reserved":
             return None
-        return MechanismRecord.model_validate(self.facts["mechanism"])
+        return parse_mechanism(self.facts["mechanism"])
 
 
 def _now() -> str:
@@ -306,9 +306,9 @@ class Ledger:
         if cap is None:
             return None
         strictest = min([delta, *self._deltas()])
-        spent = budget.capped_epsilon(by_run, strictest)
+        spent = budget.capped_epsilon(by_run, strictest, cap)
         by_run.setdefault(run_id, []).append(mechanism)
-        asked = budget.capped_epsilon(by_run, strictest)
+        asked = budget.capped_epsilon(by_run, strictest, cap)
         if asked <= cap:
             return None
         return _refused(self.hospital, round_, spent, asked, cap, strictest, len(by_run))

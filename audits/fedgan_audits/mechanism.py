@@ -115,6 +115,10 @@ class DistributedMechanism(MechanismRecord):
     shares: NoiseShares
 
 
+AnyMechanism = DistributedMechanism | MechanismRecord
+"""Either kind, as the type of a record's field: pydantic tells them apart by `shares`."""
+
+
 def parse_mechanism(facts: Mapping[str, Any]) -> MechanismRecord:
     """The record that `facts` (a JSON object) describe, of the kind that it has; pydantic.ValidationError if none."""
     kind = DistributedMechanism if "shares" in facts else MechanismRecord

@@ -105,7 +105,9 @@ def changes_mechanism(previous: RoundReport | None, report: RoundReport) -> bool
 
 def check_figures(result: Verification, report: RoundReport, renderer: str, file: str) -> bool:
     """Build the report again from its own facts and compare every section; False where that is not possible here."""
-    if report.renderer != renderer or report.privacy.accountant != accountant.accountant_name():
+    if report.renderer != renderer or report.privacy.accountant != accountant.accountant_name(
+        figures.worst_ledger(report.aggregation.participants, report.privacy.settings.delta)
+    ):
         return False
     try:
         rebuilt = build_report(record_of(report))

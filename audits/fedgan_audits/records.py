@@ -20,7 +20,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
 
-from fedgan_audits.mechanism import MechanismRecord
+from fedgan_audits.mechanism import AnyMechanism, MechanismRecord
 
 MAX_TEXT = 4_000
 MAX_HOSPITALS = 10_000
@@ -89,7 +89,7 @@ def as_tuple(value: Any) -> Any:
 
 
 Names = Annotated[tuple[Name, ...], BeforeValidator(as_tuple)]
-Mechanisms = Annotated[tuple[MechanismRecord, ...], BeforeValidator(as_tuple)]
+Mechanisms = Annotated[tuple[AnyMechanism, ...], BeforeValidator(as_tuple)]
 
 
 class Spent(Facts):
@@ -97,7 +97,7 @@ class Spent(Facts):
 
     first_round: Positive
     last_round: Positive
-    mechanism: MechanismRecord
+    mechanism: AnyMechanism
 
     @model_validator(mode="after")
     def _ordered(self) -> Spent:
@@ -166,7 +166,7 @@ class PrivacySettings(Facts):
     noise_placement: Literal["per_hospital", "distributed"]
     delta: Delta
     epsilon_target: Epsilon | None = None
-    planned: MechanismRecord
+    planned: AnyMechanism
     images_per_patient: Positive
     sampling: Text
     noise: Text
@@ -184,7 +184,7 @@ class HospitalFacts(Facts):
     name: Name
     fingerprint: Fingerprint
     declared_patients: Positive
-    reserved: MechanismRecord | None
+    reserved: AnyMechanism | None
     this_run: Annotated[tuple[Spent, ...], BeforeValidator(as_tuple)]
     earlier: Mechanisms = ()
     cap: Epsilon | None = None

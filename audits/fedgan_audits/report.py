@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from fedgan_audits import accountant, binding, controls, envelope, figures, render, wording
+from fedgan_audits import accountant, binding, colluders, controls, envelope, figures, render, wording
 from fedgan_audits.errors import AuditError, RecordInvalid
 from fedgan_audits.mechanism import MechanismRecord
 from fedgan_audits.records import HospitalFacts, RoundRecord, Spent
@@ -275,12 +275,16 @@ def _privacy(record: RoundRecord, worst: tuple[MechanismRecord, ...]) -> Privacy
         delta=repr(privacy.delta),
         gdp_mu=figures.shown(accountant.mu_gdp(worst, privacy.delta)) if worst else "0",
         neighbouring_relation="add or remove one " + privacy.unit,
-        accountant=accountant.accountant_name(),
-        second_accountant=f"dp-accounting {record.header.software.dp_accounting}, Rényi differential privacy",
+        accountant=accountant.accountant_name(worst),
+        second_accountant=(
+            wording.SECOND_DISTRIBUTED
+            if accountant.is_distributed(worst)
+            else f"dp-accounting {record.header.software.dp_accounting}, Rényi differential privacy"
+        ),
         setting=wording.SETTING_PER_HOSPITAL if per_hospital else wording.SETTING_DISTRIBUTED,
         accesses_covered=wording.ACCESSES,
-        outputs_covered=wording.OUTPUTS,
-        assumptions=wording.ASSUMPTIONS,
+        outputs_covered=wording.OUTPUTS if per_hospital else wording.OUTPUTS_DISTRIBUTED,
+        assumptions=wording.ASSUMPTIONS if per_hospital else wording.ASSUMPTIONS_DISTRIBUTED,
         profile=tuple(
             ProfilePoint(delta=repr(delta), epsilon=figures.shown(value))
             for delta, value in zip(deltas, profile, strict=True)
@@ -318,22 +322,28 @@ def _composition(
     return CompositionSection(
         hospitals=tuple(hospital_budget(row, record) for row in rows),
         two_hospitals=figures.shown(figures.two_hospitals(record.hospitals, delta)),
-        two_hospitals_text=wording.TWO_HOSPITALS_TEXT,
+        two_hospitals_text=(
+            wording.TWO_HOSPITALS_TEXT
+            if record.privacy.noise_placement == "per_hospital"
+            else wording.TWO_HOSPITALS_DISTRIBUTED
+        ),
         several_images=tuple(SeveralImages(images=images, epsilon=figures.shown(value)) for images, value in several),
         several_images_text=(
             wording.SEVERAL_IMAGES_PATIENT if record.privacy.unit == "patient" else wording.IMAGE_UNIT_NOTE
         ),
         increase_text=wording.INCREASE_TEXT,
-        colluders=_colluders(record, max(row.spent for row in rows)),
+        colluders=_colluders(record, max(row.spent for row in rows), worst),
         trajectories=_trajectories(record),
     )
 
 
-def _colluders(record: RoundRecord, spent: float) -> tuple[ColluderRow, ...]:
+def _colluders(record: RoundRecord, spent: float, worst: tuple[MechanismRecord, ...]) -> tuple[ColluderRow, ...]:
+    if record.privacy.noise_placement == "distributed":
+        return _shared_colluders(record, worst)
     facts = record.aggregation
     others = facts.roster_size - 1
     tolerated = min(binding.colluders_against_lying(facts.roster_size, facts.threshold), others)
-    value = figures.shown(spent) if record.privacy.noise_placement == "per_hospital" else "not assessed"
+    value = figures.shown(spent)
     who = ["The coordinator alone"]
     if tolerated:
         who.append(f"The coordinator and up to {tolerated} of the {others} other hospitals")
@@ -344,6 +354,17 @@ def _colluders(record: RoundRecord, spent: float) -> tuple[ColluderRow, ...]:
             else "The coordinator and the other hospital"
         )
     return tuple(ColluderRow(who=text, epsilon=value) for text in who)
+
+
+def _shared_colluders(record: RoundRecord, worst: tuple[MechanismRecord, ...]) -> tuple[ColluderRow, ...]:
+    """Epsilon of shared noise against 0, 1, ... colluders: who knows their own noise takes it out of the sum."""
+    rows = []
+    for row in colluders.table(worst, record.privacy.delta):
+        who = "The coordinator alone" if row.colluders == 0 else f"The coordinator and {hospitals(row.colluders)}"
+        note = " (accounted for; the binding figure)" if row.declared else ""
+        note += wording.BEYOND_AGGREGATION if row.colluders > record.aggregation.colluders_tolerated else ""
+        rows.append(ColluderRow(who=who + note, epsilon=figures.shown(row.epsilon)))
+    return tuple(rows)
 
 
 def _trajectories(record: RoundRecord) -> tuple[Trajectory, ...]:

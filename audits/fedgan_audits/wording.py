@@ -85,14 +85,42 @@ ASSUMPTIONS = (
     "A patient counts once in one hospital. For a patient known to two hospitals, section F gives the figure.",
 )
 
+OUTPUTS_DISTRIBUTED = (
+    "The sum over hospitals of every step, all of them together, and everything computed from them: the weights that "
+    "the coordinator sends for the next step, the global model of every round, the sample pictures, the generated "
+    "images. What a single hospital sends is hidden by secure aggregation and not covered by the figure.",
+)
+
+ASSUMPTIONS_DISTRIBUTED = (
+    ASSUMPTIONS[0],
+    "The code clips, rounds and adds noise as stated, at the declared number of honest hospitals at least; noise is on "
+    "the integers and drawn exactly, the clipped gradients before it are in floating point.",
+    "Secure aggregation hides what a single hospital sends (section G), and no sum of fewer hospitals than the "
+    "threshold is released.",
+    "The coordinator's optimiser steps are computed from the sums alone. Hospitals do not compute them again; the "
+    "figure does not depend on it, the quality of the model does.",
+    *ASSUMPTIONS[2:],
+)
+
+SECOND_DISTRIBUTED = "none: shared integer noise is proved by Rényi differential privacy alone, so both figures are one"
+
+TWO_HOSPITALS_DISTRIBUTED = (
+    "A patient whom two hospitals know is in both data sets, and both records enter the same sum. The figure bounds "
+    "that by group privacy of two, which is looser than composition."
+)
+
+BEYOND_AGGREGATION = "; more than secure aggregation withstands where the coordinator lies (section G)"
+
 SETTING_PER_HOSPITAL = (
     "Each hospital adds all of the noise itself. The figure holds against everyone else together: the "
     "coordinator and "
     "all other hospitals. It does not rest on secure aggregation."
 )
 SETTING_DISTRIBUTED = (
-    "Each hospital adds a share of the noise. The figure would hold against the coordinator and a limited number of "
-    "colluding hospitals; it is not accounted in this version."
+    "Each hospital adds a share of the noise, and only the sum over hospitals, which carries all of it, is seen. The "
+    "figure holds against the coordinator together with the number of colluding hospitals that it was declared for, "
+    "and not against more; section F says what is left then. It rests on secure aggregation (section G): whoever "
+    "breaks that sees single hospitals' sums under one share of the noise each."
 )
 
 NOT_COVERED = (

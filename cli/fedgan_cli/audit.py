@@ -44,6 +44,9 @@ def check_transcript(context: TranscriptContext) -> str:
 
     facts, header = context.report.aggregation.facts, context.report.header
     finished = header.status == "complete"
+    planned = context.report.privacy.settings.planned
+    shared = planned.noise_placement == "distributed"
+    sums = planned.steps if shared else 1
 
     def digest(text: str | None) -> tuple[bytes, ...] | None:
         return (bytes.fromhex(text),) if text else None
@@ -57,18 +60,35 @@ def check_transcript(context: TranscriptContext) -> str:
             round=context.round,
             threshold=facts.threshold,
             ring_bits=facts.ring_bits,
-            lengths=(facts.dimension,),
+            lengths=(facts.dimension,) * sums,
             policy_hash=bytes.fromhex(context.policy_sha256),
-            model_hashes=digest(facts.model_before) if finished else None,
-            sum_digests=digest(facts.sum_sha256) if finished else None,
-            survivors=(facts.survivors,) if finished else None,
+            model_hashes=digest(facts.model_before) if finished and not shared else None,
+            sum_digests=digest(facts.sum_sha256) if finished and not shared else None,
+            survivors=(facts.survivors,) if finished and not shared else None,
             complete=True if finished else None,
         ),
     )
-    if any(item.model_hash and item.model_hash.hex() != facts.model_before for item in found.sums):
+    named = found.sums[:1] if shared else found.sums
+    if any(item.model_hash and item.model_hash.hex() != facts.model_before for item in named):
         raise ProtocolError(Code.TRANSCRIPT_MISMATCH, "the transcript's model is not the one that the report names")
+    if shared and finished:
+        _compare_sums(context.report, found)
     _compare_participants(context.report, found)
     return f"round {found.round}, last stage {found.stage}"
+
+
+def _compare_sums(report: RoundReport, found: TranscriptFacts) -> None:
+    """Raise ProtocolError unless a report of shared noise names all sums of the transcript, and who is in the last."""
+    import hashlib
+
+    from fedgan_protocols.errors import Code, ProtocolError
+
+    facts = report.aggregation.facts
+    digests = b"".join(item.digest for item in found.sums)
+    if hashlib.sha256(digests).hexdigest() != facts.sum_sha256:
+        raise ProtocolError(Code.TRANSCRIPT_MISMATCH, "the transcript's sums are not those that the report names")
+    if tuple(found.sums[-1].survivors) != facts.survivors:
+        raise ProtocolError(Code.TRANSCRIPT_MISMATCH, "the transcript's last sum has other survivors than the report")
 
 
 def _compare_participants(report: RoundReport, found: TranscriptFacts) -> None:

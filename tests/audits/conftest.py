@@ -170,7 +170,7 @@ class Run:
             ),
             "privacy": PrivacySettings(
                 unit=self.mechanism.unit,
-                noise_placement="per_hospital",
+                noise_placement=self.mechanism.noise_placement,
                 delta=1e-4,
                 epsilon_target=self.target,
                 planned=self.mechanism,
