@@ -13,12 +13,22 @@ import math
 from typing import Any, Literal
 
 import rfc8785
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializeAsAny,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
-from fedgan_audits.mechanism import MechanismRecord
+from fedgan_audits.binding import colluders_against_lying
+from fedgan_audits.mechanism import DistributedMechanism, MechanismRecord, NoisePlacement, NoiseShares
 from fedgan_protocols.errors import ProtocolError
 from fedgan_protocols.quantization import FixedPoint, prove_headroom
 from fedgan_secure.errors import InputError
+from fedgan_secure.federation.distributed import Schedule, check_shares, headroom
 from fedgan_secure.settings import check_hospital_name
 
 
@@ -60,7 +70,32 @@ class MechanismPolicy(_Public):
     images_per_patient: int = Field(ge=1)
     neighbouring_relation: Literal["add_or_remove_one"] = "add_or_remove_one"
     sampler: Literal["poisson"] = "poisson"
-    noise_placement: Literal["per_hospital"] = "per_hospital"
+    noise_placement: NoisePlacement = "per_hospital"
+
+    @model_validator(mode="after")
+    def _placed(self) -> MechanismPolicy:
+        if (self.noise_placement == "distributed") != isinstance(self, DistributedMechanismPolicy):
+            raise ValueError("distributed noise comes with the shares of the hospitals, and shares with nothing else")
+        return self
+
+    def record(self) -> MechanismRecord:
+        """One round's mechanism as the accountant takes it."""
+        return MechanismRecord(**self._record_fields())
+
+    def _record_fields(self) -> dict[str, Any]:
+        names = MechanismRecord.model_fields.keys() - {"steps"}
+        return {"steps": self.steps_per_round, **{name: getattr(self, name) for name in names}}
+
+
+class DistributedMechanismPolicy(MechanismPolicy):
+    """Noise of which every hospital adds a share; `noise_multiplier` is that of t - c shares over C + g sqrt(d)."""
+
+    noise_placement: Literal["distributed"] = "distributed"
+    shares: NoiseShares
+
+    def record(self) -> DistributedMechanism:
+        """One round's mechanism as the accountant takes it."""
+        return DistributedMechanism(**self._record_fields(), shares=self.shares)
 
 
 class DataPolicy(_Public):
@@ -76,7 +111,10 @@ class DataPolicy(_Public):
 
 
 class RingPolicy(_Public):
-    """Fixed-point encoding of updates and the ring they are masked in."""
+    """Fixed-point encoding and the ring that sums live in: of updates, or with shared noise of sums of gradients.
+
+    `update_bound` is the public box of every coordinate, and 2^-fraction_bits the grid step.
+    """
 
     ring_bits: Literal[32, 64]
     update_bound: float = Field(gt=0)
@@ -114,7 +152,7 @@ class FederationPolicy(_Public):
     threshold: int = Field(ge=2)
     rounds: int = Field(ge=1)
     spare_rounds: int = Field(ge=0)
-    mechanism: MechanismPolicy
+    mechanism: SerializeAsAny[MechanismPolicy]
     data: DataPolicy
     model: dict[str, Any]
     training: dict[str, Any]
@@ -124,6 +162,12 @@ class FederationPolicy(_Public):
     initial_model: InitialModel
     flags: Flags = Flags()
     headroom: str = ""
+
+    @field_validator("mechanism", mode="before")
+    @classmethod
+    def _which_mechanism(cls, value: Any) -> Any:
+        shared = isinstance(value, dict) and "shares" in value
+        return DistributedMechanismPolicy.model_validate(value) if shared else value
 
     @model_validator(mode="after")
     def _consistent(self) -> FederationPolicy:
@@ -145,7 +189,26 @@ class FederationPolicy(_Public):
         expected = self.mechanism.sampling_probability * self.mechanism.declared_patients
         if not math.isclose(self.mechanism.expected_batch_size, expected, rel_tol=1e-9):
             raise ValueError("expected_batch_size must be sampling_probability x declared_patients")
+        if isinstance(self.mechanism, DistributedMechanismPolicy):
+            self._check_shares(self.mechanism)
         return self
+
+    def _check_shares(self, mechanism: DistributedMechanismPolicy) -> None:
+        """Shared noise is hidden by secure aggregation, so its proof takes the protocol's own bounds."""
+        shares, tolerated = mechanism.shares, colluders_against_lying(len(self.hospitals), self.threshold)
+        if tolerated < 1:
+            raise ValueError(
+                f"distributed noise with a threshold of {self.threshold} of {len(self.hospitals)}: no hospital may "
+                "collude with the coordinator, expected a threshold that allows for at least one"
+            )
+        if (shares.threshold, shares.colluders) != (self.threshold, tolerated):
+            raise ValueError(
+                f"the shares count a threshold of {shares.threshold} and {shares.colluders} colluders, expected the "
+                f"policy's {self.threshold} and {tolerated}"
+            )
+        if self.flags.no_privacy:
+            raise ValueError("distributed noise and the flag no_privacy exclude each other")
+        check_shares(mechanism.record(), self.fixed_point())
 
     @classmethod
     def build(cls, **fields: Any) -> FederationPolicy:
@@ -153,7 +216,12 @@ class FederationPolicy(_Public):
         ring: RingPolicy = fields["ring"]
         try:
             codec = FixedPoint(ring.update_bound, ring.ring_bits, ring.fraction_bits)
-            proof = prove_headroom(codec, [1] * len(fields["hospitals"]))
+            mechanism, roster = fields["mechanism"], len(fields["hospitals"])
+            if isinstance(mechanism, DistributedMechanismPolicy):
+                sums = fields["rounds"] * mechanism.steps_per_round
+                proof = headroom(codec, mechanism.record(), Schedule(roster, sums))
+            else:
+                proof = prove_headroom(codec, [1] * roster)
         except ProtocolError as error:
             raise InputError(
                 f"training.fraction_bits, training.update_bound, training.ring_bits: {error}",
@@ -205,15 +273,14 @@ class FederationPolicy(_Public):
 
     def mechanism_record(self) -> MechanismRecord:
         """One round's mechanism as the accountant takes it."""
-        mechanism = self.mechanism
-        return MechanismRecord(
-            sampling_probability=mechanism.sampling_probability,
-            noise_multiplier=mechanism.noise_multiplier,
-            steps=mechanism.steps_per_round,
-            l2_clip_norm=mechanism.l2_clip_norm,
-            unit=mechanism.unit,
-            neighbouring_relation=mechanism.neighbouring_relation,
-            sampler=mechanism.sampler,
-            noise_placement=mechanism.noise_placement,
-            images_per_patient=mechanism.images_per_patient,
-        )
+        return self.mechanism.record()
+
+    @property
+    def distributed(self) -> DistributedMechanismPolicy | None:
+        """The mechanism where its noise is shared, else None."""
+        return self.mechanism if isinstance(self.mechanism, DistributedMechanismPolicy) else None
+
+    def lengths(self, vector: int) -> tuple[int, ...]:
+        """The lengths of one round's sums: `vector`, an update's length, or with shared noise S times d."""
+        shared = self.distributed
+        return (vector,) if shared is None else (shared.shares.dimension,) * shared.steps_per_round

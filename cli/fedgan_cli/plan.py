@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 _IMAGES = (1, 2, 4, 8)
 _GRID_SHARE = 0.01
 """The grid step times sqrt(dimension), in clip norms: what rounding may add to the sensitivity."""
-_SHARED_HIDDEN = True
-"""No run takes shared noise yet: its planning works and is tested, but help does not offer it."""
 _FIELD_OPTIONS = {
     "sampling_probability": "--sampling-probability",
     "steps": "--steps",
@@ -283,28 +281,24 @@ def _show(figures: dict[str, Any], declared_patients: int | None) -> None:
     type=click.Choice(["per_hospital", "distributed"]),
     default="per_hospital",
     show_default=True,
-    hidden=_SHARED_HIDDEN,
     help="Whether each hospital adds all of its noise, or a share of the sum's.",
 )
 @click.option(
     "--threshold",
     type=click.IntRange(2, 2**20),
     metavar="T",
-    hidden=_SHARED_HIDDEN,
     help="Hospitals that a secure sum needs (distributed noise).",
 )
 @click.option(
     "--colluders",
     type=click.IntRange(0, 2**20),
     metavar="C",
-    hidden=_SHARED_HIDDEN,
     help="Hospitals that may tell the coordinator their noise (distributed noise): T - C shares are counted.",
 )
 @click.option(
     "--dimension",
     type=click.IntRange(1, 2**40),
     metavar="D",
-    hidden=_SHARED_HIDDEN,
     help="Parameters of the discriminator (distributed noise); the grid step is .01/sqrt(D) clip norms.",
 )
 @click.option(
@@ -312,7 +306,6 @@ def _show(figures: dict[str, Any], declared_patients: int | None) -> None:
     type=click.Choice(["discrete_gaussian", "skellam"]),
     default="discrete_gaussian",
     show_default=True,
-    hidden=_SHARED_HIDDEN,
     help="What each hospital's share of the noise is (distributed noise).",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")

@@ -72,7 +72,11 @@ Examples:
 @click.option("--delta", type=float, help="[default: 1 / (10 x declared patients)]")
 @click.option("--l2-clip-norm", type=float, help="Bound on one patient's gradient.")
 @click.option("--spare-rounds", type=int, help="Extra rounds, paid for in advance, for attempts that fail.")
-@click.option("--noise-placement", type=click.Choice(["per_hospital", "distributed"]), help="Who adds the noise.")
+@click.option(
+    "--noise-placement",
+    type=click.Choice(["per_hospital", "distributed"]),
+    help="Who adds the noise. [default: per_hospital]",
+)
 @click.option("--threshold", type=int, help="Hospitals that must finish a round. [default: floor(2n/3) + 1]")
 @click.option("--no-privacy", is_flag=True, help="A researcher's baseline: epsilon unbounded, reports say so.")
 @click.option("--init-from", type=click.Path(path_type=Path), help="Start from another run's released model.")
@@ -241,6 +245,10 @@ def _summary(federation: Federation, outcome: Outcome, root: Path, seconds: floa
         if federation.hospitals[name].cap is not None:
             bounds.append(f"cap {federation.hospitals[name].cap:g}")
         say(f"  hospital {name:<12} epsilon {epsilon}" + (f"  ({', '.join(bounds)})" if bounds else ""))
+    if policy.distributed is not None:
+        shares = policy.distributed.shares
+        others = "1 colluding hospital" if shares.colluders == 1 else f"{shares.colluders} colluding hospitals"
+        say(f"  Noise is shared: this holds against the coordinator together with at most {others}.")
     if policy.flags.no_privacy:
         say("  Privacy was switched off: nothing about these patients is protected by noise.")
     if policy.flags.insecure_deterministic:
@@ -289,6 +297,7 @@ def _as_json(federation: Federation, outcome: Outcome, root: Path) -> dict[str, 
         "epsilon": outcome.epsilons,
         "delta": policy.mechanism.delta,
         "noise_multiplier": policy.mechanism.noise_multiplier,
+        "noise_placement": policy.mechanism.noise_placement,
         "sampling_probability": policy.mechanism.sampling_probability,
         "unit": policy.mechanism.unit,
         "reports": str(root / "public" / "reports"),

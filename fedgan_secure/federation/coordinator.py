@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -24,6 +24,7 @@ from fedgan_protocols.parameters import Member, SessionParameters
 from fedgan_protocols.session import AggregateResult, ServerSession
 from fedgan_secure.errors import InputError
 from fedgan_secure.federation.directories import RunDirectory
+from fedgan_secure.federation.distributed_round import StepwiseRound
 from fedgan_secure.federation.entropy import Entropy
 from fedgan_secure.federation.fedavg import apply_sum, model_digest
 from fedgan_secure.federation.storage import (
@@ -36,6 +37,9 @@ from fedgan_secure.federation.storage import (
     write_json,
 )
 from fedgan_secure.policy import FederationPolicy
+
+if TYPE_CHECKING:
+    from fedgan_secure.federation.distributed_training import SharedOptimiser
 
 _MARK = "staged.json"
 RunOutcome = Literal["running", "complete", "ended early", "refused"]
@@ -80,6 +84,9 @@ class Coordinator:
         self.vector: np.ndarray = np.zeros(0, np.float32)
         self.average: np.ndarray = np.zeros(0, np.float32)
         self.state = State(next_round=1, started=None, head=None, finished=0)
+        self.stepwise: StepwiseRound | None = None
+        """The round in progress where noise is shared."""
+        self._optimiser: SharedOptimiser | None = None
 
     def begin(self, vector: np.ndarray) -> None:
         """Start a new run from `vector`, float32[d]."""
@@ -107,10 +114,37 @@ class Coordinator:
             server_public_key=self.identity.public_key,
             threshold=self.policy.threshold,
             ring_bits=self.policy.ring_bits,
-            lengths=(self.layout.size,),
+            lengths=self.policy.lengths(self.layout.size),
             policy_hash=self.policy.digest(),
         )
-        return parameters, ServerSession(parameters, self.identity, (self.digest(),))
+        if self.policy.distributed is None:
+            return parameters, ServerSession(parameters, self.identity, (self.digest(),))
+        self.stepwise = StepwiseRound(
+            parameters,
+            self.identity,
+            self.policy,
+            self._shared_optimiser(),
+            self.vector,
+            self.digest(),
+            self.layout.layout_hash,
+        )
+        return parameters, self.stepwise.server
+
+    def _shared_optimiser(self) -> SharedOptimiser:
+        """What turns sums into models where noise is shared; made on first use, from its checkpoint if there is one."""
+        if self._optimiser is None:
+            from fedgan_secure.federation.distributed_training import SharedOptimiser
+            from fedgan_secure.federation.prepare import model_of, training_of
+
+            self._optimiser = SharedOptimiser(model_of(self.policy), training_of(self.policy), self._entropy)
+            if self._kept_optimiser.exists():
+                self._optimiser.restore(self._kept_optimiser)
+        return self._optimiser
+
+    @property
+    def _kept_optimiser(self) -> Path:
+        """Where the optimiser's state of the last whole round is (public: it follows from released sums)."""
+        return self.run.checkpoints / "optimiser.npz"
 
     def mark_started(self, started: str) -> None:
         """Note, durably, that the next round is under way: from here on its number is used up."""
@@ -118,7 +152,10 @@ class Coordinator:
 
     def apply(self, result: AggregateResult) -> tuple[np.ndarray, np.ndarray]:
         """The next global vector and the next averaged one, both float32[d]; nothing is kept until published."""
-        vector = apply_sum(self.vector, result.sums[0], len(result.survivors), self.policy.fixed_point())
+        if self.stepwise is not None:
+            vector = self.stepwise.conclude(result)
+        else:
+            vector = apply_sum(self.vector, result.sums[0], len(result.survivors), self.policy.fixed_point())
         decay = self.policy.average_decay if self.state.finished else 0.0
         average = (decay * self.average + (1.0 - decay) * vector).astype(np.float32)
         return vector, average
@@ -135,6 +172,8 @@ class Coordinator:
                 write_bytes(target, data)
             write_array(folder / "global.npy", vector)
             write_array(folder / "average.npy", average)
+            if self._optimiser is not None:
+                self._optimiser.save(folder / "optimiser.npz")
         return folder
 
     def seal(self, round_number: int, draft: RoundDraft, applied: bool) -> None:
@@ -176,6 +215,9 @@ class Coordinator:
         self.vector = read_array(folder / "global.npy")
         self.average = read_array(folder / "average.npy")
         self._save_model()
+        if (folder / "optimiser.npz").exists():
+            write_bytes(self._kept_optimiser, (folder / "optimiser.npz").read_bytes(), private=True)
+        self.stepwise = None
         self._save_state(State(round_number + 1, None, draft.digest, self.state.finished + int(applied)))
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -33,6 +33,7 @@ from fedgan_secure.data.patients import PatientDataset
 from fedgan_secure.errors import FedganError
 from fedgan_secure.federation.attempt import Attempt
 from fedgan_secure.federation.directories import SiteDirectory
+from fedgan_secure.federation.distributed import step_digest
 from fedgan_secure.federation.entropy import Entropy
 from fedgan_secure.federation.fedavg import model_digest
 from fedgan_secure.federation.storage import private_folder, read_json, write_bytes
@@ -123,7 +124,7 @@ class Hospital:
         client = ClientSession(
             parameters,
             self.identity,
-            (model,),
+            (model, *(b"",) * (parameters.sums - 1)),
             self.entropy,
             floors=PolicyFloors(
                 least_roster=len(self.policy.hospitals),
@@ -144,8 +145,9 @@ class Hospital:
             ("the coordinator's key", parameters.server_public_key, bytes.fromhex(policy.coordinator.public_key)),
             ("the threshold", parameters.threshold, policy.threshold),
             ("the ring", parameters.ring_bits, policy.ring_bits),
+            ("the graph of masks", parameters.graph, None),
             ("the policy", parameters.policy_hash, policy.digest()),
-            ("the vectors' lengths", parameters.lengths, (size,)),
+            ("the vectors' lengths", parameters.lengths, policy.lengths(size)),
             ("the model", model.hex(), model.hex() if last is None else last),
             ("the reservation of the round", self._reserved(parameters.round), policy.mechanism_record()),
         ]
@@ -169,7 +171,7 @@ class Hospital:
         from fedgan_secure.federation.training import LocalTrainer
 
         attempt = self._attempt
-        if attempt is None or attempt.parameters.session in self._trained:
+        if attempt is None or attempt.parameters.session in self._trained or self.policy.distributed is not None:
             raise SessionRefused(
                 f"hospital {self.name} does not train: one open round pays for one training",
                 hint="open a new round; this one's budget is spent",
@@ -189,6 +191,43 @@ class Hospital:
             "seconds": round(float(result.seconds), 3),
         }
         return codec.encode(result.update)
+
+    def train_step(self, j: int, weights: np.ndarray | None) -> tuple[np.ndarray, bytes | None]:
+        """One step with shared noise: this hospital's clamped, rounded and noised sum j of the open round.
+
+        Args:
+            j: the step, from 0; each one is taken once.
+            weights: float32[k], what the coordinator sent for it; None for the first, which starts from the global
+                model that the session is bound to.
+
+        Returns:
+            uint32[d] or uint64[d] for the client session alone, and the digest of `weights`, computed here, 32 bytes.
+
+        Raises:
+            SessionRefused: no session is open, or step j was taken already: a vector is masked once.
+        """
+        attempt, shared = self._attempt, self.policy.distributed
+        if attempt is None or shared is None or attempt.next_step != j or (weights is None) != (j == 0):
+            raise SessionRefused(
+                f"hospital {self.name} does not take step {j}: every step of an open round is taken once, in order",
+                hint="open a new round; this one's budget is spent",
+            )
+        attempt.next_step += 1
+        if self._trainer is None:
+            from fedgan_secure.federation.distributed_training import SumTrainer
+            from fedgan_secure.federation.prepare import model_of, training_of
+
+            self._trainer = SumTrainer(
+                model_of(self.policy), training_of(self.policy), self.dataset, shared.record(),
+                self.policy.fixed_point(), self.entropy,
+            )  # fmt: skip
+        if j == 0:
+            self._trainer.begin(attempt.vector)
+        vector: np.ndarray = self._trainer.step(weights)
+        self._statistics[attempt.parameters.round] = self._trainer.statistics()
+        model = None if weights is None else step_digest(attempt.layout_hash, weights)
+        attempt.models.append(model or model_digest(attempt.layout_hash, attempt.vector))
+        return vector, model
 
     def write_annex(self, round_number: int) -> None:
         """Write the confidential annex of a round (mode 0600).
@@ -290,7 +329,7 @@ class Hospital:
 
     def finish_round(self, round_number: int, outcome: str) -> None:
         """Keep the optimiser's state and the round's end."""
-        if self._trainer is not None:
+        if self._trainer is not None and self.policy.distributed is None:
             self._trainer.save(self.site.optimiser)
         self.ledger.record(outcome, self.run_id, round_number, {})
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -10,19 +9,25 @@ from pathlib import Path
 from typing import Any
 
 from fedgan_audits import bundle
-from fedgan_audits.budget import advised_delta, plan_run
+from fedgan_audits.binding import colluders_against_lying
 from fedgan_audits.ledger import Ledger
 from fedgan_protocols.journal import Journal
 from fedgan_protocols.keys import Identity
 from fedgan_protocols.parameters import default_threshold
-from fedgan_protocols.quantization import widest_fraction_bits
 from fedgan_secure.errors import InputError
 from fedgan_secure.federation.coordinator import Coordinator
-from fedgan_secure.federation.defaults import Recipe, recipe_for
+from fedgan_secure.federation.defaults import Recipe
 from fedgan_secure.federation.directories import RunDirectory, SiteDirectory
 from fedgan_secure.federation.drivers.local import parse_drop
 from fedgan_secure.federation.entropy import entropy_for
 from fedgan_secure.federation.hospital import Hospital, load_identity
+from fedgan_secure.federation.mechanisms import (
+    hospital_mechanism,
+    mechanism_and_ring,
+    mechanism_fields,
+    recipe_of,
+    rounds_of,
+)
 from fedgan_secure.federation.settings import TrainingSettings
 from fedgan_secure.federation.sources import Source, names_of, read
 from fedgan_secure.federation.storage import explain_disk, private_folder, write_bytes
@@ -36,13 +41,11 @@ from fedgan_secure.policy import (
     HospitalEntry,
     InitialModel,
     MechanismPolicy,
-    RingPolicy,
 )
 from fedgan_secure.settings import RunSettings, TrainingSection
 
 Progress = Callable[[str, int, int], None]
 Hook = Callable[[], None]
-MAX_FRACTION_BITS = 24
 
 
 def _nothing() -> None:
@@ -165,9 +168,16 @@ def check_before_reading(settings: RunSettings, names: tuple[str, ...], drops: t
         )
     for drop in drops:
         parse_drop(drop, names)
+    shared = settings.privacy.noise_placement == "distributed"
+    if shared and colluders_against_lying(len(names), threshold) < 1:
+        raise InputError(
+            f"privacy.noise_placement: distributed noise with a threshold of {threshold} of {len(names)} hospitals: no "
+            "hospital may collude with the coordinator, and each can take its own noise out of the sum",
+            hint=f"raise --threshold to {max(3, (len(names) + 3) // 2)} or more",
+        )
     declared = settings.privacy.declared_patients
     if declared is not None:
-        _mechanism(settings, _recipe(settings, declared), declared)
+        hospital_mechanism(settings, recipe_of(settings, declared), declared)
 
 
 def model_of(policy: FederationPolicy) -> ModelSpec:
@@ -177,7 +187,7 @@ def model_of(policy: FederationPolicy) -> ModelSpec:
 
 def training_of(policy: FederationPolicy) -> TrainingSettings:
     """The optimiser's public constants and the mechanism that a policy names."""
-    return TrainingSettings.from_json({**policy.training, **_mechanism_fields(policy.mechanism)})
+    return TrainingSettings.from_json({**policy.training, **mechanism_fields(policy.mechanism)})
 
 
 def _training_table(
@@ -188,11 +198,11 @@ def _training_table(
         "discriminator_learning_rate": section.discriminator_learning_rate,
         "generator_learning_rate": section.generator_learning_rate,
     }
-    mechanism_fields = _mechanism_fields(mechanism)
+    fields = mechanism_fields(mechanism)
     constants = {"decay_steps": rounds * mechanism.steps_per_round, **recipe.constants}
     constants.update({key: value for key, value in chosen.items() if value is not None})
-    table = TrainingSettings(**mechanism_fields, **constants).to_json()
-    return {key: value for key, value in table.items() if key not in mechanism_fields}
+    table = TrainingSettings(**fields, **constants).to_json()
+    return {key: value for key, value in table.items() if key not in fields}
 
 
 def _start(
@@ -214,16 +224,12 @@ def _start(
             len(dataset) if settings.data.unit == "image" else dataset.patients for dataset in source.datasets.values()
         )
     )
-    recipe = _recipe(settings, declared)
-    mechanism = _mechanism(settings, recipe, declared)
-    rounds = _rounds(settings, recipe) + settings.federation.spare_rounds
+    recipe = recipe_of(settings, declared)
+    rounds = rounds_of(settings, recipe) + settings.federation.spare_rounds
     spec = ModelSpec.default(settings.data.image_size, settings.data.channels, source.classes)
     if settings.training.latent_dim is not None:
         spec = replace(spec, latent_dim=settings.training.latent_dim)
-    bits = settings.training.fraction_bits or min(
-        MAX_FRACTION_BITS,
-        widest_fraction_bits(settings.training.update_bound, settings.training.ring_bits, [1] * len(names)),
-    )
+    mechanism, ring = mechanism_and_ring(settings, recipe, declared, len(names), spec)
     policy = FederationPolicy.build(
         run_id=run_id,
         coordinator=CoordinatorEntry(public_key=_coordinator_identity(run, request.insecure_seed).public_key.hex()),
@@ -247,11 +253,7 @@ def _start(
         model=spec.to_json(),
         training=_training_table(recipe, settings.training, mechanism, rounds),
         average_decay=recipe.average_decay,
-        ring=RingPolicy(
-            ring_bits=settings.training.ring_bits,
-            update_bound=settings.training.update_bound,
-            fraction_bits=bits,
-        ),
+        ring=ring,
         initial_model=InitialModel(
             seed=settings.seed,
             from_run=None if initial is None else initial.run_id,
@@ -312,6 +314,13 @@ def _assemble(
         )
     from fedgan_secure.models.vectors import VectorLayout
 
+    layout = VectorLayout.of(model_of(policy))
+    if policy.distributed is not None and policy.distributed.shares.dimension != layout.size - layout.generator_size:
+        raise InputError(
+            f"the policy's sums have {policy.distributed.shares.dimension} coordinates, its discriminator has "
+            f"{layout.size - layout.generator_size}",
+            hint="use the version of fedgan-secure that made this run",
+        )
     hospitals: dict[str, Hospital] = {}
     for entry in policy.hospitals:
         site = sites[entry.name]
@@ -343,7 +352,7 @@ def _assemble(
         run,
         own,
         policy,
-        VectorLayout.of(model_of(policy)),
+        layout,
         entropy_for("coordinator", insecure_seed=insecure_seed),
     )
     return Federation(run, settings, policy, coordinator, hospitals, source, drops)
@@ -357,73 +366,6 @@ def _ledger(site: SiteDirectory, name: str, *, create: bool) -> Ledger:
             hint="restore it from a backup; without it the run cannot go on",
         )
     return Ledger.open(site.ledger, hospital=name, create=create)
-
-
-def _rounds(settings: RunSettings, recipe: Recipe) -> int:
-    return settings.federation.rounds or recipe.rounds
-
-
-def _recipe(settings: RunSettings, declared: int) -> Recipe:
-    return recipe_for(
-        image_size=settings.data.image_size,
-        declared_patients=declared,
-        phantoms=settings.data.dataset is None and not settings.data.hospital,
-        unit=settings.data.unit,
-    )
-
-
-def _mechanism(settings: RunSettings, recipe: Recipe, declared: int) -> MechanismPolicy:
-    """The mechanism of one round, its noise calibrated to the whole schedule where a target is given."""
-    privacy, federation = settings.privacy, settings.federation
-    probability = privacy.sampling_probability or recipe.sampling_probability
-    steps = federation.steps_per_round or recipe.steps_per_round
-    clip = privacy.l2_clip_norm or recipe.l2_clip_norm
-    delta = privacy.delta or _two_digits_down(advised_delta(declared))
-    images = 1 if settings.data.unit == "image" else settings.data.images_per_patient or recipe.images_per_patient
-    target = None if privacy.no_privacy or privacy.noise_multiplier is not None else privacy.epsilon or recipe.epsilon
-    if privacy.no_privacy:
-        noise = 0.0
-    else:
-        noise = plan_run(
-            sampling_probability=probability,
-            steps_per_round=steps,
-            rounds=_rounds(settings, recipe),
-            spare_rounds=federation.spare_rounds,
-            delta=delta,
-            noise_multiplier=privacy.noise_multiplier,
-            epsilon=target,
-            l2_clip_norm=clip,
-            unit=settings.data.unit,
-            images_per_patient=images,
-        ).mechanism.noise_multiplier
-    return MechanismPolicy(
-        sampling_probability=probability,
-        noise_multiplier=noise,
-        l2_clip_norm=clip,
-        steps_per_round=steps,
-        delta=delta,
-        epsilon_target=target,
-        declared_patients=declared,
-        expected_batch_size=probability * declared,
-        unit=settings.data.unit,
-        images_per_patient=images,
-    )
-
-
-def _two_digits_down(delta: float) -> float:
-    """A delta that people can read: two significant digits, never above the one advised."""
-    exponent = math.floor(math.log10(delta)) - 1
-    return float(f"{math.floor(delta / 10.0**exponent + 1e-9)}e{exponent}")
-
-
-def _mechanism_fields(mechanism: MechanismPolicy) -> dict[str, Any]:
-    wanted = (
-        "sampling_probability", "expected_batch_size", "noise_multiplier", "l2_clip_norm", "images_per_patient", "unit",
-    )  # fmt: skip
-    fields = mechanism.model_dump()
-    if not math.isfinite(fields["expected_batch_size"]):
-        raise InputError("the expected batch size is not a number", hint="check privacy.declared_patients")
-    return {name: fields[name] for name in wanted}
 
 
 def _sites(run: RunDirectory, site_dir: Path | None, names: tuple[str, ...], run_id: str) -> dict[str, SiteDirectory]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import datetime
 import hashlib
+import math
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 
+from fedgan_audits.integer_noise import share_variance
 from fedgan_audits.records import (
     AggregationFacts,
     Artefact,
@@ -24,6 +26,8 @@ from fedgan_audits.records import (
 )
 from fedgan_audits.records import Flags as ReportFlags
 from fedgan_protocols.session import AggregateResult, ServerSession
+from fedgan_secure.federation.distributed import sums_digest
+from fedgan_secure.federation.distributed_round import left_on_the_way
 from fedgan_secure.policy import FederationPolicy
 
 DEIDENTIFICATION = (
@@ -33,8 +37,15 @@ DEIDENTIFICATION = (
 )
 SAMPLING = "an independent coin for every patient and step (Poisson), from the operating system's entropy"
 NOISE = (
-    "Gaussian in 32-bit floating point from a ChaCha20 stream that every hospital keys from the operating system's "
+    "Gaussian in 32-bit floating point from an AES-256 stream that every hospital keys from the operating system's "
     "entropy and never repeats; the limits of floating point are not accounted (Mironov 2012)"
+)
+SHARED_NOISE = (
+    "discrete Gaussian on the integers, drawn exactly: each of the {hospitals} hospitals adds a standard deviation of "
+    "{deviation:.6g} steps of a grid of {grid:.6g} to every coordinate of its own sum in every step; any {honest} of "
+    "them carry the noise that is accounted (threshold {threshold} less {colluders} colluders), and what more "
+    "hospitals add is not counted. The bits come from an AES-256 stream that every hospital keys from the operating "
+    "system's entropy"
 )
 CLIPPING = "the mean gradient over a patient's images, clipped to the norm bound in Euclidean norm, exactly per patient"
 
@@ -132,7 +143,7 @@ def record_of(
             planned=policy.mechanism_record(),
             images_per_patient=mechanism.images_per_patient,
             sampling=SAMPLING,
-            noise="none: privacy is switched off" if policy.flags.no_privacy else NOISE,
+            noise="none: privacy is switched off" if policy.flags.no_privacy else noise_of(policy),
             clipping=CLIPPING,
         ),
         hospitals=tuple(hospitals),
@@ -149,7 +160,7 @@ def record_of(
             transcript_sha256=None if facts.transcript is None else hashlib.sha256(facts.transcript).hexdigest(),
             model_before=facts.model_before.hex(),
             model_after=None if facts.model_after is None else facts.model_after.hex(),
-            sum_sha256=result.sum_digests[0].hex() if result is not None and facts.complete else None,
+            sum_sha256=named_sum(policy, result) if result is not None and facts.complete else None,
             session=None if facts.session is None else facts.session.hex(),
         ),
         data=DataFacts(
@@ -173,6 +184,41 @@ def record_of(
             MissingSignature(name=name, reason=reason) for name, reason in sorted(missing.items())
         ),
     )
+
+
+def noise_of(policy: FederationPolicy) -> str:
+    """Who adds which noise, for people."""
+    shared = policy.distributed
+    if shared is None:
+        return NOISE
+    shares = shared.shares
+    return SHARED_NOISE.format(
+        hospitals=len(policy.hospitals),
+        deviation=math.sqrt(share_variance(shared.record())),
+        grid=shares.grid_step,
+        honest=shares.honest_shares,
+        threshold=shares.threshold,
+        colluders=shares.colluders,
+    )
+
+
+def named_sum(policy: FederationPolicy, result: AggregateResult) -> str:
+    """The digest that stands for a round's sum, or with shared noise for all its sums; 64 hexadecimal digits."""
+    digests = result.sum_digests
+    return (digests[0] if policy.distributed is None else sums_digest(digests)).hex()
+
+
+def left_incidents(number: int, result: AggregateResult, names: Sequence[str]) -> list[Incident]:
+    """One line for each hospital that is in some of a round's sums and not in the last."""
+    total = len(result.survivors_per_sum)
+    return [
+        Incident(
+            kind="drop-out",
+            round=number,
+            text=f"hospital {name} dropped out on the way: {count} of the {total} sums of the round hold its patients",
+        )
+        for name, count in left_on_the_way(result.survivors_per_sum, names).items()
+    ]
 
 
 def software(lock: Path | None) -> Software:

@@ -14,17 +14,18 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from fedgan_audits.accountant import epsilon_pld, round_up
+from fedgan_audits.accountant import epsilon, round_up
 from fedgan_audits.records import Incident
 from fedgan_audits.report import RoundDraft, build_round
 from fedgan_audits.report import record_of as facts_of
 from fedgan_protocols.errors import ProtocolError
+from fedgan_protocols.session import ClientSession
 from fedgan_secure.federation.coordinator import ArtefactKind, RunOutcome, artefact
 from fedgan_secure.federation.drivers.local import LocalDriver, parse_drop
 from fedgan_secure.federation.hospital import Hospital, SignatureRefused
 from fedgan_secure.federation.interruption import Interruption
 from fedgan_secure.federation.prepare import Federation, model_of
-from fedgan_secure.federation.rounds import RoundFacts, now, record_of
+from fedgan_secure.federation.rounds import RoundFacts, left_incidents, now, record_of
 from fedgan_secure.federation.storage import sole_owner
 
 
@@ -139,7 +140,7 @@ class _Run:
         """Every hospital's epsilon over this run, rounded up."""
         delta = self.policy.mechanism.delta
         return {
-            name: round_up(epsilon_pld(hospital.ledger.mechanisms(run_id=self.policy.run_id), delta))
+            name: round_up(epsilon(hospital.ledger.mechanisms(run_id=self.policy.run_id), delta))
             for name, hospital in self.hospitals.items()
         }
 
@@ -162,7 +163,7 @@ class _Run:
         def before_input(sum_index: int, asked: tuple[str, ...]) -> None:
             for name in asked:
                 self.interruption.check()
-                clients[name].provide_input(sum_index, self._train(self.hospitals[name], number))
+                self._give(clients[name], self.hospitals[name], number, sum_index)
 
         drops = [
             drop for text in self.federation.drops if (drop := parse_drop(text, self.policy.names)).round == number
@@ -197,6 +198,8 @@ class _Run:
                     text=f"the operator rehearsed a drop-out: {drop.hospital} at {drop.stage}",
                 )
             )
+        if facts.complete and facts.result is not None:
+            incidents += left_incidents(number, facts.result, self.policy.names)
         if facts.abort_code is not None:
             incidents.append(Incident(kind="abort", round=number, text=facts.abort_detail or facts.abort_code))
         self._conclude(facts, vector, average, incidents, parameters.colluders)
@@ -204,6 +207,16 @@ class _Run:
         spent = max(self.epsilons().values(), key=lambda text: float("inf") if text == "unbounded" else float(text))
         self.display.note(f"round {number} of {self.policy.rounds}: {what}, epsilon so far {spent}")
         return facts.complete
+
+    def _give(self, client: ClientSession, hospital: Hospital, number: int, sum_index: int) -> None:
+        """Let a hospital make its vector of one sum and hand it to its own client."""
+        stepwise = self.coordinator.stepwise
+        if stepwise is None:
+            client.provide_input(sum_index, self._train(hospital, number))
+            return
+        vector, model = hospital.train_step(sum_index, stepwise.weights)
+        client.provide_input(sum_index, vector, model)
+        self.display.update(f"round {number}: steps", sum_index + 1, self.policy.mechanism.steps_per_round)
 
     def _train(self, hospital: Hospital, number: int) -> np.ndarray:
         task = f"round {number}: hospital {hospital.name}"
@@ -266,7 +279,7 @@ class _Run:
                 self.policy,
                 facts,
                 [hospital.facts(facts.number, **facts.hospital(name)) for name, hospital in self.hospitals.items()],
-                dimension=self.coordinator.layout.size,
+                dimension=self.policy.lengths(self.coordinator.layout.size)[0],
                 colluders=colluders,
                 previous=self.coordinator.state.head,
                 coordinator_fingerprint=self.coordinator.identity.fingerprint,

@@ -20,6 +20,8 @@ import tensorflow as tf
 
 from fedgan_secure.data.patients import PatientDataset
 from fedgan_secure.errors import InputError
+from fedgan_secure.federation.batches import PAD as PAD
+from fedgan_secure.federation.batches import PatientBatches
 from fedgan_secure.federation.settings import TrainingSettings
 from fedgan_secure.models.dcgan import (
     build_discriminator,
@@ -36,12 +38,8 @@ from fedgan_secure.privacy.clipping import PerPatientGradients, refuse_mixing
 from fedgan_secure.privacy.dpsgd import check_mechanism, discriminator_gradient
 from fedgan_secure.privacy.noise import GaussianStream
 from fedgan_secure.privacy.norms import variable
-from fedgan_secure.privacy.sampling import PatientImages, poisson_sample
 
 Progress = Callable[[int, int], None]
-PAD = 16
-"""Batches are padded with empty patients to a multiple of about this many images, so that few different shapes occur.
-The padding has weight zero; no patient is ever left out."""
 CENTRE_KEEP, CENTRE_DRAWS, CENTRE_SEED = 0.9, 60, 20
 """Running average of the centre over generator steps; generated images that set it when a round starts, their seed."""
 
@@ -67,7 +65,7 @@ class LocalResult:
     seconds: float
 
 
-class _Compiled:
+class CompiledNetworks:
     """Models, optimisers and compiled steps of one (specification, settings): shared by all hospitals of a process."""
 
     def __init__(self, spec: ModelSpec, settings: TrainingSettings) -> None:
@@ -128,11 +126,16 @@ class _Compiled:
             real_loss=lambda outputs, classes: real_loss(outputs, classes, settings.class_weight_discriminator),
             fake_loss=fake_loss,
         )
-        if settings.discriminator_weight_decay:
-            for value in self.discriminator_adam.variables:
-                value.assign(value * (1.0 - rate * settings.discriminator_weight_decay))
-        self.discriminator_adam.apply(gradient, rate)
+        self.descend(gradient, rate)
         return clipped.norms, clipped.scales, clipped.loss, mean_fake
+
+    def descend(self, gradient: Any, rate: Any) -> None:
+        """One update of the discriminator. Args: gradient: float32[d_D]; rate: float32 scalar."""
+        decay = self.settings.discriminator_weight_decay
+        if decay:
+            for value in self.discriminator_adam.variables:
+                value.assign(value * (1.0 - rate * decay))
+        self.discriminator_adam.apply(gradient, rate)
 
     def _generator_step(self, z: Any, labels: Any, rate: Any) -> tuple[Any, Any]:
         with tf.GradientTape(watch_accessed_variables=False) as tape:
@@ -162,6 +165,11 @@ class _Compiled:
         outputs = discriminator_graph(self.spec, call, images, self._labels(labels))
         return outputs, features
 
+    def place(self, layout: VectorLayout, vector: np.ndarray) -> None:
+        """Start from a model, float32[d]: weights and centre. Raises ModelError where it does not fit the layout."""
+        layout.assign(vector, self.generator, self.discriminator)
+        self.recentre()
+
     def recentre(self) -> None:
         """Set the centre from a fixed public draw of the current generator: the same at every hospital."""
         if self.centre is None:
@@ -174,56 +182,24 @@ class _Compiled:
 
 
 @lru_cache(maxsize=4)
-def _compiled(spec: ModelSpec, settings: TrainingSettings) -> _Compiled:
-    return _Compiled(spec, settings)
+def compiled_networks(spec: ModelSpec, settings: TrainingSettings) -> CompiledNetworks:
+    """The networks that all hospitals of this process share; whoever uses them sets weights and optimisers first."""
+    return CompiledNetworks(spec, settings)
 
 
-class LocalTrainer:
-    """One hospital's training. Its data set never leaves it; its optimiser state stays with it between rounds."""
+_compiled = compiled_networks
 
-    def __init__(
-        self,
-        spec: ModelSpec,
-        settings: TrainingSettings,
-        dataset: PatientDataset,
-        entropy: Entropy = os.urandom,
-    ) -> None:
-        """Check that data, model and mechanism fit together.
 
-        Args:
-            spec: architecture.
-            settings: public constants.
-            dataset: this hospital's patients.
-            entropy: source of random bytes for coins and noise.
+class PublicSteps:
+    """What sees no patient: generated images, the generator's own steps, both optimisers, from round to round.
 
-        Raises:
-            InputError: the images do not have the model's size, channels or classes.
-            PrivacyRefused: the mechanism or the discriminator is one no guarantee holds for.
-        """
-        check_mechanism(
-            sampling_probability=settings.sampling_probability,
-            noise_multiplier=settings.noise_multiplier,
-            clip_norm=settings.l2_clip_norm,
-            expected_batch_size=settings.expected_batch_size,
-        )
-        if (dataset.image_size, dataset.channels) != (spec.image_size, spec.channels):
-            raise InputError(
-                f"images are {dataset.image_size} pixels with {dataset.channels} channels, "
-                f"the model expects {spec.image_size} and {spec.channels}"
-            )
-        labels = np.asarray(dataset.labels)
-        if spec.conditional and len(labels) and not (labels.min() >= 0 and labels.max() < spec.classes):
-            raise InputError(
-                f"labels must be 0 to {spec.classes - 1} for a model of {spec.classes} classes",
-                hint="leave out images without a label, or train with --unconditional",
-            )
-        self.spec, self.settings, self._dataset, self._entropy = spec, settings, dataset, entropy
-        self._labels = np.maximum(labels, 0).astype(np.int32)
-        if settings.unit == "image":
-            self._images = PatientImages(np.arange(len(dataset)), len(dataset))
-        else:
-            self._images = PatientImages(np.asarray(dataset.patient), dataset.patients)
-        self._noise = GaussianStream(entropy)
+    All of it is post-processing of noisy gradients and of public values. With `per_hospital` noise every hospital does
+    it; with `distributed` noise the coordinator alone.
+    """
+
+    def __init__(self, spec: ModelSpec, settings: TrainingSettings, entropy: Entropy) -> None:
+        """Start with fresh optimisers; `entropy` seeds the latent vectors and fake labels."""
+        self.spec, self.settings = spec, settings
         self._public = np.random.Generator(np.random.Philox(int.from_bytes(entropy(16), "little")))
         layout = VectorLayout.of(spec)
         self._layout = layout
@@ -233,78 +209,32 @@ class LocalTrainer:
         self._steps_done = 0
         self._drawn: tuple[Any, np.ndarray] | None = None
 
-    def train(self, global_vector: np.ndarray, steps: int, progress: Progress | None = None) -> LocalResult:
-        """Make the round's local steps.
-
-        Args:
-            global_vector: float32[d], the coordinator's model.
-            steps: discriminator steps, each one invocation of the accounted mechanism.
-            progress: called with (done, total).
-
-        Returns:
-            The update and the confidential statistics.
-
-        Raises:
-            ModelError: the vector does not fit the layout.
-        """
-        started = time.monotonic()
-        compiled = _compiled(self.spec, self.settings)
-        self._layout.assign(global_vector, compiled.generator, compiled.discriminator)
-        compiled.recentre()
+    def _load(self, compiled: CompiledNetworks, global_vector: np.ndarray) -> None:
+        """Put a model, float32[d], and this party's optimisers into the networks; raises ModelError if it fits not."""
+        compiled.place(self._layout, global_vector)
         compiled.discriminator_adam.load(self._discriminator_state)
         compiled.generator_adam.load(self._generator_state)
-        record = _Record()
         self._drawn = None
-        for done in range(1, steps + 1):
-            self._step(compiled, record)
-            if progress is not None:
-                progress(done, steps)
+
+    def _unload(self, compiled: CompiledNetworks) -> np.ndarray:
+        """Take the optimisers' state and the model, float32[d], out of the networks."""
         self._discriminator_state = compiled.discriminator_adam.state()
         self._generator_state = compiled.generator_adam.state()
-        local = self._layout.flatten(compiled.generator, compiled.discriminator)
-        self._layout.check(local)
-        return LocalResult(local - global_vector, record.summary(self.settings), steps, time.monotonic() - started)
+        vector = self._layout.flatten(compiled.generator, compiled.discriminator)
+        self._layout.check(vector)
+        return vector
 
-    def _step(self, compiled: _Compiled, record: _Record) -> None:
-        settings = self.settings
-        m = settings.images_per_patient
-        chosen = poisson_sample(self._images.patients, settings.sampling_probability, self._entropy)
-        indices, weights = self._images.choose(chosen, m, self._entropy)
-        multiple = max(PAD // m, 1)
-        padded = max(multiple, -(-len(chosen) // multiple) * multiple)
-        pixels = np.zeros((padded * m, self.spec.image_size, self.spec.image_size, self.spec.channels), np.uint8)
-        labels = np.zeros((padded * m, 1), np.int32)
-        rows = np.zeros((padded, m), np.float32)
-        if len(chosen):
-            flat = indices.reshape(-1)
-            pixels[: len(flat)] = self._dataset.pixels(flat)
-            labels[: len(flat), 0] = self._labels[flat]
-            rows[: len(chosen)] = weights
-        noise = (
-            self._noise.normal(compiled.discriminator_adam.size)
-            if settings.noise_multiplier > 0
-            else np.zeros(compiled.discriminator_adam.size, np.float32)
-        )
-        share = self._rate_share()
-        norms, scales, losses, mean_fake = compiled.discriminator_step(
-            pixels,
-            labels,
-            rows,
-            noise,
-            *self._fakes(compiled),
-            np.float32(settings.discriminator_learning_rate * share),
-        )
+    def _generator_turn(self, compiled: CompiledNetworks, share: float) -> Any:
+        """After a discriminator step: the generator's, where one is due. Returns its mean loss or None."""
         self._steps_done += 1
-        mean_generator = None
-        if self._steps_done % settings.steps_per_generator_step == 0:
-            z, asked = self._pairs(settings.generator_batch_size)
-            mean_generator, drawn = compiled.generator_step(
-                z, asked, np.float32(settings.generator_learning_rate * share)
-            )
-            self._drawn = (drawn, asked)
-        record.add(len(chosen), norms, scales, losses, mean_fake, mean_generator, noise)
+        if self._steps_done % self.settings.steps_per_generator_step:
+            return None
+        z, asked = self._pairs(self.settings.generator_batch_size)
+        mean, drawn = compiled.generator_step(z, asked, np.float32(self.settings.generator_learning_rate * share))
+        self._drawn = (drawn, asked)
+        return mean
 
-    def _fakes(self, compiled: _Compiled) -> tuple[Any, Any]:
+    def _fakes(self, compiled: CompiledNetworks) -> tuple[Any, Any]:
         """Generated images for a discriminator step and their labels: those of the last generator step, once, where
         there are enough of them; fresh ones otherwise."""
         count = self.settings.fake_batch_size
@@ -375,6 +305,84 @@ class LocalTrainer:
                 raise TrainingStateError(f"the optimiser state in {path} has the wrong size")
         self._generator_state, self._discriminator_state = states
         self._steps_done = steps_done
+
+
+class LocalTrainer(PatientBatches, PublicSteps):
+    """One hospital's training. Its data set never leaves it; its optimiser state stays with it between rounds."""
+
+    def __init__(
+        self,
+        spec: ModelSpec,
+        settings: TrainingSettings,
+        dataset: PatientDataset,
+        entropy: Entropy = os.urandom,
+    ) -> None:
+        """Check that data, model and mechanism fit together.
+
+        Args:
+            spec: architecture.
+            settings: public constants.
+            dataset: this hospital's patients.
+            entropy: source of random bytes for coins and noise.
+
+        Raises:
+            InputError: the images do not have the model's size, channels or classes.
+            PrivacyRefused: the mechanism or the discriminator is one no guarantee holds for.
+        """
+        check_mechanism(
+            sampling_probability=settings.sampling_probability,
+            noise_multiplier=settings.noise_multiplier,
+            clip_norm=settings.l2_clip_norm,
+            expected_batch_size=settings.expected_batch_size,
+        )
+        PatientBatches.__init__(self, spec, settings, dataset, entropy)
+        self._noise = GaussianStream(entropy)
+        PublicSteps.__init__(self, spec, settings, entropy)
+
+    def train(self, global_vector: np.ndarray, steps: int, progress: Progress | None = None) -> LocalResult:
+        """Make the round's local steps.
+
+        Args:
+            global_vector: float32[d], the coordinator's model.
+            steps: discriminator steps, each one invocation of the accounted mechanism.
+            progress: called with (done, total).
+
+        Returns:
+            The update and the confidential statistics.
+
+        Raises:
+            ModelError: the vector does not fit the layout.
+        """
+        started = time.monotonic()
+        compiled = compiled_networks(self.spec, self.settings)
+        self._load(compiled, global_vector)
+        record = _Record()
+        for done in range(1, steps + 1):
+            self._step(compiled, record)
+            if progress is not None:
+                progress(done, steps)
+        local = self._unload(compiled)
+        return LocalResult(local - global_vector, record.summary(self.settings), steps, time.monotonic() - started)
+
+    def _step(self, compiled: CompiledNetworks, record: _Record) -> None:
+        settings = self.settings
+        batch = self._batch()
+        noise = (
+            self._noise.normal(compiled.discriminator_adam.size)
+            if settings.noise_multiplier > 0
+            else np.zeros(compiled.discriminator_adam.size, np.float32)
+        )
+        share = self._rate_share()
+        norms, scales, losses, mean_fake = compiled.discriminator_step(
+            batch.pixels,
+            batch.labels,
+            batch.weights,
+            noise,
+            *self._fakes(compiled),
+            np.float32(settings.discriminator_learning_rate * share),
+        )
+        mean_generator = self._generator_turn(compiled, share)
+        record.add(batch.size, norms, scales, losses, mean_fake, mean_generator, noise)
 
 
 class _Record:

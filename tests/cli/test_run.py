@@ -117,11 +117,12 @@ def test_json_is_one_object_and_the_rest_is_on_stderr(tmp_path: Path) -> None:
     assert float(said["epsilon"]["a"]) <= 20.0
 
 
-def start_and_signal(root: Path, number: signal.Signals) -> int:
+def start_and_signal(root: Path, number: signal.Signals, *more: str) -> int:
     """Start a run of three rounds, send it a signal when round 2 is reserved by everybody, and wait for its end."""
     steps = [*SMALL]
     steps[steps.index("--steps-per-round") + 1] = "60"
-    command = [sys.executable, "-m", "fedgan_cli.main", "run", *steps, "--rounds", "3", "--output", str(root)]
+    command = [sys.executable, "-m", "fedgan_cli.main", "run", *steps, *more]
+    command += ["--rounds", "3", "--output", str(root)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     state = root / "checkpoints" / "state.json"
     deadline = time.monotonic() + 200
@@ -220,7 +221,7 @@ def test_one_site_directory_counts_all_its_runs(tmp_path: Path) -> None:
         (["--hospital", "a=/x", "--hospital", "b=/y"], "at least 3"),
         (["--partition", "sorted"], "partition"),
         (["--epsilon", "1e-6", "--delta", "1e-9"], "smallest epsilon within reach"),
-        (["--noise-placement", "distributed"], "`distributed` noise"),
+        (["--noise-placement", "distributed", "--hospitals", "5", "--threshold", "3"], "no hospital may collude"),
         (["--insecure-deterministic", "--site-dir", "sites"], "--site-dir"),
         (["--drop", "z@1"], "no hospital 'z'"),
         (["--drop", "a@1:lunch"], "no stage"),

@@ -52,7 +52,7 @@ def test_the_command_line_wins_over_the_file() -> None:
         ({"data": {"hospital": {"coordinator": "x"}}}, "data.hospital"),
         ({"data": {"hospital": {"../up": "x"}}}, "data.hospital"),
         ({"privacy": {"epsilon": 3, "noise_multiplier": 1}}, "privacy"),
-        ({"privacy": {"noise_placement": "distributed"}}, "privacy"),
+        ({"privacy": {"noise_placement": "distributed", "no_privacy": True}}, "privacy"),
         ({"privacy": {"no_privacy": True, "epsilon": 1}}, "privacy"),
         ({"privacy": {"delta": 0.7}}, "privacy.delta"),
         ({"seed": -1}, "seed"),

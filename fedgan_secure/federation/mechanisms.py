@@ -1,0 +1,156 @@
+"""From the settings of a run to the mechanism of one round, its noise calibrated, and the ring that sums live in."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from fedgan_audits.binding import colluders_against_lying
+from fedgan_audits.budget import advised_delta, plan_run
+from fedgan_audits.mechanism import DistributedMechanism, NoiseShares
+from fedgan_protocols.parameters import default_threshold
+from fedgan_protocols.quantization import widest_fraction_bits
+from fedgan_secure.errors import InputError
+from fedgan_secure.federation.defaults import Recipe, recipe_for
+from fedgan_secure.federation.distributed import Schedule, box_of, choose_grid
+from fedgan_secure.models.spec import ModelSpec
+from fedgan_secure.policy import DistributedMechanismPolicy, MechanismPolicy, RingPolicy
+from fedgan_secure.settings import RunSettings
+
+MAX_FRACTION_BITS = 24
+
+
+def mechanism_and_ring(
+    settings: RunSettings, recipe: Recipe, declared: int, hospitals: int, spec: ModelSpec
+) -> tuple[MechanismPolicy, RingPolicy]:
+    """What the policy says of the mechanism and of the ring, wherever the noise is added.
+
+    Raises:
+        InputError, BudgetRefused, UnreachableTarget: no grid fits, or the budget cannot be met.
+    """
+    if settings.privacy.noise_placement == "distributed":
+        return shared_mechanism(settings, recipe, declared, hospitals, spec)
+    return hospital_mechanism(settings, recipe, declared), update_ring(settings, hospitals)
+
+
+def rounds_of(settings: RunSettings, recipe: Recipe) -> int:
+    """How many rounds are scheduled, without spare ones."""
+    return settings.federation.rounds or recipe.rounds
+
+
+def recipe_of(settings: RunSettings, declared: int) -> Recipe:
+    """The public defaults for these settings and this declared cohort."""
+    return recipe_for(
+        image_size=settings.data.image_size,
+        declared_patients=declared,
+        phantoms=settings.data.dataset is None and not settings.data.hospital,
+        unit=settings.data.unit,
+    )
+
+
+def hospital_mechanism(settings: RunSettings, recipe: Recipe, declared: int) -> MechanismPolicy:
+    """The mechanism of one round, its noise calibrated to the whole schedule where a target is given."""
+    privacy, federation = settings.privacy, settings.federation
+    probability = privacy.sampling_probability or recipe.sampling_probability
+    steps = federation.steps_per_round or recipe.steps_per_round
+    clip = privacy.l2_clip_norm or recipe.l2_clip_norm
+    delta = privacy.delta or _two_digits_down(advised_delta(declared))
+    images = 1 if settings.data.unit == "image" else settings.data.images_per_patient or recipe.images_per_patient
+    target = None if privacy.no_privacy or privacy.noise_multiplier is not None else privacy.epsilon or recipe.epsilon
+    if privacy.no_privacy:
+        noise = 0.0
+    else:
+        noise = plan_run(
+            sampling_probability=probability,
+            steps_per_round=steps,
+            rounds=rounds_of(settings, recipe),
+            spare_rounds=federation.spare_rounds,
+            delta=delta,
+            noise_multiplier=privacy.noise_multiplier,
+            epsilon=target,
+            l2_clip_norm=clip,
+            unit=settings.data.unit,
+            images_per_patient=images,
+        ).mechanism.noise_multiplier
+    return MechanismPolicy(
+        sampling_probability=probability,
+        noise_multiplier=noise,
+        l2_clip_norm=clip,
+        steps_per_round=steps,
+        delta=delta,
+        epsilon_target=target,
+        declared_patients=declared,
+        expected_batch_size=probability * declared,
+        unit=settings.data.unit,
+        images_per_patient=images,
+    )
+
+
+def update_ring(settings: RunSettings, hospitals: int) -> RingPolicy:
+    """The ring of updates: the finest grid that fits, unless the settings say which."""
+    training = settings.training
+    bits = training.fraction_bits or min(
+        MAX_FRACTION_BITS, widest_fraction_bits(training.update_bound, training.ring_bits, [1] * hospitals)
+    )
+    return RingPolicy(ring_bits=training.ring_bits, update_bound=training.update_bound, fraction_bits=bits)
+
+
+def shared_mechanism(
+    settings: RunSettings, recipe: Recipe, declared: int, hospitals: int, spec: ModelSpec
+) -> tuple[DistributedMechanismPolicy, RingPolicy]:
+    """As `_mechanism` for noise that the hospitals share, and the ring that their sums of gradients live in."""
+    from fedgan_secure.models.vectors import VectorLayout
+
+    threshold = settings.federation.threshold or default_threshold(hospitals)
+    plain = hospital_mechanism(settings, recipe, declared)
+    layout = VectorLayout.of(spec)
+    rounds = rounds_of(settings, recipe) + settings.federation.spare_rounds
+
+    def calibrate(shares: NoiseShares) -> DistributedMechanism:
+        planned = plan_run(
+            sampling_probability=plain.sampling_probability,
+            steps_per_round=plain.steps_per_round,
+            rounds=rounds,
+            delta=plain.delta,
+            noise_multiplier=settings.privacy.noise_multiplier,
+            epsilon=plain.epsilon_target,
+            l2_clip_norm=plain.l2_clip_norm,
+            unit=plain.unit,
+            images_per_patient=plain.images_per_patient,
+            noise_placement="distributed",
+            shares=shares,
+        ).mechanism
+        assert isinstance(planned, DistributedMechanism)  # noqa: S101 - shares were given
+        return planned
+
+    box = box_of(plain.l2_clip_norm, plain.expected_batch_size)
+    record, bits = choose_grid(
+        calibrate,
+        threshold=threshold,
+        colluders=colluders_against_lying(hospitals, threshold),
+        dimension=layout.size - layout.generator_size,
+        box=box,
+        ring_bits=settings.training.ring_bits,
+        fraction_bits=settings.training.fraction_bits,
+        schedule=Schedule(hospitals, rounds * plain.steps_per_round),
+    )
+    fields = plain.model_dump(exclude={"noise_placement", "noise_multiplier"})
+    mechanism = DistributedMechanismPolicy(**fields, noise_multiplier=record.noise_multiplier, shares=record.shares)
+    return mechanism, RingPolicy(ring_bits=settings.training.ring_bits, update_bound=box, fraction_bits=bits)
+
+
+def _two_digits_down(delta: float) -> float:
+    """A delta that people can read: two significant digits, never above the one advised."""
+    exponent = math.floor(math.log10(delta)) - 1
+    return float(f"{math.floor(delta / 10.0**exponent + 1e-9)}e{exponent}")
+
+
+def mechanism_fields(mechanism: MechanismPolicy) -> dict[str, Any]:
+    """The mechanism's part of :class:`TrainingSettings`, by name."""
+    wanted = (
+        "sampling_probability", "expected_batch_size", "noise_multiplier", "l2_clip_norm", "images_per_patient", "unit",
+    )  # fmt: skip
+    fields = mechanism.model_dump()
+    if not math.isfinite(fields["expected_batch_size"]):
+        raise InputError("the expected batch size is not a number", hint="check privacy.declared_patients")
+    return {name: fields[name] for name in wanted}
