@@ -123,7 +123,7 @@ def report(mutants: Sequence[Mutant], status: dict[str, str], made: Sequence[Mut
         tally = Counter(status.get(mutant.name, "not checked") for mutant in of)
         dead = tally["killed"] + tally["timeout"]
         tested = sum(tally.values()) - tally["not checked"]
-        return {"tested": tested, "killed": dead, "score": round(dead / tested, 4) if tested else None, **tally}
+        return {**tally, "tested": tested, "killed": dead, "score": round(dead / tested, 4) if tested else None}
 
     return {
         "modules": {
