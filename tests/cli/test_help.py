@@ -10,7 +10,7 @@ import click
 import pytest
 
 from fedgan_cli.main import COMMANDS, cli
-from fedgan_cli.reference import context_of, reference, walk
+from fedgan_cli.reference import context_of, walk
 
 ROOT = Path(__file__).resolve().parents[2]
 ALL = walk(cli, ["fedgan-secure"])
@@ -27,9 +27,11 @@ def test_help_says_what_it_does_and_shows_an_example(path: list[str], command: c
             assert parameter.help, f"{' '.join(path)} {parameter.opts}"
 
 
-def test_the_reference_in_the_docs_is_up_to_date() -> None:
-    """`make docs` renews it."""
-    assert (ROOT / "docs" / "cli.md").read_text(encoding="utf-8") == reference()
+def test_the_reference_in_the_docs_is_up_to_date(tmp_path: Path) -> None:
+    """`make docs` renews it. In a process of its own: click keeps the first help option that it makes of a command."""
+    made = tmp_path / "cli.md"
+    subprocess.run([sys.executable, "-m", "fedgan_cli.reference", str(made)], timeout=60, check=True)
+    assert (ROOT / "docs" / "cli.md").read_text(encoding="utf-8") == made.read_text(encoding="utf-8")
 
 
 def test_short_texts_of_the_group_name_every_command() -> None:
