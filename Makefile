@@ -45,12 +45,12 @@ bench: install
 	for script in benchmarks/*.py; do $(PY) $$script --json > benchmarks/results/$$(basename $$script .py).json || exit 1; done
 
 lock:
-	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links -q -o requirements/run.txt
-	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links -q -o requirements/dev.txt
-	uv pip compile requirements/verify.in --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links -q -o requirements/verify.txt
-	uv pip compile pyproject.toml requirements/crosscheck.in --extra tfp --python-version 3.11 --python-platform x86_64-unknown-linux-gnu --generate-hashes --no-emit-index-url --no-emit-find-links -q -o requirements/crosscheck.txt
-	uv pip compile benchmarks/flower/requirements.in --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links -q -o benchmarks/flower/requirements.txt
-	uv pip compile tests/protocols/mutation/requirements.in --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links -q -o tests/protocols/mutation/requirements.txt
+	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-strip-extras --no-emit-index-url --no-emit-find-links -q -o requirements/run.txt
+	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes --no-strip-extras --no-emit-index-url --no-emit-find-links -q -o requirements/dev.txt
+	uv pip compile requirements/verify.in --universal --python-version 3.11 --generate-hashes --no-strip-extras --no-emit-index-url --no-emit-find-links -q -o requirements/verify.txt
+	uv pip compile pyproject.toml requirements/crosscheck.in --extra tfp --python-version 3.11 --python-platform x86_64-unknown-linux-gnu --generate-hashes --no-strip-extras --no-emit-index-url --no-emit-find-links -q -o requirements/crosscheck.txt
+	uv pip compile benchmarks/flower/requirements.in --universal --python-version 3.11 --generate-hashes --no-strip-extras --no-emit-index-url --no-emit-find-links -q -o benchmarks/flower/requirements.txt
+	uv pip compile tests/protocols/mutation/requirements.in --universal --python-version 3.11 --generate-hashes --no-strip-extras --no-emit-index-url --no-emit-find-links -q -o tests/protocols/mutation/requirements.txt
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
