@@ -1,0 +1,1 @@
+"""The parts of `benchmarks/cost_of_privacy.py`."""
