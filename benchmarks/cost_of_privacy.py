@@ -7,8 +7,8 @@ per_hospital  a run at 64 pixels as `fedgan-secure run` makes it (masked, journa
 distributed   the same with noise that the hospitals share: one secure sum a step
 
 `ratio` counts everything from images in memory to the end of the last round, building and tracing of networks
-included on both sides; `ratio_without_start` leaves out preparing, building and tracing. The sides take turns round by round. The
-headline figures are at the top level; None where their section was left out.
+included on both sides; `ratio_without_start` leaves out preparing, building and tracing. The sides take turns round by
+round. The headline figures are at the top level; None where their section was left out.
 """
 
 from __future__ import annotations
