@@ -5,8 +5,9 @@ a patient changes the sum by at most the clip norm, however many images they hav
 output of every trained layer are taken once; per-patient norms follow from them (`norms`); the same output
 gradients, scaled by every patient's clip factor, give the summed weight gradients (book-keeping: Bu et al. 2022).
 
-Batches that need no per-patient bound, such as generated images, go through the same passes (`Part`): their rows are
-scaled by one, and one product per layer makes the weight gradient of all rows together.
+A step may have several batches (`Part`), such as generated images beside real ones. They go through the network one
+after the other, so that one batch's features and gradients are in memory at a time; a batch without a bound is an
+ordinary backward pass.
 
 The clip is at ``clip_norm * (1 - MARGIN)``: with the care taken in every norm (`norms`) a patient's contribution, as
 rounded to float32, is at most ``clip_norm``, whatever the weights are. What this does not cover: in float32 the
@@ -19,8 +20,7 @@ negative or infinite (an overflow of float32 included) contributes zero, and so 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from itertools import pairwise
+from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
@@ -91,30 +91,18 @@ class ClippedSum:
 
 @dataclass
 class _Application:
+    """A trained layer in one pass: what went in, and what came back to its output or to its weights' rows."""
+
     layer: Any
     inputs: tuple[Any, ...]
-    output: Any
+    output: Any = None
     rows: list[Any] | None = None
     came_back: Any = None
-    measured: dict[int, Measured] = field(default_factory=dict)
-    free: list[Any] | None = None
+    measured: Measured | None = None
 
 
-@dataclass
-class _Rows:
-    """Where a part lies in the joint batch, and what its patients are scaled by."""
-
-    part: Part
-    start: Any
-    stop: Any
-    patients: Any
-    loss: Any = None
-    norms: Any = None
-    scales: Any = None
-    usable: Any = None
-
-    def of(self, tensor: Any) -> Any:
-        return tensor[self.start : self.stop]
+_Pass = Callable[[Any, tuple[Any, ...], Any], tuple[_Application, Any]]
+"""``apply(layer, inputs, tape) -> application, output``: how a pass applies a layer whose weights all images share."""
 
 
 class PerPatientGradients:
@@ -152,6 +140,7 @@ class PerPatientGradients:
         """
         return self.summed([Part(images, labels, weights, loss, clip_norm * (1.0 - margin))])[0]
 
+    @tf.autograph.experimental.do_not_convert
     def summed(self, parts: Sequence[Part]) -> list[ClippedSum]:
         """Sum of the gradients of several batches, each patient of a bounded part clipped by itself.
 
@@ -161,41 +150,64 @@ class PerPatientGradients:
         Returns:
             For every part its norms, scales and losses, and in each the one joint gradient, float32[d].
         """
-        places = _place(parts)
-        applied, (tape, total) = self._forward(places)
-        self._refuse_wrong_cover(applied)
-        self._backward(applied, tape, total)
-        for entry in applied:
-            if not entry.measured:
-                _measure(entry, places)
-        for index, place in enumerate(places):
-            if place.part.bound is not None:
-                _clip(index, place, applied)
-        bounded = [place for place in places if place.part.bound is not None]
+        found: list[ClippedSum] = []
+        joint: Any = None
+        for part in parts:
+            if joint is not None:
+                with tf.control_dependencies([joint]):
+                    part = replace(part, images=tf.identity(part.images))
+            somebody = _somebody(part)
+            own = self._loose(somebody) if part.bound is None else self._bounded(somebody)
+            if somebody is not part:
+                own = _first(own, _size(part.weights))
+            joint = own.gradient if joint is None else joint + own.gradient
+            found.append(own)
+        return [replace(own, gradient=joint) for own in found]
 
-        def gradient(clean: bool) -> Any:
-            found: list[Any] = [None] * len(self._weights)
-            for entry in applied:
-                for weight, value in zip(_trained(entry.layer), _layer_sum(entry, places, clean), strict=True):
-                    found[self._order[id(weight)]] = value
-            return self._flat(found)
-
-        if bounded:
-            all_usable = tf.reduce_all(tf.concat([place.usable for place in bounded], axis=0))
-            joint = tf.cond(all_usable, lambda: gradient(False), lambda: gradient(True))
-        else:
-            joint = gradient(False)
-        return [ClippedSum(joint, place.norms, place.scales, place.loss) for place in places]
-
+    @tf.autograph.experimental.do_not_convert
     def output_gradients(self, parts: Sequence[Part]) -> list[Any]:
-        """What one forward and one backward pass give before any norm: for every trained layer the gradient by its
-        output, or by its weights' rows."""
-        applied, (tape, total) = self._forward(_place(parts))
-        self._backward(applied, tape, total)
-        return [entry.came_back for entry in applied]
+        """What one forward and one backward pass of each part give before any norm.
 
-    def _forward(self, places: list[_Rows]) -> tuple[list[_Application], tuple[Any, Any]]:
-        """All parts through the network at once; the applications of trained layers, and (tape, total loss)."""
+        Returns:
+            For every part and every trained layer the gradient by its output, or by its weights' rows.
+        """
+        found = []
+        for part in parts:
+            applied, tape, loss = self._forward(part, _watching_outputs)
+            wanted = [entry.output if entry.rows is None else entry.rows for entry in applied]
+            found += _gradients(tape, loss, wanted)
+        return found
+
+    def _loose(self, part: Part) -> ClippedSum:
+        """A part without a bound: its gradient as any backward pass makes it."""
+        applied, tape, loss = self._forward(part, _watching_weights)
+        wanted = [_trained(entry.layer) if entry.rows is None else entry.rows for entry in applied]
+        back = _gradients(tape, loss, wanted, part.factor)
+        sums = [
+            value if entry.rows is None else [tf.reduce_sum(row, axis=0) for row in value]
+            for entry, value in zip(applied, back, strict=True)
+        ]
+        return ClippedSum(self._flat(applied, sums), None, None, loss)
+
+    def _bounded(self, part: Part) -> ClippedSum:
+        """A part whose patients are clipped."""
+        patients = _size(part.weights)
+        applied, tape, loss = self._forward(part, _measuring(patients))
+        wanted = [entry.output if entry.rows is None else entry.rows for entry in applied]
+        for entry, value in zip(applied, _gradients(tape, loss, wanted), strict=True):
+            if entry.came_back is None:
+                entry.came_back = value
+            if entry.measured is None:
+                _measure(entry, patients)
+        norms, scales, usable = _clip(part.bound, patients, applied)
+        _leave_out_unusable(applied, part, usable)
+        shares = scales * part.factor
+        rows = _each_image(part, shares)
+        sums = [_layer_sum(entry, shares, rows) for entry in applied]
+        return ClippedSum(self._flat(applied, sums), norms, scales, loss)
+
+    def _forward(self, part: Part, apply: _Pass) -> tuple[list[_Application], Any, Any]:
+        """A part through the network: the applications of trained layers, the tape, and the loss, float32[patients]."""
         applied: list[_Application] = []
         with tf.GradientTape(watch_accessed_variables=False) as tape:
 
@@ -206,42 +218,24 @@ class PerPatientGradients:
                 forward = row_forward(layer)
                 if forward is not None:
                     output, rows = forward(layer, *inputs, watch=tape.watch)
-                    applied.append(_Application(layer, inputs, output, rows))
-                    return output
-                entry = _Application(layer, inputs, layer(*inputs))
+                    entry = _Application(layer, inputs, output, rows)
+                else:
+                    entry, output = apply(layer, inputs, tape)
                 applied.append(entry)
-                tape.watch(entry.output)
-                return _tapped(entry, places)
+                return output
 
-            labels = None
-            if places[0].part.labels is not None:
-                labels = _joined([place.part.labels for place in places])
-            outputs = self._graph(call, _joined([place.part.images for place in places]), labels)
-            total = 0.0
-            for place in places:
-                own = tf.nest.map_structure(place.of, outputs)
-                per_image = place.part.loss(own, place.part.labels) * tf.reshape(place.part.weights, [-1])
-                place.loss = tf.reduce_sum(by_patient(per_image, place.patients), axis=1)
-                share = place.part.factor if place.part.bound is None else 1.0
-                total += share * tf.reduce_sum(place.loss)
-        return applied, (tape, total)
+            outputs = self._graph(call, part.images, part.labels)
+            per_image = part.loss(outputs, part.labels) * tf.reshape(part.weights, [-1])
+            loss = tf.reduce_sum(by_patient(per_image, _size(part.weights)), axis=1)
+        self._refuse_wrong_cover(applied)
+        return applied, tape, loss
 
-    @staticmethod
-    def _backward(applied: list[_Application], tape: Any, total: Any) -> None:
-        wanted = [entry.output if entry.rows is None else entry.rows for entry in applied]
-        found = tape.gradient(total, wanted, unconnected_gradients=tf.UnconnectedGradients.ZERO)
-        for entry, value in zip(applied, found, strict=True):
-            if entry.came_back is None:
-                entry.came_back = value
-
-    def _flat(self, gradients: Sequence[Any]) -> Any:
-        return tf.concat(
-            [
-                tf.zeros([int(np.prod(weight.shape))], tf.float32) if gradient is None else tf.reshape(gradient, [-1])
-                for gradient, weight in zip(gradients, self._weights, strict=True)
-            ],
-            axis=0,
-        )
+    def _flat(self, applied: list[_Application], sums: list[list[Any]]) -> Any:
+        found: list[Any] = [None] * len(self._weights)
+        for entry, own in zip(applied, sums, strict=True):
+            for weight, value in zip(_trained(entry.layer), own, strict=True):
+                found[self._order[id(weight)]] = tf.reshape(value, [-1])
+        return tf.concat(found, axis=0)
 
     def _refuse_wrong_cover(self, applied: list[_Application]) -> None:
         seen = [id(weight) for entry in applied for weight in _trained(entry.layer)]
@@ -255,145 +249,160 @@ def _trained(layer: Any) -> list[Any]:
     return [variable(weight) for weight in layer.trainable_weights]
 
 
-def _joined(values: list[Any]) -> Any:
-    return values[0] if len(values) == 1 else tf.concat(values, axis=0)
-
-
 def _size(tensor: Any) -> Any:
     """Length of the first axis, a number where it is known."""
     return tf.shape(tensor)[0] if tensor.shape[0] is None else int(tensor.shape[0])
 
 
-def _place(parts: Sequence[Part]) -> list[_Rows]:
-    places, start = [], 0
-    for part in parts:
-        stop = start + _size(part.images)
-        places.append(_Rows(part, start, stop, _size(part.weights)))
-        start = stop
-    return places
+def _somebody(part: Part) -> Part:
+    """The part; where it is (or may be) without patients, with one of weight zero instead, as kernels want a row."""
+    patients = _size(part.weights)
+    if isinstance(patients, int) and patients > 0:
+        return part
+    images = part.weights.shape[1] or tf.shape(part.weights)[1]
+
+    def one_if_none(tensor: Any, rows: Any) -> Any:
+        shape = tensor.shape[1:]
+        row = tf.zeros([rows, *(shape if shape.is_fully_defined() else tf.shape(tensor)[1:])], tensor.dtype)
+        return tf.ensure_shape(tf.cond(tf.equal(patients, 0), lambda: row, lambda: tensor), [None, *shape])
+
+    labels = None if part.labels is None else one_if_none(part.labels, images)
+    return replace(part, images=one_if_none(part.images, images), labels=labels, weights=one_if_none(part.weights, 1))
 
 
-def _tapped(entry: _Application, places: list[_Rows]) -> Any:
-    """The layer's output; on the way back, its gradient is measured before the layers below get theirs.
+def _first(found: ClippedSum, patients: Any) -> ClippedSum:
+    """What was found of the first patients; the sum is of all of them."""
+    norms, scales = (None if of is None else of[:patients] for of in (found.norms, found.scales))
+    return ClippedSum(found.gradient, norms, scales, found.loss[:patients])
+
+
+def _gradients(tape: Any, loss: Any, wanted: Any, factor: Any = 1.0) -> list[Any]:
+    """Of the sum of all losses times a factor, by everything that is wanted; zero where it does not depend on it."""
+    back = factor * tf.ones_like(loss)
+    found = tape.gradient(loss, wanted, output_gradients=back, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+    return list(tf.nest.map_structure(tf.convert_to_tensor, found))
+
+
+def _watching_weights(layer: Any, inputs: tuple[Any, ...], tape: Any) -> tuple[_Application, Any]:
+    tape.watch(_trained(layer))
+    return _Application(layer, inputs), layer(*inputs)
+
+
+def _watching_outputs(layer: Any, inputs: tuple[Any, ...], tape: Any) -> tuple[_Application, Any]:
+    output = layer(*inputs)
+    tape.watch(output)
+    return _Application(layer, inputs, output), output
+
+
+def _measuring(patients: Any) -> _Pass:
+    """Measure every layer on the way back, before the layers below get their gradient.
 
     So of all layers' gradients, patches and products only one layer's are held at a time.
     """
 
-    @tf.custom_gradient
-    def tap(output: Any) -> Any:
-        def backward(came_back: Any) -> Any:
-            entry.came_back = came_back
-            _measure(entry, places)
-            made = [[measured.squares, measured.each or []] for measured in entry.measured.values()]
-            with tf.control_dependencies(tf.nest.flatten([made, entry.free or []])):
-                return tf.identity(came_back)
+    def apply(layer: Any, inputs: tuple[Any, ...], tape: Any) -> tuple[_Application, Any]:
+        entry, output = _watching_outputs(layer, inputs, tape)
 
-        return tf.identity(output), backward
+        @tf.custom_gradient
+        def tap(output: Any) -> Any:
+            def backward(came_back: Any) -> Any:
+                entry.came_back = came_back
+                measured = _measure(entry, patients)
+                with tf.control_dependencies(tf.nest.flatten([measured.squares, measured.each or []])):
+                    return tf.identity(came_back)
 
-    return tap(entry.output)
+            return tf.identity(output), backward
 
+        return entry, tap(output)
 
-def _measure(entry: _Application, places: list[_Rows]) -> None:
-    """Measure the layer for every bounded part; sum the others at once where they need not wait for clip factors."""
-    for index, place in enumerate(places):
-        if place.part.bound is None:
-            continue
-        if entry.rows is not None:
-            measured = measure_rows([place.of(value) for value in entry.came_back], place.patients)
-        else:
-            inputs = tuple(tf.nest.map_structure(place.of, value) for value in entry.inputs)
-            measured = measure(entry.layer, inputs, place.of(entry.came_back), place.patients)
-        entry.measured[index] = measured
-    loose = [place for place in places if place.part.bound is None]
-    explicit = all(measured.each is not None for measured in entry.measured.values())
-    if entry.rows is None and entry.measured and explicit and loose:
-        entry.free = _weight_gradients(entry, [(place, None) for place in loose], False)
+    return apply
 
 
-def _clip(index: int, place: _Rows, applied: list[_Application]) -> None:
-    """Norms of a part's patients over all layers, and the factors that bound them."""
-    squares = tf.zeros([place.patients], tf.float64)
+def _measure(entry: _Application, patients: Any) -> Measured:
+    if entry.rows is not None:
+        entry.measured = measure_rows(entry.came_back, patients)
+    else:
+        entry.measured = measure(entry.layer, entry.inputs, entry.came_back, patients)
+    return entry.measured
+
+
+def _clip(bound: float | None, patients: Any, applied: list[_Application]) -> tuple[Any, Any, Any]:
+    """Norms of all patients over all layers, the factors that bound them, and which norms are usable."""
+    squares = tf.zeros([patients], tf.float64)
     for entry in applied:
-        squares += entry.measured[index].squares
+        squares += entry.measured.squares if entry.measured is not None else 0.0
     squares = tf.cast(squares, tf.float32)
-    place.usable = tf.math.is_finite(squares) & (squares >= 0.0)
-    place.norms = tf.sqrt(squares)
-    place.scales = tf.where(
-        place.usable,
-        tf.minimum(1.0, place.part.bound / tf.maximum(place.norms, _TINY)),
-        tf.zeros_like(place.norms),
-    )
+    usable = tf.math.is_finite(squares) & (squares >= 0.0)
+    norms = tf.sqrt(squares)
+    scales = tf.where(usable, tf.minimum(1.0, bound / tf.maximum(norms, _TINY)), tf.zeros_like(norms))
+    return norms, scales, usable
 
 
-def _layer_sum(entry: _Application, places: list[_Rows], clean: bool) -> list[Any]:
-    """Gradients of one layer's weights over all parts; where asked, unusable patients are zeroed first."""
-    sums: list[list[Any]] = [] if entry.free is None else [entry.free]
-    rest: list[tuple[_Rows, Any]] = []
-    for index, place in enumerate(places):
-        measured = entry.measured.get(index)
-        if place.part.bound is not None and measured is not None and measured.each is not None:
-            sums.append([_weighted(chunks, place, clean) for chunks in measured.each])
-        elif entry.rows is not None:
-            sums.append([tf.reduce_sum(place.of(value), axis=0) for value in entry.came_back])
-        elif place.part.bound is not None:
-            rest.append((place, place.scales * place.part.factor))
-        elif entry.free is None:
-            rest.append((place, None))
-    if rest:
-        sums.append(_weight_gradients(entry, rest, clean))
-    return [tf.add_n([tf.convert_to_tensor(value) for value in of_weight]) for of_weight in zip(*sums, strict=True)]
+def _each_image(part: Part, of_patients: Any) -> Any:
+    """A value per patient as a value per image."""
+    images = part.weights.shape[1]
+    if images == 1:
+        return of_patients
+    return tf.repeat(of_patients, tf.shape(part.weights)[1] if images is None else images)
 
 
-def _weighted(parts: list[Any], place: _Rows, clean: bool) -> Any:
-    """Sum of explicit per-patient gradients, given in chunks, each times its patient's clip factor."""
-    sums, at = [], 0
-    for value in parts:
-        until = at + _size(value)
-        scales = place.scales[at:until] * place.part.factor
-        kept = _zero_unless(place.usable[at:until], value) if clean else value
-        count = int(np.prod(value.shape[1:]))
-        sums.append(tf.linalg.matvec(tf.reshape(kept, [-1, count]), scales, transpose_a=True))
-        at = until
-    return tf.reshape(tf.add_n(sums), parts[0].shape[1:])
+def _leave_out_unusable(applied: list[_Application], part: Part, usable: Any) -> None:
+    """Zero what patients without a usable norm gave to every layer, where there are any: a factor of zero does not."""
+    made = [
+        (chunks, position)
+        for entry in applied
+        if entry.measured is not None
+        for chunks in entry.measured.each or ()
+        for position in range(len(chunks))
+    ]
+    waiting = [entry for entry in applied if entry.measured is None or entry.measured.each is None]
+    given = [chunks[position] for chunks, position in made] + [(one.inputs, one.came_back) for one in waiting]
+
+    def zeroed() -> list[Any]:
+        found: list[Any] = []
+        for chunks, position in made:
+            start = sum(_size(value) for value in chunks[:position])
+            kept = usable[start : start + _size(chunks[position])]
+            found.append(_zero_unless(kept, chunks[position]))
+        rows = _each_image(part, usable)
+        for one in waiting:
+            found.append(tf.nest.map_structure(lambda x: _zero_unless(rows, x), (one.inputs, one.came_back)))
+        return found
+
+    flat = tf.cond(tf.reduce_all(usable), lambda: tf.nest.flatten(given), lambda: tf.nest.flatten(zeroed()))
+    for new, old in zip(flat, tf.nest.flatten(given), strict=True):
+        if not tf.executing_eagerly():
+            new.set_shape(old.shape)
+    kept = tf.nest.pack_sequence_as(given, flat)
+    for (chunks, position), value in zip(made, kept, strict=False):
+        chunks[position] = value
+    for one, (inputs, came_back) in zip(waiting, kept[len(made) :], strict=True):
+        one.inputs, one.came_back = inputs, came_back
 
 
-def _weight_gradients(entry: _Application, rest: list[tuple[_Rows, Any]], clean: bool) -> list[Any]:
-    """Weight gradients from output gradients, the rows of every part scaled by its patients' factors (None: by one)."""
-    inputs, gradient = entry.inputs, entry.came_back
-    adjacent = all(left.stop is right.start for (left, _), (right, _) in pairwise(rest))
-    first, last = rest[0][0], rest[-1][0]
-    whole = adjacent and first.start == 0 and entry.output.shape[0] is not None and last.stop == entry.output.shape[0]
-    if not whole:
-
-        def chosen(tensor: Any) -> Any:
-            if adjacent:
-                return tensor[first.start : last.stop]
-            return tf.concat([place.of(tensor) for place, _ in rest], axis=0)
-
-        inputs = tuple(tf.nest.map_structure(chosen, value) for value in inputs)
-        gradient = chosen(gradient)
-    if any(scales is not None for _, scales in rest):
-        rows, keep = [], []
-        for place, scales in rest:
-            count = place.stop - place.start
-            if scales is None:
-                rows.append(tf.ones([count]))
-                keep.append(tf.ones([count], tf.bool))
-            else:
-                images = tf.shape(place.part.weights)[1]
-                rows.append(tf.repeat(scales, images))
-                keep.append(tf.repeat(place.usable, images))
-        if clean:
-            flags = _joined(keep)
-            inputs = tuple(tf.nest.map_structure(lambda value: _zero_unless(flags, value), value) for value in inputs)
-            gradient = _zero_unless(flags, gradient)
-        gradient *= _column(_joined(rows), gradient)
+def _layer_sum(entry: _Application, shares: Any, rows: Any) -> list[Any]:
+    """Gradients of one layer's weights: of every patient (float32[patients]) or image (float32[n]) its share."""
+    if entry.measured is not None and entry.measured.each is not None:
+        return [_weighted(chunks, shares) for chunks in entry.measured.each]
     own = _trained(entry.layer)
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(own)
-        output = entry.layer(*inputs)
+        output = entry.layer(*entry.inputs)
+    gradient = entry.came_back * _column(rows, entry.came_back)
     found = tape.gradient(output, own, output_gradients=gradient, unconnected_gradients=tf.UnconnectedGradients.ZERO)
     return [tf.convert_to_tensor(value) for value in found]
+
+
+def _weighted(parts: list[Any], shares: Any) -> Any:
+    """Sum of explicit per-patient gradients, given in chunks, each times its patient's share."""
+    sums, at = [], 0
+    for value in parts:
+        until = at + _size(value)
+        count = int(np.prod(value.shape[1:]))
+        own = shares if len(parts) == 1 else shares[at:until]
+        sums.append(tf.linalg.matvec(tf.reshape(value, [-1, count]), own, transpose_a=True))
+        at = until
+    return tf.reshape(sums[0] if len(sums) == 1 else tf.add_n(sums), parts[0].shape[1:])
 
 
 def refuse_mixing_layers(layers: Any) -> None:
@@ -428,7 +437,7 @@ def refuse_mixing(apply: Callable[[Any, Any], Any], image_shape: tuple[int, ...]
 
 
 def _column(vector: Any, like: Any) -> Any:
-    return tf.reshape(vector, tf.concat([[-1], tf.ones([tf.rank(like) - 1], tf.int32)], axis=0))
+    return tf.reshape(vector, [-1, *[1] * (like.shape.rank - 1)])
 
 
 def _zero_unless(keep: Any, value: Any) -> Any:

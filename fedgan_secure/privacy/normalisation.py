@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 
@@ -29,8 +30,10 @@ def group_normalisation(features: Any, scale: Any, offset: Any, groups: int, eps
     channels = int(features.shape[-1])
     static = features.shape
 
+    group_of_channel = np.repeat(np.arange(groups), channels // groups)
+
     def per_channel(of_group: Any) -> Any:
-        return tf.repeat(of_group, channels // groups, axis=1)
+        return tf.gather(of_group, group_of_channel, axis=1)
 
     def per_group(of_channel: Any) -> Any:
         return tf.reduce_sum(tf.reshape(of_channel, [-1, groups, channels // groups]), axis=2)

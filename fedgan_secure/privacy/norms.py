@@ -36,12 +36,13 @@ import tensorflow as tf
 
 from fedgan_secure.privacy.normalisation import group_normalisation
 from fedgan_secure.privacy.products import (
+    believed,
     chunks,
     explicit,
     explicit_is_cheaper,
-    gram,
     lengths,
     patches,
+    settled,
     split,
     square_sum,
     with_allowance,
@@ -151,8 +152,15 @@ def variable(weight: Any) -> tf.Variable:
     return weight if callable(inner) else inner
 
 
+def _joined(values: list[Any]) -> Any:
+    return values[0] if len(values) == 1 else tf.concat(values, axis=0)
+
+
 def by_patient(tensor: Any, patients: Any) -> Any:
     """[patients * m, ...] -> [patients, m, ...] for any m (also when there are no patients)."""
+    known = tf.get_static_value(patients)
+    if known and tensor.shape.is_fully_defined():
+        return tf.reshape(tensor, [int(known), tensor.shape[0] // int(known), *tensor.shape[1:]])
     shape = tf.shape(tensor)
     images = tf.math.floordiv(shape[0], tf.maximum(patients, 1))
     return tf.reshape(tensor, tf.concat([[patients, images], shape[1:]], axis=0))
@@ -161,6 +169,9 @@ def by_patient(tensor: Any, patients: Any) -> Any:
 def _rows(tensor: Any, patients: Any) -> Any:
     """[patients * m, ..., c] -> [patients, m * ..., c]."""
     channels = tensor.shape[-1]
+    known = tf.get_static_value(patients)
+    if known and tensor.shape.is_fully_defined():
+        return tf.reshape(tensor, [int(known), int(np.prod(tensor.shape[:-1])) // int(known), channels])
     shape = tf.shape(tensor)
     places = tf.math.floordiv(tf.reduce_prod(shape[:-1]), tf.maximum(patients, 1))
     return tf.reshape(tensor, tf.stack([patients, places, channels]))
@@ -186,29 +197,26 @@ def _products(
     for size, part, back in zip(sizes, split(features, sizes, images), split(gradient, sizes, images), strict=True):
         with tf.control_dependencies([back, *before]):  # patches neither before they are needed nor all at once
             left, right = _rows(prepare(part), size), _rows(back, size)
-        if made:
-            found.append(explicit(left, right, layer.use_bias))
-            before = found[-1]
-            continue
+        found.append(explicit(left, right, layer.use_bias) if made else believed(left, right, layer.use_bias))
+        before = list(found[-1])
+    if not made:
 
-        def again(chosen: Any, part: Any = part, back: Any = back, size: Any = size) -> tuple[Any, Any]:
+        def again(chosen: Any) -> tuple[Any, Any]:
             of_these = [
                 tf.reshape(few, tf.concat([[-1], tf.shape(few)[2:]], axis=0))
-                for few in (tf.gather(by_patient(whole, size), chosen) for whole in (part, back))
+                for few in (tf.gather(by_patient(whole, patients), chosen) for whole in (features, gradient))
             ]
             count = tf.shape(chosen)[0]
             return (
-                _rows(prepare(tf.ensure_shape(of_these[0], (None, *part.shape[1:]))), count),
-                _rows(tf.ensure_shape(of_these[1], (None, *back.shape[1:])), count),
+                _rows(prepare(tf.ensure_shape(of_these[0], (None, *features.shape[1:]))), count),
+                _rows(tf.ensure_shape(of_these[1], (None, *gradient.shape[1:])), count),
             )
 
-        found.append(gram(left, right, layer.use_bias, again))
-        before = found[-1:]
-    if not made:
-        return Measured(tf.concat(found, axis=0))
+        squares, doubtful = (_joined(list(of_chunks)) for of_chunks in zip(*found, strict=True))
+        return Measured(settled(squares, doubtful, layer.use_bias, again))
     squares = [tf.add_n([_squares(value) for value in part]) for part in found]
     each = [list(of_weight) for of_weight in zip(*found, strict=True)]
-    return Measured(tf.concat(squares, axis=0), [each[0], *each[1:]])
+    return Measured(_joined(squares), each)
 
 
 def _dense(layer: Any, inputs: tuple[Any, ...], gradient: Any, patients: Any) -> Measured:
@@ -239,7 +247,7 @@ def _group_normalisation(layer: Any, features: Any, watch: Callable[[Any], None]
     images, channels = tf.shape(features)[0], int(features.shape[-1])
 
     def rows(weight: Any) -> Any:
-        repeated = tf.repeat(tf.convert_to_tensor(variable(weight))[None], images, axis=0)
+        repeated = tf.tile(tf.convert_to_tensor(variable(weight))[None], [images, 1])
         watch(repeated)
         return repeated
 

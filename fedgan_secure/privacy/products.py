@@ -76,6 +76,8 @@ def chunks(patients: Any, bytes_per_patient: int) -> list[Any]:
     count = int(min(max(count, 1), 64))
     if count == 1:
         return [patients]
+    if static is not None:
+        return [(int(static) + count - 1 - index) // count for index in range(count)]
     whole, rest = patients // count, patients % count
     return [whole + tf.cast(index < rest, tf.int32) for index in range(count)]
 
@@ -105,6 +107,21 @@ def gram(left: Any, right: Any, bias: bool, again: Callable[[Any], tuple[Any, An
     Returns:
         float64[P].
     """
+    return settled(*believed(left, right, bias), bias, again)
+
+
+def settled(found: Any, doubtful: Any, bias: bool, again: Callable[[Any], tuple[Any, Any]]) -> Any:
+    """Squared norms, float64[P], those of doubtful patients (bool[P]) computed again in float64."""
+
+    def corrected() -> Any:
+        indices = tf.where(doubtful)
+        return tf.tensor_scatter_nd_update(found, indices, precise(*again(indices[:, 0]), bias))
+
+    return tf.cond(tf.reduce_any(doubtful), corrected, lambda: found)
+
+
+def believed(left: Any, right: Any, bias: bool) -> tuple[Any, Any]:
+    """As `gram` from float32 products alone, float64[P], and for whom they do not suffice, bool[P]."""
     peak = tf.reduce_max(tf.abs(right), axis=[1, 2])
     unit = tf.where((peak > 0.0) & tf.math.is_finite(peak), peak, tf.ones_like(peak))
     scaled = right / unit[:, None, None]
@@ -121,13 +138,7 @@ def gram(left: Any, right: Any, bias: bool, again: Callable[[Any], tuple[Any, An
     places = tf.cast(tf.shape(left)[1], tf.float64)
     underflow = mass < _SMALL * places * tf.sqrt(largest)
     doubtful = ((squares < CONFIDENT * tf.square(mass)) | underflow) & (peak > 0.0)
-    found = with_allowance(squares, mass) * tf.square(tf.cast(unit, tf.float64))
-
-    def corrected() -> Any:
-        indices = tf.where(doubtful)
-        return tf.tensor_scatter_nd_update(found, indices, precise(*again(indices[:, 0]), bias))
-
-    return tf.cond(tf.reduce_any(doubtful), corrected, lambda: found)
+    return with_allowance(squares, mass) * tf.square(tf.cast(unit, tf.float64)), doubtful
 
 
 def precise(left: Any, right: Any, bias: bool) -> Any:
