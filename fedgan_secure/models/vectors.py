@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -137,8 +138,13 @@ def save_models(vector: np.ndarray, spec: ModelSpec, folder: Path) -> None:
     """Write ``generator.keras`` and ``discriminator.keras`` (whole or absent: written aside, then renamed)."""
     generator, discriminator = build_generator(spec, 0), build_discriminator(spec, 0)
     VectorLayout.of(spec).assign(vector, generator, discriminator)
+    save_networks((generator, discriminator), folder)
+
+
+def save_networks(networks: Iterable[keras.Model], folder: Path) -> None:
+    """Write ``NAME.keras`` for every network (whole or absent: written aside, then renamed)."""
     folder.mkdir(parents=True, exist_ok=True)
-    for model in (generator, discriminator):
+    for model in networks:
         aside = folder / f".{model.name}.partial.keras"
         model.save(aside)
         aside.replace(folder / f"{model.name}.keras")
