@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from fedgan_audits import accountant
+from fedgan_audits import accountant, self_tests
 from fedgan_audits.mechanism import MechanismRecord
 from fedgan_audits.records import HospitalFacts, PrivacySettings, RoundRecord, Spent
 
@@ -55,6 +55,18 @@ def epsilon(mechanisms: Sequence[MechanismRecord], delta: float) -> float:
 def second_opinion(mechanisms: Sequence[MechanismRecord], delta: float) -> float:
     """The same by Rényi differential privacy: a looser bound, computed independently."""
     return accountant.epsilon_rdp(mechanisms, delta) if mechanisms else 0.0
+
+
+def self_test_delta(hospitals: Iterable[HospitalFacts], delta: float) -> str | None:
+    """What the published self-tests add to delta at the worst hospital, rounded up; None where nothing protects."""
+    added = [
+        self_tests.delta_added(mechanisms, spent) if not math.isinf(spent := epsilon(mechanisms, delta)) else None
+        for mechanisms in map(of_ledger, hospitals)
+    ]
+    if None in added:
+        return None
+    worst = max((value for value in added if value is not None), default=0.0)
+    return "0" if worst == 0 else f"{worst * 1.05:.1e}"
 
 
 def shown(value: float) -> str:

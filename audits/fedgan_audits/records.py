@@ -21,6 +21,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
 
 from fedgan_audits.mechanism import AnyMechanism, MechanismRecord
+from fedgan_audits.self_tests import SelfTest, TestName, overall
 
 MAX_TEXT = 4_000
 MAX_HOSPITALS = 10_000
@@ -70,7 +71,6 @@ Epsilon = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Time = Annotated[datetime, AfterValidator(_utc_seconds), PlainSerializer(_time_text, return_type=str)]
 
 RoundStatus = Literal["complete", "incomplete"]
-SelfTest = Literal["PASS", "FAIL", "NOT ASSESSED"]
 Receipt = Literal["signed", "missing", "refused", "not due"]
 
 
@@ -173,6 +173,13 @@ class PrivacySettings(Facts):
     clipping: Text
 
 
+class SelfTestRow(Facts):
+    """One self-test of one hospital in one round; its figures are confidential."""
+
+    name: TestName
+    outcome: SelfTest
+
+
 class HospitalFacts(Facts):
     """One hospital in one round: what it reserved, what it has spent so far, whether it took part.
 
@@ -196,9 +203,14 @@ class HospitalFacts(Facts):
     receipt_reason: Text | None = None
     annex_commitment: Digest | None = None
     self_test: SelfTest = "NOT ASSESSED"
+    self_tests: Annotated[tuple[SelfTestRow, ...], BeforeValidator(as_tuple)] = ()
 
     @model_validator(mode="after")
     def _consistent(self) -> HospitalFacts:
+        if len({row.name for row in self.self_tests}) != len(self.self_tests):
+            raise ValueError(f"a self-test of {self.name} is listed twice")
+        if self.self_tests and self.self_test != overall(row.outcome for row in self.self_tests):
+            raise ValueError(f"the self-tests of {self.name} do not amount to {self.self_test}")
         if self.took_part and self.reserved is None:
             raise ValueError(f"{self.name} took part without a reservation in its ledger")
         for earlier, later in pairwise(self.this_run):

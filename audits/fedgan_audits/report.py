@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from fedgan_audits import accountant, binding, colluders, controls, envelope, figures, render, wording
 from fedgan_audits.errors import AuditError, RecordInvalid
 from fedgan_audits.mechanism import MechanismRecord
-from fedgan_audits.records import HospitalFacts, RoundRecord, Spent
+from fedgan_audits.records import HospitalFacts, RoundRecord, SelfTestRow, Spent
 from fedgan_audits.sections import (
     REPORT_TYPE,
     SCHEMA_NOTE,
@@ -36,11 +36,13 @@ from fedgan_audits.sections import (
     ProfilePoint,
     PyramidRow,
     RoundReport,
+    SelfTestLine,
     SeveralImages,
     Trajectory,
     TrajectoryPoint,
     VerificationSection,
 )
+from fedgan_audits.self_tests import NAMES, TEXTS, SelfTest, TestName
 from fedgan_audits.verdict import hospital_budget, hospitals, listed, verdict
 
 PROFILE_FACTORS = (100.0, 10.0, 1.0, 0.1, 0.01)
@@ -210,13 +212,15 @@ def disagreements(
     transcript_sha256: str | None,
     sample_png: bytes | None = None,
     policy: bytes | None = None,
+    self_tests: Sequence[SelfTestRow] | None = None,
 ) -> list[str]:
     """What a hospital finds wrong in a report that it is asked to sign; an empty list means that it may sign.
 
     The hospital compares what it knows itself, then builds the whole report again from the facts in it: every
     figure, sentence and byte of HTML must follow from them. `sample_png` is the picture that the HTML embeds.
     `policy` are the bytes of the hospital's own `policy.json`: with them, every setting that the report repeats must
-    be the policy's; without them, only their digest `policy_sha256` is compared.
+    be the policy's; without them, only their digest `policy_sha256` is compared. `self_tests` are the outcomes that the
+    hospital found itself; None where it knows none.
     """
     try:
         report, _ = read_payload(payload)
@@ -234,6 +238,7 @@ def disagreements(
         ("the policy", report.header.policy_sha256, policy_sha256),
         ("the previous report", report.header.previous_report, previous_report),
         ("the transcript", report.aggregation.facts.transcript_sha256, transcript_sha256),
+        ("the outcome of the self-tests", own.self_tests, own.self_tests if self_tests is None else tuple(self_tests)),
     ]
     found = [f"{what} differs from the hospital's own record" for what, theirs, mine in expected if theirs != mine]
     record = record_of(report)
@@ -311,6 +316,29 @@ def _mechanism(record: RoundRecord) -> MechanismSection:
         clipping=record.privacy.clipping,
         random_source=wording.INSECURE_NOTE if insecure else wording.RANDOM_SOURCE,
         rows=tuple(row(hospital) for hospital in record.hospitals),
+        self_tests=_self_tests(record),
+        self_test_delta=figures.self_test_delta(record.hospitals, record.privacy.delta),
+        self_test_text=wording.SELF_TEST_TEXT,
+    )
+
+
+def _self_tests(record: RoundRecord) -> tuple[SelfTestLine, ...]:
+    """For each test who passed, who failed, and where it could not tell; empty where nobody was tested."""
+    found = {hospital.name: {row.name: row.outcome for row in hospital.self_tests} for hospital in record.hospitals}
+
+    def those(name: TestName, outcome: SelfTest) -> tuple[str, ...]:
+        return tuple(who for who, outcomes in found.items() if outcomes.get(name, "NOT ASSESSED") == outcome)
+
+    return tuple(
+        SelfTestLine(
+            name=name,
+            holds=TEXTS[name],
+            passed=those(name, "PASS"),
+            failed=those(name, "FAIL"),
+            not_assessed=those(name, "NOT ASSESSED"),
+        )
+        for name in NAMES
+        if any(name in outcomes for outcomes in found.values())
     )
 
 

@@ -28,9 +28,9 @@ from fedgan_audits.records import (
     Name,
     PrivacySettings,
     RoundHeader,
-    SelfTest,
     Text,
 )
+from fedgan_audits.self_tests import SelfTest, TestName
 
 SCHEMA_VERSION: Literal["0"] = "0"
 REPORT_TYPE = "urn:fedgan-secure:audit:round-report:0"
@@ -126,12 +126,25 @@ class MechanismRow(Facts):
     self_test: SelfTest
 
 
+class SelfTestLine(Facts):
+    """E: one self-test, what it holds, and where it passed, failed or could not tell."""
+
+    name: TestName
+    holds: Text
+    passed: tuple[Name, ...]
+    failed: tuple[Name, ...]
+    not_assessed: tuple[Name, ...]
+
+
 class MechanismSection(Facts):
     sampler: Text
     noise: Text
     clipping: Text
     random_source: Text
     rows: tuple[MechanismRow, ...]
+    self_tests: tuple[SelfTestLine, ...]
+    self_test_delta: DeltaText | None
+    self_test_text: Text
 
 
 class TrajectoryPoint(Facts):

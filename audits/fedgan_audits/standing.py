@@ -18,6 +18,7 @@ from fedgan_audits.sections import RoundReport
 POLICY_CONTENT = "policy content"
 WHOLENESS = "whole rounds"
 MODELS = "models"
+SELF_TESTS = "self-tests"
 VERDICTS = "verdicts"
 SIGNATURES = "signatures"
 
@@ -38,6 +39,21 @@ def check_policy_content(result: Verification, reports: Filed, policy: Mapping[s
         result.conclude(
             WHOLENESS, f"{whole} of {len(reports)} rounds are complete, each with a transcript and enough receipts"
         )
+
+
+def check_self_tests(result: Verification, reports: Filed) -> None:
+    """No hospital's self-test contradicts what the accountant was told: if one does, no figure of the run holds."""
+    tested = 0
+    for report, file in reports:
+        for hospital in report.aggregation.participants:
+            if hospital.self_test == "FAIL":
+                names = ", ".join(row.name for row in hospital.self_tests if row.outcome == "FAIL") or "a self-test"
+                result.failed(SELF_TESTS, f"hospital {hospital.name} did not do what is recorded: {names} failed", file)
+        tested += any(hospital.self_tests for hospital in report.aggregation.participants)
+    if tested:
+        result.conclude(SELF_TESTS, f"by the hospitals' own word no contradiction in {tested} of {len(reports)} rounds")
+    elif reports and not result.has_failed(SELF_TESTS):
+        result.skipped(SELF_TESTS, "no round holds the outcome of a self-test")
 
 
 def check_models(result: Verification, reports: Filed) -> None:

@@ -312,6 +312,7 @@ class _Verifier:
         filed = [(read.report, read.file) for read in self.reports]
         standing.check_policy_content(self.result, filed, self.policy)
         standing.check_models(self.result, filed)
+        standing.check_self_tests(self.result, filed)
         standing.check_verdicts(self.result, filed, self.manifest.run if self.manifest else None, self.policy)
 
     def _check_chain(self) -> None:

@@ -27,12 +27,14 @@ class Batch:
         labels: int32[padded * m, 1].
         weights: float32[padded, m], as `PatientImages.choose` gives them; 0 for the padding.
         size: how many patients were drawn (confidential).
+        images: int64[size, m], which images of the data set they are (confidential).
     """
 
     pixels: np.ndarray
     labels: np.ndarray
     weights: np.ndarray
     size: int
+    images: np.ndarray
 
 
 class PatientBatches:
@@ -77,4 +79,4 @@ class PatientBatches:
             pixels[: len(flat)] = self._dataset.pixels(flat)
             labels[: len(flat), 0] = self._labels[flat]
             rows[: len(chosen)] = weights
-        return Batch(pixels, labels, rows, len(chosen))
+        return Batch(pixels, labels, rows, len(chosen), indices)

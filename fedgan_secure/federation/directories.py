@@ -157,6 +157,10 @@ class SiteDirectory:
     def optimiser(self) -> Path:
         return self.per_run / "optimiser.npz"
 
+    @property
+    def self_tests(self) -> Path:
+        return self.per_run / "self-tests.json"
+
     def annex(self, round_number: int) -> Path:
         return self.confidential / f"round-{round_number:04d}.json"
 

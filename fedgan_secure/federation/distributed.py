@@ -173,11 +173,12 @@ class ShareEncoder:
         return self._codec.encode(total)
 
     def encode(self, total: np.ndarray) -> tuple[np.ndarray, dict[str, float]]:
-        """float[d] -> (rounded sum plus fresh noise, modulo 2^k; confidential moments of the noise)."""
+        """float[d] -> (rounded sum plus fresh noise, modulo 2^k; confidential moments of the noise as it was added)."""
         noise = self._draw(self._record.shares.dimension)
-        values = self.rounded(total)
-        np.add(values, noise.astype(values.dtype), out=values)  # two's complement: exact modulo 2^k
-        real = noise.astype(np.float64)
+        rounded = self.rounded(total)
+        values = rounded + noise.astype(rounded.dtype)  # two's complement: exact modulo 2^k
+        signed = np.int32 if values.dtype == np.uint32 else np.int64
+        real = (values - rounded).view(signed).astype(np.float64)
         return values, {
             "clamped": float(self._codec.count_clamped(total)),
             "count": float(real.size),

@@ -7,6 +7,7 @@ post-processing there.
 
 from __future__ import annotations
 
+import math
 import time
 from fractions import Fraction
 from functools import lru_cache
@@ -20,7 +21,7 @@ from fedgan_audits.integer_noise import share_variance
 from fedgan_audits.mechanism import DistributedMechanism
 from fedgan_protocols.quantization import FixedPoint
 from fedgan_secure.data.patients import PatientDataset
-from fedgan_secure.federation.batches import PatientBatches
+from fedgan_secure.federation.batches import Batch, PatientBatches
 from fedgan_secure.federation.distributed import ShareEncoder
 from fedgan_secure.federation.settings import TrainingSettings
 from fedgan_secure.federation.training import CompiledNetworks, PublicSteps, compiled_networks
@@ -30,7 +31,10 @@ from fedgan_secure.models.spec import ModelSpec
 from fedgan_secure.models.vectors import VectorLayout
 from fedgan_secure.privacy import Entropy
 from fedgan_secure.privacy.dpsgd import check_mechanism
+from fedgan_secure.privacy.evidence import Moments
 from fedgan_secure.privacy.integer_noise import DiscreteGaussian
+from fedgan_secure.privacy.probe import probe
+from fedgan_secure.privacy.self_test import TOLERANCE, MechanismWatch
 
 
 class StepWeights:
@@ -110,8 +114,11 @@ class SumTrainer(PatientBatches):
         record: DistributedMechanism,
         codec: FixedPoint,
         entropy: Entropy,
+        watch: MechanismWatch | None = None,
     ) -> None:
         """Check that data, model and mechanism fit together.
+
+        Args: watch: holds what is done against what the accountant was told; a hospital always has one.
 
         Raises:
             InputError: the images do not fit the model, or the shares the grid.
@@ -126,6 +133,8 @@ class SumTrainer(PatientBatches):
         super().__init__(spec, settings, dataset, entropy)
         noise = DiscreteGaussian(Fraction(share_variance(record)), entropy)
         self._encoder = ShareEncoder(record, codec, noise.draw)
+        self._deviation = math.sqrt(share_variance(record))
+        self._watch = watch
         self._layout = VectorLayout.of(spec)
         self._networks = compiled_networks(spec, settings)
         self._real = _real_term(spec, settings)
@@ -140,6 +149,9 @@ class SumTrainer(PatientBatches):
         self._networks.place(self._layout, global_vector)
         self._start = self._weights.read()
         self._rows, self._seconds = [], 0.0
+        if self._watch is not None:
+            self._watch.begin_round()
+            self._probe(self._watch)
 
     def step(self, weights: np.ndarray | None) -> np.ndarray:
         """One sum for secure aggregation: fresh coins, fresh noise.
@@ -148,6 +160,9 @@ class SumTrainer(PatientBatches):
 
         Returns:
             uint32[d] or uint64[d], modulo 2^k; it goes to the client session alone.
+
+        Raises:
+            MechanismContradicted: what was done is not what the accountant was told; there is no sum then.
         """
         started = time.monotonic()
         if weights is None:
@@ -157,7 +172,10 @@ class SumTrainer(PatientBatches):
         self._weights.write(weights)
         batch = self._batch()
         gradient, norms, scales, losses = self._real.sum(batch.pixels, batch.labels, batch.weights)
-        encoded, noise = self._encoder.encode(gradient.numpy())
+        total = gradient.numpy()
+        encoded, noise = self._encoder.encode(total)
+        if self._watch is not None:
+            self._observe(self._watch, batch, total, noise)
         kept = slice(0, batch.size)
         self._rows.append(
             {
@@ -170,6 +188,32 @@ class SumTrainer(PatientBatches):
         )
         self._seconds += time.monotonic() - started
         return encoded
+
+    def _observe(self, watch: MechanismWatch, batch: Batch, total: np.ndarray, noise: dict[str, float]) -> None:
+        """Hold one step against the recorded mechanism, and stop before its sum is handed on where it differs."""
+        deviation, told = self._deviation, watch.recorded.mechanism
+        watch.batch(batch.images, batch.weights[: batch.size])
+        watch.noise(Moments(noise["count"], noise["sum"] / deviation, noise["squares"] / deviation**2))
+        watch.summed(float(np.linalg.norm(total)), told.l2_clip_norm * max(batch.size, TOLERANCE))
+        watch.check()
+
+    def _probe(self, watch: MechanismWatch) -> None:
+        """Send made-up patients through the very sum that real ones enter."""
+        told, spec = watch.recorded.mechanism, self.spec
+
+        def contribution(pixels: Any, labels: Any, weights: Any, noise: np.ndarray | None) -> np.ndarray:
+            return np.asarray(self._real.sum(pixels, labels, weights)[0].numpy())
+
+        shape = (spec.image_size, spec.image_size, spec.channels)
+        found = probe(contribution, shape, told.images_per_patient, told.l2_clip_norm)
+        watch.probed(found.outcomes, found.figures)
+        watch.check()
+
+    def end_round(self) -> None:
+        """After the round's last sum. Raises MechanismContradicted."""
+        if self._watch is not None:
+            self._watch.end_round()
+            self._watch.check()
 
     def statistics(self) -> dict[str, Any]:
         """What the round was here (confidential): realised batch sizes, clip fraction, losses, moments of the noise."""

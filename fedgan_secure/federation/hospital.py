@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,8 +23,9 @@ from fedgan_audits.errors import BudgetRefused
 from fedgan_audits.ledger import Ledger
 from fedgan_audits.manifest import read_manifest
 from fedgan_audits.mechanism import MechanismRecord
-from fedgan_audits.records import HospitalFacts, spending
+from fedgan_audits.records import HospitalFacts, SelfTestRow, spending
 from fedgan_audits.report import commit_annex, disagreements, read_payload, record_of
+from fedgan_audits.self_tests import overall
 from fedgan_protocols.journal import Journal
 from fedgan_protocols.keys import Identity
 from fedgan_protocols.parameters import PolicyFloors, SessionParameters
@@ -36,8 +37,11 @@ from fedgan_secure.federation.directories import SiteDirectory
 from fedgan_secure.federation.distributed import step_digest
 from fedgan_secure.federation.entropy import Entropy
 from fedgan_secure.federation.fedavg import model_digest
+from fedgan_secure.federation.self_tests import open_watch, published, save_watch
 from fedgan_secure.federation.storage import private_folder, read_json, write_bytes
 from fedgan_secure.policy import FederationPolicy
+from fedgan_secure.privacy.errors import MechanismContradicted
+from fedgan_secure.privacy.self_test import MechanismWatch
 
 Step = Callable[[int, int], None]
 
@@ -79,6 +83,7 @@ class Hospital:
     entropy: Entropy
     journal: Journal
     _trainer: Any = None
+    _watch: MechanismWatch | None = None
     _attempt: Attempt | None = None
     _trained: set[bytes] = field(default_factory=set)
     _reviewed: set[str] = field(default_factory=set)
@@ -87,6 +92,24 @@ class Hospital:
     @property
     def run_id(self) -> str:
         return self.policy.run_id
+
+    @property
+    def watch(self) -> MechanismWatch:
+        """The self-tests of this run."""
+        if self._watch is None:
+            self._watch = open_watch(self.policy, self.dataset, self.site.self_tests)
+        return self._watch
+
+    @contextmanager
+    def _watched(self, round_number: int) -> Iterator[None]:
+        """Keep the figures of the self-tests for the annex, and at once the fact that one failed."""
+        try:
+            yield
+        except MechanismContradicted:
+            save_watch(self.watch, self.site.self_tests)
+            raise
+        finally:
+            self._statistics.setdefault(round_number, {})["self_tests"] = self.watch.figures()
 
     def refusal(self, round_number: int) -> BudgetRefused | None:
         """Why this hospital would refuse a round, or None; asked before anybody reserves, so nobody pays in vain."""
@@ -167,6 +190,7 @@ class Hospital:
 
         Raises:
             SessionRefused: no session is open, or it was trained for already: one reservation pays for one training.
+            MechanismContradicted: a self-test failed; there is no vector then, and nothing of the round leaves.
         """
         from fedgan_secure.federation.training import LocalTrainer
 
@@ -180,12 +204,16 @@ class Hospital:
         if self._trainer is None:
             from fedgan_secure.federation.prepare import model_of, training_of
 
-            self._trainer = LocalTrainer(model_of(self.policy), training_of(self.policy), self.dataset, self.entropy)
+            self._trainer = LocalTrainer(
+                model_of(self.policy), training_of(self.policy), self.dataset, self.entropy, self.watch
+            )
             if self.site.optimiser.exists():
                 self._trainer.restore(self.site.optimiser)
-        result = self._trainer.train(attempt.vector, self.policy.mechanism.steps_per_round, progress)
+        number = attempt.parameters.round
+        with self._watched(number):
+            result = self._trainer.train(attempt.vector, self.policy.mechanism.steps_per_round, progress)
         codec = self.policy.fixed_point()
-        self._statistics[attempt.parameters.round] = {
+        self._statistics[number] |= {
             **result.statistics,
             "clamped_coordinates": int(codec.count_clamped(result.update)),
             "seconds": round(float(result.seconds), 3),
@@ -205,6 +233,7 @@ class Hospital:
 
         Raises:
             SessionRefused: no session is open, or step j was taken already: a vector is masked once.
+            MechanismContradicted: a self-test failed; there is no sum then.
         """
         attempt, shared = self._attempt, self.policy.distributed
         if attempt is None or shared is None or attempt.next_step != j or (weights is None) != (j == 0):
@@ -219,12 +248,16 @@ class Hospital:
 
             self._trainer = SumTrainer(
                 model_of(self.policy), training_of(self.policy), self.dataset, shared.record(),
-                self.policy.fixed_point(), self.entropy,
+                self.policy.fixed_point(), self.entropy, self.watch,
             )  # fmt: skip
-        if j == 0:
-            self._trainer.begin(attempt.vector)
-        vector: np.ndarray = self._trainer.step(weights)
-        self._statistics[attempt.parameters.round] = self._trainer.statistics()
+        number = attempt.parameters.round
+        with self._watched(number):
+            if j == 0:
+                self._trainer.begin(attempt.vector)
+            vector: np.ndarray = self._trainer.step(weights)
+            if j + 1 == shared.steps_per_round:
+                self._trainer.end_round()
+        self._statistics[number] |= self._trainer.statistics()
         model = None if weights is None else step_digest(attempt.layout_hash, weights)
         attempt.models.append(model or model_digest(attempt.layout_hash, attempt.vector))
         return vector, model
@@ -261,6 +294,8 @@ class Hospital:
             cap=self.cap,
             ledger_lifetime="site" if self.site.lasting else "run",
             annex_commitment=self._commitment(round_number),
+            self_test=overall(row.outcome for row in self._self_tests(round_number)),
+            self_tests=self._self_tests(round_number),
             **round_facts,
         )
 
@@ -285,6 +320,7 @@ class Hospital:
             earlier=self.ledger.mechanisms(exclude_run=self.run_id),
             cap=self.cap,
             annex_commitment=self._commitment(number),
+            self_tests=self._self_tests(number),
             policy_sha256=self.policy.digest().hex(),
             previous_report=self.head(before=number),
             transcript_sha256=None if transcript is None else hashlib.sha256(transcript).hexdigest(),
@@ -331,6 +367,8 @@ class Hospital:
         """Keep the optimiser's state and the round's end."""
         if self._trainer is not None and self.policy.distributed is None:
             self._trainer.save(self.site.optimiser)
+        if self._watch is not None:
+            save_watch(self._watch, self.site.self_tests)
         self.ledger.record(outcome, self.run_id, round_number, {})
 
     def head(self, before: int | None = None) -> str | None:
@@ -349,12 +387,20 @@ class Hospital:
         rounds = [number for number in models if before is None or number < before]
         return models[max(rounds)] if rounds else None
 
+    def _annex(self, round_number: int) -> Any:
+        """The annex of a round with its salt, as kept; None where there is none."""
+        place = self.site.annex(round_number)
+        return read_json(place, "the confidential annex") if place.exists() else None
+
+    def _self_tests(self, round_number: int) -> tuple[SelfTestRow, ...]:
+        kept = self._annex(round_number)
+        return published(None if kept is None else kept["annex"])
+
     def _commitment(self, round_number: int) -> str | None:
         """The commitment to the annex of a round, from the annex itself: SHA-256(32-byte salt || canonical annex)."""
-        place = self.site.annex(round_number)
-        if not place.exists():
+        kept = self._annex(round_number)
+        if kept is None:
             return None
-        kept = read_json(place, "the confidential annex")
         return commit_annex(bytes.fromhex(kept["salt"]), rfc8785.dumps(kept["annex"]))
 
     def close(self) -> None:

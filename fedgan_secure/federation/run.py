@@ -27,6 +27,7 @@ from fedgan_secure.federation.interruption import Interruption
 from fedgan_secure.federation.prepare import Federation, model_of
 from fedgan_secure.federation.rounds import RoundFacts, left_incidents, now, record_of
 from fedgan_secure.federation.storage import sole_owner
+from fedgan_secure.privacy.errors import MechanismContradicted
 
 
 class Display(Protocol):
@@ -89,7 +90,9 @@ class _Run:
             return ended
         self._finish_interrupted()
         status, reason, last_complete = "complete", "all scheduled rounds were attempted", True
-        while (number := self.coordinator.state.next_round) <= self.policy.rounds:
+        if (broken := self._broken()) is not None:
+            status, reason = "aborted", f"{broken}; the run cannot go on, and what was reserved stays spent"
+        while status == "complete" and (number := self.coordinator.state.next_round) <= self.policy.rounds:
             refusal = self._refusal(number)
             if refusal is not None:
                 status, reason = "refused", refusal
@@ -186,6 +189,8 @@ class _Run:
                 "the operator interrupted the round; nothing of it was used, what was reserved is spent"
             )
             self.display.note(f"interrupted: writing round {number}'s report; its budget is spent and not refunded")
+        except MechanismContradicted as error:
+            self._contradicted(facts, error)
         except ProtocolError as error:
             facts.abort_code = str(error.code)
             facts.abort_detail = str(error) + (f" (blamed: {error.culprit})" if error.culprit else "")
@@ -207,6 +212,22 @@ class _Run:
         spent = max(self.epsilons().values(), key=lambda text: float("inf") if text == "unbounded" else float(text))
         self.display.note(f"round {number} of {self.policy.rounds}: {what}, epsilon so far {spent}")
         return facts.complete
+
+    def _contradicted(self, facts: RoundFacts, error: MechanismContradicted) -> None:
+        """A hospital found that it did not do what it recorded: the round is void and the run ends."""
+        facts.abort_code = "self-test"
+        facts.abort_detail = f"{self._broken()}; nothing of this step was handed on, what was reserved is spent"
+        self.display.note(f"round {facts.number}: {error}. {error.hint}")
+        self.dispute = self._broken()
+
+    def _broken(self) -> str | None:
+        """Which hospitals' self-tests have failed in this run, or None."""
+        found = [
+            f"hospital {name}: self-test failed: {', '.join(hospital.watch.failed)}"
+            for name, hospital in self.hospitals.items()
+            if hospital.watch.failed
+        ]
+        return "; ".join(found) or None
 
     def _give(self, client: ClientSession, hospital: Hospital, number: int, sum_index: int) -> None:
         """Let a hospital make its vector of one sum and hand it to its own client."""

@@ -21,7 +21,7 @@ import tensorflow as tf
 from fedgan_secure.data.patients import PatientDataset
 from fedgan_secure.errors import InputError
 from fedgan_secure.federation.batches import PAD as PAD
-from fedgan_secure.federation.batches import PatientBatches
+from fedgan_secure.federation.batches import Batch, PatientBatches
 from fedgan_secure.federation.settings import TrainingSettings
 from fedgan_secure.models.dcgan import (
     build_discriminator,
@@ -36,8 +36,11 @@ from fedgan_secure.models.vectors import VectorLayout, named_weights
 from fedgan_secure.privacy import Entropy
 from fedgan_secure.privacy.clipping import PerPatientGradients, refuse_mixing
 from fedgan_secure.privacy.dpsgd import check_mechanism, discriminator_gradient
+from fedgan_secure.privacy.evidence import Moments
 from fedgan_secure.privacy.noise import GaussianStream
 from fedgan_secure.privacy.norms import variable
+from fedgan_secure.privacy.probe import noise_scale, probe
+from fedgan_secure.privacy.self_test import MechanismWatch
 
 Progress = Callable[[int, int], None]
 CENTRE_KEEP, CENTRE_DRAWS, CENTRE_SEED = 0.9, 60, 20
@@ -94,13 +97,14 @@ class CompiledNetworks:
         images = tf.TensorSpec((None, *shape), tf.uint8)
         column = tf.TensorSpec((None, 1), tf.int32)
         rows = tf.TensorSpec((None, settings.images_per_patient), tf.float32)
-        noise = tf.TensorSpec((self.discriminator_adam.size,), tf.float32)
+        flat = tf.TensorSpec((self.discriminator_adam.size,), tf.float32)
         z = tf.TensorSpec((None, spec.latent_dim), tf.float32)
         drawn = tf.TensorSpec((None, *shape), tf.float32)
         scalar = tf.TensorSpec((), tf.float32)
-        self.discriminator_step = tf.function(
-            self._discriminator_step, input_signature=[images, column, rows, noise, drawn, column, scalar]
+        self.discriminator_gradient = tf.function(
+            self._discriminator_gradient, input_signature=[images, column, rows, flat, drawn, column]
         )
+        self.descend = tf.function(self._descend, input_signature=[flat, scalar])
         self.generator_step = tf.function(self._generator_step, input_signature=[z, column, scalar])
         self.draw = tf.function(self._fakes, input_signature=[z, column])
 
@@ -110,9 +114,13 @@ class CompiledNetworks:
     def _fakes(self, z: Any, labels: Any) -> Any:
         return self.generator(generator_inputs(self.spec, z, labels), training=True)
 
-    def _discriminator_step(
-        self, pixels: Any, labels: Any, weights: Any, noise: Any, fakes: Any, fake_labels: Any, rate: Any
+    def _discriminator_gradient(
+        self, pixels: Any, labels: Any, weights: Any, noise: Any, fakes: Any, fake_labels: Any
     ) -> tuple[Any, ...]:
+        """(gradient float32[d_D]; norms, scales, losses per patient; mean fake loss; what the watch looks at).
+
+        The last is float32[3]: sum and sum of squares of the gradient less the clipped sum, and the norm of the latter.
+        """
         settings = self.settings
         images = tf.cast(pixels, tf.float32) / 127.5 - 1.0
         gradient, clipped, mean_fake = discriminator_gradient(
@@ -126,10 +134,11 @@ class CompiledNetworks:
             real_loss=lambda outputs, classes: real_loss(outputs, classes, settings.class_weight_discriminator),
             fake_loss=fake_loss,
         )
-        self.descend(gradient, rate)
-        return clipped.norms, clipped.scales, clipped.loss, mean_fake
+        added = gradient - clipped.gradient
+        watched = tf.stack([tf.reduce_sum(added), tf.reduce_sum(tf.square(added)), tf.norm(clipped.gradient)])
+        return gradient, clipped.norms, clipped.scales, clipped.loss, mean_fake, watched
 
-    def descend(self, gradient: Any, rate: Any) -> None:
+    def _descend(self, gradient: Any, rate: Any) -> None:
         """One update of the discriminator. Args: gradient: float32[d_D]; rate: float32 scalar."""
         decay = self.settings.discriminator_weight_decay
         if decay:
@@ -316,6 +325,7 @@ class LocalTrainer(PatientBatches, PublicSteps):
         settings: TrainingSettings,
         dataset: PatientDataset,
         entropy: Entropy = os.urandom,
+        watch: MechanismWatch | None = None,
     ) -> None:
         """Check that data, model and mechanism fit together.
 
@@ -324,6 +334,7 @@ class LocalTrainer(PatientBatches, PublicSteps):
             settings: public constants.
             dataset: this hospital's patients.
             entropy: source of random bytes for coins and noise.
+            watch: holds what is done against what the accountant was told; a hospital always has one.
 
         Raises:
             InputError: the images do not have the model's size, channels or classes.
@@ -337,6 +348,7 @@ class LocalTrainer(PatientBatches, PublicSteps):
         )
         PatientBatches.__init__(self, spec, settings, dataset, entropy)
         self._noise = GaussianStream(entropy)
+        self._watch = watch
         PublicSteps.__init__(self, spec, settings, entropy)
 
     def train(self, global_vector: np.ndarray, steps: int, progress: Progress | None = None) -> LocalResult:
@@ -352,15 +364,22 @@ class LocalTrainer(PatientBatches, PublicSteps):
 
         Raises:
             ModelError: the vector does not fit the layout.
+            MechanismContradicted: what was done is not what the accountant was told; there is no update then.
         """
         started = time.monotonic()
         compiled = compiled_networks(self.spec, self.settings)
         self._load(compiled, global_vector)
+        if self._watch is not None:
+            self._watch.begin_round()
+            self._probe(compiled, self._watch)
         record = _Record()
         for done in range(1, steps + 1):
             self._step(compiled, record)
             if progress is not None:
                 progress(done, steps)
+        if self._watch is not None:
+            self._watch.end_round()
+            self._watch.check()
         local = self._unload(compiled)
         return LocalResult(local - global_vector, record.summary(self.settings), steps, time.monotonic() - started)
 
@@ -373,16 +392,45 @@ class LocalTrainer(PatientBatches, PublicSteps):
             else np.zeros(compiled.discriminator_adam.size, np.float32)
         )
         share = self._rate_share()
-        norms, scales, losses, mean_fake = compiled.discriminator_step(
-            batch.pixels,
-            batch.labels,
-            batch.weights,
-            noise,
-            *self._fakes(compiled),
-            np.float32(settings.discriminator_learning_rate * share),
+        gradient, norms, scales, losses, mean_fake, watched = compiled.discriminator_gradient(
+            batch.pixels, batch.labels, batch.weights, noise, *self._fakes(compiled)
         )
+        if self._watch is not None:
+            self._observe(self._watch, batch, watched.numpy())
+        compiled.descend(gradient, np.float32(settings.discriminator_learning_rate * share))
         mean_generator = self._generator_turn(compiled, share)
         record.add(batch.size, norms, scales, losses, mean_fake, mean_generator, noise)
+
+    def _observe(self, watch: MechanismWatch, batch: Batch, watched: np.ndarray) -> None:
+        """Hold one step against the recorded mechanism, and stop before its gradient is used where it differs."""
+        told, divisor = watch.recorded.mechanism, watch.recorded.expected_batch_size
+        total, squares, norm = (float(value) for value in watched)
+        watch.batch(batch.images, batch.weights[: batch.size])
+        if told.noise_multiplier > 0:
+            deviation = told.noise_multiplier * told.l2_clip_norm / divisor
+            size = self._layout.size - self._layout.generator_size
+            watch.noise(Moments(size, total / deviation, squares / deviation**2))
+        watch.summed(norm, told.l2_clip_norm * (batch.size / divisor + 1.0))  # the fakes' mean is bounded, too
+        watch.check()
+
+    def _probe(self, compiled: CompiledNetworks, watch: MechanismWatch) -> None:
+        """Send made-up patients and known noise through the step, beside two grey generated images."""
+        told, spec = watch.recorded.mechanism, self.spec
+        shape = (spec.image_size, spec.image_size, spec.channels)
+        size = compiled.discriminator_adam.size
+        quiet, grey = np.zeros(size, np.float32), (np.zeros((2, *shape), np.float32), np.zeros((2, 1), np.int32))
+
+        def contribution(pixels: Any, labels: Any, weights: Any, noise: np.ndarray | None) -> np.ndarray:
+            made = compiled.discriminator_gradient(pixels, labels, weights, quiet if noise is None else noise, *grey)
+            return np.asarray(made[0].numpy() * np.float32(watch.recorded.expected_batch_size))
+
+        found = [probe(contribution, shape, told.images_per_patient, told.l2_clip_norm)]
+        if told.noise_multiplier > 0:
+            deviation = told.noise_multiplier * told.l2_clip_norm
+            found.append(noise_scale(contribution, shape, told.images_per_patient, size, deviation))
+        for one in found:
+            watch.probed(one.outcomes, one.figures)
+        watch.check()
 
 
 class _Record:

@@ -19,6 +19,7 @@ from fedgan_audits.records import Flags, HospitalFacts, MissingSignature, RoundR
 from fedgan_audits.report import build_report, build_round, commit_annex, disagreements, read_payload, record_of
 from fedgan_audits.schema import SCHEMAS, schema_text
 from fedgan_audits.sections import RoundReport
+from tests.audits.conftest import rows_of
 
 MakeRun = Callable[..., Any]
 
@@ -85,6 +86,9 @@ def test_earlier_runs_of_a_ledger_are_composed(new_run: MakeRun) -> None:
     assert draft.report.composition.trajectories[1].points[0].spent != "0"
 
 
+FAILED = {"self_test": "FAIL", "self_tests": rows_of(noise_variance="FAIL")}
+
+
 @pytest.mark.parametrize(
     ("changes", "word", "may_continue", "said"),
     [
@@ -93,7 +97,7 @@ def test_earlier_runs_of_a_ledger_are_composed(new_run: MakeRun) -> None:
         ({"flags": Flags(insecure_deterministic=True)}, "STOP", False, "nothing in this report holds"),
         ({"hospital": {"b": {"cap": 1.0}}}, "STOP", False, "Hospital b exceeded its budget"),
         ({"hospital": {"b": {"cap": 1.7}}}, "STOP", False, "Hospital b has no room for another round"),
-        ({"hospital": {"b": {"self_test": "FAIL"}}}, "STOP", False, "self-test failed at hospital b"),
+        ({"hospital": {"b": FAILED}}, "STOP", False, "self-test failed at hospital b"),
         ({"hospital": {"b": {"receipt": "refused", "receipt_reason": "late"}}}, "INCOMPLETE", True, "refused: late"),
         ({"missing_cosignatures": (MissingSignature(name="c", reason="away"),)}, "INCOMPLETE", True, "c did not sign"),
     ],

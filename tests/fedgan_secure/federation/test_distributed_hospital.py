@@ -43,6 +43,9 @@ class Counting:
         self.asked.append(("step", weights))
         return np.full(1000, len(self.asked), np.uint32)
 
+    def end_round(self) -> None:
+        self.asked.append(("end", None))
+
     def statistics(self) -> dict[str, Any]:
         return {"steps": len(self.asked) - 1}
 

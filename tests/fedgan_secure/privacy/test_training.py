@@ -65,13 +65,13 @@ def captured(monkeypatch: pytest.MonkeyPatch, settings: TrainingSettings, start:
     """What every step hands to the compiled discriminator step (pixels, labels, weights, noise, ...)."""
     seen: list[Any] = []
     made = training._compiled(SPEC, settings)
-    original = made.discriminator_step
+    original = made.discriminator_gradient
 
     def spy(*arguments: Any) -> Any:
         seen.append(arguments)
         return original(*arguments)
 
-    monkeypatch.setattr(made, "discriminator_step", spy)
+    monkeypatch.setattr(made, "discriminator_gradient", spy)
     trainer(settings).train(start, steps)
     return seen
 
@@ -237,10 +237,10 @@ def test_a_damaged_state_is_an_input_error(tmp_path: Path, damage: str) -> None:
 def test_hospitals_with_equal_settings_share_one_compiled_step(start: np.ndarray) -> None:
     made = training._compiled(SPEC, BASE)
     trainer(seed=1).train(start, 1)
-    traces = made.discriminator_step.experimental_get_tracing_count()
+    traces = made.discriminator_gradient.experimental_get_tracing_count()
     trainer(seed=2, data=dataset(60)).train(start, 2)
     assert training._compiled(SPEC, dataclasses.replace(BASE)) is made
-    assert made.discriminator_step.experimental_get_tracing_count() == traces == 1
+    assert made.discriminator_gradient.experimental_get_tracing_count() == traces == 1
 
 
 @pytest.mark.parametrize(

@@ -37,6 +37,8 @@ ODD_ITEMS: tuple[Any, ...] = (
     "h1",
     2**70,
 )
+LARGEST = 4 << 20
+"""Bytes that repeating a list may lead to: repeated in a repetition it would fill the fuzzer's own memory."""
 SMALL_ORDER = (bytes(32), b"\x01" + bytes(31), b"\xff" * 32, (2**255 - 20).to_bytes(32, "little"))
 
 
@@ -121,7 +123,8 @@ def _bend_list(items: list[Any], choices: Choices, pool: Pool | None, new: Any =
         changed[place] = items[other]
         return changed
     if kind == 4 and pool is not None:
-        return items * choices.pick((2, 40, 500))
+        times = choices.pick((2, 40, 500))
+        return items * max(1, min(times, LARGEST // max(1, len(cbor2.dumps(items)))))
     return [*items, new if pool is None else choices.pick(ODD_ITEMS)]
 
 
