@@ -32,9 +32,13 @@ class Spent:
 
 @dataclass
 class Causes:
-    """A stopwatch with causes. It runs inside `running` alone; everything is on the calling thread."""
+    """A stopwatch with causes. It runs inside `running` alone; everything is on the calling thread.
+
+    What happens inside one of the causes in `whole` is charged to that cause, but for `BUILDING`.
+    """
 
     spent: dict[str, Spent] = field(default_factory=dict)
+    whole: frozenset[str] = frozenset()
     _open: list[str] = field(default_factory=lambda: [REST])
     _mark: tuple[float, float] | None = None
 
@@ -69,7 +73,7 @@ class Causes:
     @contextmanager
     def of(self, cause: str) -> Iterator[None]:
         """Charge what happens inside to a cause; nothing where the watch does not run."""
-        if self._mark is None:
+        if self._mark is None or (self._open[-1] in self.whole and cause != BUILDING):
             yield
             return
         self._charge()

@@ -41,12 +41,13 @@ REPORT = "reports, pages, signatures"
 REVIEW = "the hospitals' reviews"
 FILES = "durable files"
 ANNEX = "confidential annexes"
+SELF_TESTS = "self-tests of the mechanism"
 
 PLACES: tuple[Charge | Compiled, ...] = (
     Charge(prepare, "read", DATA),
     Compiled(
         training.CompiledNetworks,
-        {"discriminator_step": plain.STEPS, "generator_step": plain.STEPS, "draw": plain.STEPS},
+        dict.fromkeys(("discriminator_gradient", "descend", "generator_step", "draw"), plain.STEPS),
     ),
     Compiled(distributed_training.RealTerm, {"sum": plain.STEPS}),
     Compiled(distributed_training.SharedOptimiser, {"_discriminator_step": plain.STEPS}),
@@ -54,6 +55,8 @@ PLACES: tuple[Charge | Compiled, ...] = (
     Charge(distributed_training.SumTrainer, "step", plain.WEIGHTS),
     Charge(distributed_training.SumTrainer, "begin", plain.WEIGHTS),
     Charge(distributed_training.SharedOptimiser, "step", plain.WEIGHTS),
+    *(Charge(training.LocalTrainer, name, SELF_TESTS) for name in ("_observe", "_probe")),
+    *(Charge(distributed_training.SumTrainer, name, SELF_TESTS) for name in ("_observe", "_probe")),
     Charge(PatientBatches, "_batch", plain.BATCHES),
     Charge(GaussianStream, "normal", NOISE),
     Charge(DiscreteGaussian, "draw", NOISE),
@@ -147,7 +150,7 @@ def measure(size: Size, placement: str, folders: dict[str, Path], folder: Path) 
     """
     accountant.clear_caches()
     training.compiled_networks.cache_clear()
-    private, baseline = Causes(), Causes()
+    private, baseline = Causes(whole=frozenset({SELF_TESTS})), Causes()
     rounds: list[tuple[Spent, Spent]] = []
     with charged(private, PLACES):
         with private.running():

@@ -47,7 +47,14 @@ def test_every_second_has_one_cause(quick: dict[str, Any]) -> None:
     assert sum(row["plain"]["seconds"] for row in rows.values()) == pytest.approx(seconds["plain"])
     steps = found["hospitals"] * found["rounds"] * found["steps_per_round"]
     assert rows["noise"]["private"]["entered"] == steps and rows["noise"]["plain"]["entered"] == 0
-    for name in ("secure aggregation", "journal", "ledger", "reports, pages, signatures", "the hospitals' reviews"):
+    for name in (
+        "secure aggregation",
+        "journal",
+        "ledger",
+        "reports, pages, signatures",
+        "the hospitals' reviews",
+        "self-tests of the mechanism",
+    ):
         assert rows[name]["private"]["seconds"] > 0 == rows[name]["plain"]["seconds"], name
     for name in ("discriminator steps", "drawing batches", "samples and models", "averaging"):
         assert rows[name]["private"]["seconds"] > 0 < rows[name]["plain"]["seconds"], name
@@ -86,6 +93,16 @@ def test_time_is_charged_to_the_innermost_cause(monkeypatch: pytest.MonkeyPatch)
         "in": (4.0, 8.0, 2),
     }
     assert watch.total().wall == 5.5
+
+
+def test_a_cause_that_is_whole_keeps_what_happens_inside_but_not_building() -> None:
+    watch = causes.Causes(whole=frozenset({"tests"}))
+    with watch.running(), watch.of("tests"):
+        with watch.of("steps"):
+            pass
+        with watch.of(causes.BUILDING):
+            pass
+    assert {name: one.entered for name, one in watch.spent.items()} == {causes.REST: 0, "tests": 1, causes.BUILDING: 1}
 
 
 def test_the_first_call_of_a_compiled_function_is_building() -> None:
