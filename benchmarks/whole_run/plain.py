@@ -27,7 +27,7 @@ from fedgan_secure.privacy.norms import variable
 
 from .causes import BUILDING, Causes, charge_after_first
 
-STEPS, BATCHES, WEIGHTS = "discriminator steps", "drawing batches", "weights in and out"
+STEPS, BATCHES, WEIGHTS = "training steps", "drawing batches", "weights in and out"
 AVERAGING, KEEPING = "averaging", "samples and models"
 COLUMNS = 8
 CENTRE_KEEP, CENTRE_DRAWS = 0.9, 60

@@ -56,7 +56,7 @@ def test_every_second_has_one_cause(quick: dict[str, Any]) -> None:
         "self-tests of the mechanism",
     ):
         assert rows[name]["private"]["seconds"] > 0 == rows[name]["plain"]["seconds"], name
-    for name in ("discriminator steps", "drawing batches", "samples and models", "averaging"):
+    for name in ("training steps", "drawing batches", "samples and models", "averaging"):
         assert rows[name]["private"]["seconds"] > 0 < rows[name]["plain"]["seconds"], name
 
 
@@ -144,7 +144,7 @@ def test_the_page_takes_the_figures_of_whole_runs_alone(tmp_path: Path, quick: d
     text = page.read_text(encoding="utf-8")
     assert text.startswith("before\n") and text.endswith("after\n") and "old" not in text
     assert f"| `ratio` | `per_hospital`, everything | {quick['ratio']:.2f} |" in text
-    assert "| discriminator steps |" in text
+    assert "| training steps |" in text
     marks = PAGE.read_text(encoding="utf-8")
     assert marks.index(tables.STEP[0]) < marks.index(tables.STEP[1])
     assert marks.index(tables.RUN[0]) < marks.index(tables.RUN[1])
