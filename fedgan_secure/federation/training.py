@@ -107,6 +107,7 @@ class CompiledNetworks:
         self.descend = tf.function(self._descend, input_signature=[flat, scalar])
         self.generator_step = tf.function(self._generator_step, input_signature=[z, column, scalar])
         self.draw = tf.function(self._fakes, input_signature=[z, column])
+        self._centre_of = tf.function(self._mean_features, input_signature=[z, column])
 
     def _labels(self, labels: Any) -> Any:
         return labels if self.spec.conditional else None
@@ -186,8 +187,10 @@ class CompiledNetworks:
         draw = np.random.Generator(np.random.Philox(CENTRE_SEED))
         z = draw.standard_normal((CENTRE_DRAWS, self.spec.latent_dim), dtype=np.float32)
         labels = (np.arange(CENTRE_DRAWS, dtype=np.int32) % max(self.spec.classes, 1))[:, None]
-        _, features = self._watched(self._fakes(tf.constant(z), tf.constant(labels)), tf.constant(labels))
-        self.centre.assign(tf.reduce_mean(features, axis=0))
+        self.centre.assign(self._centre_of(z, labels))
+
+    def _mean_features(self, z: Any, labels: Any) -> Any:
+        return tf.reduce_mean(self._watched(self._fakes(z, labels), labels)[1], axis=0)
 
 
 @lru_cache(maxsize=4)
