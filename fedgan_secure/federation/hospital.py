@@ -44,6 +44,8 @@ from fedgan_secure.privacy.errors import MechanismContradicted
 from fedgan_secure.privacy.self_test import MechanismWatch
 
 Step = Callable[[int, int], None]
+_ENDS = frozenset({"session_opened", "round_finished", "round_aborted", "report_signed"})
+"""Entries of the ledger after which a round's reservation pays for no session any more."""
 
 
 class SignatureRefused(FedganError):  # noqa: N818 - a refusal is an outcome, not a defect
@@ -139,11 +141,15 @@ class Hospital:
         last report it signed led to. It computes the model's digest itself; a coordinator that sends different models
         to different hospitals finds that nobody's masks cancel (Pasquini et al. 2021).
 
+        One reservation pays for one session: which one is written to the ledger first, so that a round is never opened
+        again, under another session or after a restart, for fresh coins and noise that nobody has paid for.
+
         Raises:
-            SessionRefused: naming what differs.
+            SessionRefused: naming what differs, or that the round was opened before.
         """
         model = model_digest(layout_hash, vector)
         self._check_session(parameters, vector.size, model)
+        self._open_once(parameters)
         client = ClientSession(
             parameters,
             self.identity,
@@ -181,6 +187,21 @@ class Hospital:
                 "from its own copy of the policy, ledger or last report",
                 hint="compare the coordinator's policy with the hospitals' before going on",
             )
+
+    def _open_once(self, parameters: SessionParameters) -> None:
+        number = parameters.round
+        before = {
+            entry.kind
+            for entry in self.ledger.entries()
+            if entry.run_id == self.run_id and entry.round == number and entry.kind in _ENDS
+        }
+        if before:
+            raise SessionRefused(
+                f"hospital {self.name} does not open round {number} again ({', '.join(sorted(before))}): "
+                "one reservation pays for one session",
+                hint="go on with the next scheduled round",
+            )
+        self.ledger.record("session_opened", self.run_id, number, {"session": parameters.session.hex()})
 
     def train(self, progress: Step | None) -> np.ndarray:
         """Train the open round's steps on this hospital's patients, from the model that the session is bound to.

@@ -265,6 +265,13 @@ def test_independent_coins_pass_once_every_test_of_sampling_has_power() -> None:
     assert {outcomes[name] for name in ("sampling_rate", "batch_sizes", "patient_counts", "rows")} == {"PASS"}
 
 
+def test_a_step_that_draws_nobody_is_a_step_like_any_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batches, "poisson_sample", lambda patients, probability, entropy: np.zeros(0, np.int64))
+    watch = run(2)
+    assert watch.failed == () and watch.outcomes()["rows"] == "PASS"
+    assert "sampling_rate" in drawn(200).failed  # nobody, ever, at a rate of two in five
+
+
 def test_a_fixed_batch_size_ends_a_training(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batches, "poisson_sample", fixed_size)
     assert caught(120) == ("batch_sizes",)
