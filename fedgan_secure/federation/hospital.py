@@ -138,8 +138,9 @@ class Hospital:
 
         The hospital believes nothing that it can check: roster, coordinator, threshold, ring and policy must be those
         of its own copy of the policy, the round must be reserved in its ledger, and the model must be the one that the
-        last report it signed led to. It computes the model's digest itself; a coordinator that sends different models
-        to different hospitals finds that nobody's masks cancel (Pasquini et al. 2021).
+        last report it signed led to, or at first the one of the policy's seed. It computes the model's digest itself;
+        a coordinator that sends different models to different hospitals finds that nobody's masks cancel (Pasquini et
+        al. 2021).
 
         One reservation pays for one session: which one is written to the ledger first, so that a round is never opened
         again, under another session or after a restart, for fresh coins and noise that nobody has paid for.
@@ -168,7 +169,7 @@ class Hospital:
     def _check_session(self, parameters: SessionParameters, size: int, model: bytes) -> None:
         policy = self.policy
         roster = tuple((entry.name, bytes.fromhex(entry.public_key)) for entry in policy.hospitals)
-        last = self._last_model()
+        last = self._last_model() or self._first_model()
         expected: list[tuple[str, object, object]] = [
             ("the roster", tuple((member.name, member.public_key) for member in parameters.roster), roster),
             ("the coordinator's key", parameters.server_public_key, bytes.fromhex(policy.coordinator.public_key)),
@@ -416,6 +417,17 @@ class Hospital:
     def _self_tests(self, round_number: int) -> tuple[SelfTestRow, ...]:
         kept = self._annex(round_number)
         return published(None if kept is None else kept["annex"])
+
+    def _first_model(self) -> str | None:
+        """The model (SHA-256, hex) that the policy's seed gives, computed here; None for a start from another run.
+
+        Weights that a hostile coordinator makes could amplify rounding (docs/privacy.md, "Floating point in the clip").
+        """
+        from fedgan_secure.federation.prepare import model_of
+        from fedgan_secure.federation.transfer import seeded_start
+
+        initial = self.policy.initial_model
+        return seeded_start(model_of(self.policy), initial.seed) if initial.from_run is None else None
 
     def _commitment(self, round_number: int) -> str | None:
         """The commitment to the annex of a round, from the annex itself: SHA-256(32-byte salt || canonical annex)."""

@@ -95,6 +95,12 @@ class World:
         self.hospital._trainer = self.trainer = Counting()
 
 
+@pytest.fixture(autouse=True)
+def any_first_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """These hospitals get toy vectors; `test_first_model.py` has real ones."""
+    monkeypatch.setattr(Hospital, "_first_model", lambda self: None)
+
+
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:
     made = World(tmp_path)
