@@ -153,7 +153,14 @@ class MechanismWatch:
                 return "FAIL"
             return "PASS" if name in self._seen and self._could_see(name) else "NOT ASSESSED"
 
-        return {name: said(name) for name in NAMES}
+        return {name: said(name) for name in NAMES if self._applies(name)}
+
+    def _applies(self, name: TestName) -> bool:
+        """No test of noise where there is none; shared noise is added outside the network, where no probe passes."""
+        told = self.recorded.mechanism
+        if name == "noise_probe":
+            return told.noise_multiplier > 0 and told.noise_placement == "per_hospital"
+        return told.noise_multiplier > 0 or name not in ("noise_mean", "noise_variance")
 
     def _could_see(self, name: TestName) -> bool:
         """Whether the test would have found its fault by now, from public constants alone."""
