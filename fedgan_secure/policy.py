@@ -60,7 +60,7 @@ class MechanismPolicy(_Public):
 
     sampling_probability: float = Field(gt=0, le=1)
     noise_multiplier: float = Field(ge=0)
-    l2_clip_norm: float = Field(gt=0)
+    l2_clip_norm: float = Field(ge=1e-10)
     steps_per_round: int = Field(ge=1)
     delta: float = Field(gt=0, lt=0.5)
     epsilon_target: float | None = None

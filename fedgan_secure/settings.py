@@ -100,7 +100,7 @@ class PrivacySection(_Section):
     delta: float | None = Field(None, gt=0, lt=0.5, description="default 1 / (10 x declared patients)")
     sampling_probability: float | None = Field(None, gt=0, le=1, description="chance of a patient to be in a step")
     declared_patients: int | None = Field(None, ge=1, description="public nominal cohort of a hospital")
-    l2_clip_norm: float | None = Field(None, gt=0, description="bound on one patient's gradient")
+    l2_clip_norm: float | None = Field(None, ge=1e-10, description="bound on one patient's gradient")
     noise_placement: Literal["per_hospital", "distributed"] = Field("per_hospital", description="who adds the noise")
     epsilon_cap: float | None = Field(None, gt=0, description="a hospital's own cap over its whole ledger")
     no_privacy: bool = Field(False, description="a researcher's baseline: unbounded epsilon, every report says so")

@@ -79,6 +79,8 @@ ASSUMPTIONS = (
     "The code clips and adds noise as stated; noise is Gaussian in floating point, whose finite precision is "
     "not covered "
     "by the proof (Mironov 2012).",
+    "The weights that a step starts from are those that training gives. Weights made to amplify the rounding of 32-bit "
+    "arithmetic are not covered: with them one patient can change how the others are rounded.",
     "The operating system's random source is unpredictable.",
     "What stays in a hospital (losses, realised batch sizes, the annex) is not released. Timing is public and not "
     "covered (section B).",
@@ -97,8 +99,8 @@ ASSUMPTIONS_DISTRIBUTED = (
     "the integers and drawn exactly, the clipped gradients before it are in floating point.",
     "Secure aggregation hides what a single hospital sends (section G), and no sum of fewer hospitals than the "
     "threshold is released.",
-    "The coordinator's optimiser steps are computed from the sums alone. Hospitals do not compute them again; the "
-    "figure does not depend on it, the quality of the model does.",
+    "The coordinator's optimiser steps are computed from the sums alone. Hospitals do not compute them again: in exact "
+    "arithmetic the figure does not depend on it; in 32-bit arithmetic see the next assumption.",
     *ASSUMPTIONS[2:],
 )
 

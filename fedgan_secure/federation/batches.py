@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,8 +15,9 @@ from fedgan_secure.privacy import Entropy
 from fedgan_secure.privacy.sampling import PatientImages, poisson_sample
 
 PAD = 16
-"""Batches are padded with empty patients to a multiple of about this many images, so that few different shapes occur.
-The padding has weight zero; no patient is ever left out."""
+"""Batches are padded with empty patients to a multiple of this many images: few different shapes occur, and matrix
+kernels work through whole blocks, so that fewer of them round a patient by the size of the batch (docs/privacy.md,
+"Floating point in the clip"). The padding has weight zero; no patient is ever left out."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ class PatientBatches:
         m = self.settings.images_per_patient
         chosen = poisson_sample(self._images.patients, self.settings.sampling_probability, self._entropy)
         indices, weights = self._images.choose(chosen, m, self._entropy)
-        multiple = max(PAD // m, 1)
+        multiple = PAD // math.gcd(PAD, m)
         padded = max(multiple, -(-len(chosen) // multiple) * multiple)
         pixels = np.zeros((padded * m, self.spec.image_size, self.spec.image_size, self.spec.channels), np.uint8)
         labels = np.zeros((padded * m, 1), np.int32)

@@ -44,6 +44,8 @@ from fedgan_secure.privacy.errors import MechanismContradicted
 from fedgan_secure.privacy.self_test import MechanismWatch
 
 Step = Callable[[int, int], None]
+_ENDS = frozenset({"session_opened", "round_finished", "round_aborted", "report_signed"})
+"""Entries of the ledger after which a round's reservation pays for no session any more."""
 
 
 class SignatureRefused(FedganError):  # noqa: N818 - a refusal is an outcome, not a defect
@@ -136,14 +138,19 @@ class Hospital:
 
         The hospital believes nothing that it can check: roster, coordinator, threshold, ring and policy must be those
         of its own copy of the policy, the round must be reserved in its ledger, and the model must be the one that the
-        last report it signed led to. It computes the model's digest itself; a coordinator that sends different models
-        to different hospitals finds that nobody's masks cancel (Pasquini et al. 2021).
+        last report it signed led to, or at first the one of the policy's seed. It computes the model's digest itself;
+        a coordinator that sends different models to different hospitals finds that nobody's masks cancel (Pasquini et
+        al. 2021).
+
+        One reservation pays for one session: which one is written to the ledger first, so that a round is never opened
+        again, under another session or after a restart, for fresh coins and noise that nobody has paid for.
 
         Raises:
-            SessionRefused: naming what differs.
+            SessionRefused: naming what differs, or that the round was opened before.
         """
         model = model_digest(layout_hash, vector)
         self._check_session(parameters, vector.size, model)
+        self._open_once(parameters)
         client = ClientSession(
             parameters,
             self.identity,
@@ -162,7 +169,7 @@ class Hospital:
     def _check_session(self, parameters: SessionParameters, size: int, model: bytes) -> None:
         policy = self.policy
         roster = tuple((entry.name, bytes.fromhex(entry.public_key)) for entry in policy.hospitals)
-        last = self._last_model()
+        last = self._last_model() or self._first_model()
         expected: list[tuple[str, object, object]] = [
             ("the roster", tuple((member.name, member.public_key) for member in parameters.roster), roster),
             ("the coordinator's key", parameters.server_public_key, bytes.fromhex(policy.coordinator.public_key)),
@@ -181,6 +188,21 @@ class Hospital:
                 "from its own copy of the policy, ledger or last report",
                 hint="compare the coordinator's policy with the hospitals' before going on",
             )
+
+    def _open_once(self, parameters: SessionParameters) -> None:
+        number = parameters.round
+        before = {
+            entry.kind
+            for entry in self.ledger.entries()
+            if entry.run_id == self.run_id and entry.round == number and entry.kind in _ENDS
+        }
+        if before:
+            raise SessionRefused(
+                f"hospital {self.name} does not open round {number} again ({', '.join(sorted(before))}): "
+                "one reservation pays for one session",
+                hint="go on with the next scheduled round",
+            )
+        self.ledger.record("session_opened", self.run_id, number, {"session": parameters.session.hex()})
 
     def train(self, progress: Step | None) -> np.ndarray:
         """Train the open round's steps on this hospital's patients, from the model that the session is bound to.
@@ -395,6 +417,17 @@ class Hospital:
     def _self_tests(self, round_number: int) -> tuple[SelfTestRow, ...]:
         kept = self._annex(round_number)
         return published(None if kept is None else kept["annex"])
+
+    def _first_model(self) -> str | None:
+        """The model (SHA-256, hex) that the policy's seed gives, computed here; None for a start from another run.
+
+        Weights that a hostile coordinator makes could amplify rounding (docs/privacy.md, "Floating point in the clip").
+        """
+        from fedgan_secure.federation.prepare import model_of
+        from fedgan_secure.federation.transfer import seeded_start
+
+        initial = self.policy.initial_model
+        return seeded_start(model_of(self.policy), initial.seed) if initial.from_run is None else None
 
     def _commitment(self, round_number: int) -> str | None:
         """The commitment to the annex of a round, from the annex itself: SHA-256(32-byte salt || canonical annex)."""

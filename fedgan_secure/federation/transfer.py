@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import numpy as np
 
 from fedgan_audits.verify import verify_run
 from fedgan_secure.errors import InputError
+from fedgan_secure.federation.fedavg import model_digest
 from fedgan_secure.models.spec import ModelSpec
 from fedgan_secure.policy import FederationPolicy
 
@@ -80,6 +82,15 @@ def read_initial(root: Path, no_privacy: bool) -> Initial:
     before = policy.initial_model.pretraining
     chain = f"run {policy.run_id}, trained on {seen}" + ("" if before == "none" else f"; before that: {before}")
     return Initial(policy.run_id, digest, chain, weights)
+
+
+@lru_cache(maxsize=4)
+def seeded_start(spec: ModelSpec, seed: int) -> str:
+    """The digest (hex) of the first model that a policy without pretraining fixes by its seed."""
+    from fedgan_secure.models.vectors import VectorLayout
+
+    layout = VectorLayout.of(spec)
+    return model_digest(layout.layout_hash, layout.initial_vector(seed)).hex()
 
 
 def initial_vector(layout: Any, seed: int, initial: Initial | None, spec: ModelSpec) -> np.ndarray:

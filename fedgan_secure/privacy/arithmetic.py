@@ -20,8 +20,15 @@ def require_float32_arithmetic() -> None:
     """Turn TensorFloat-32 off for this process.
 
     Raises:
-        PrivacyRefused: the environment asks oneDNN for fewer bits.
+        PrivacyRefused: the environment asks oneDNN for fewer bits, or turns it off: the kernels that take its place
+            round a patient's gradient by the size of the batch far more than its own do.
     """
+    if os.environ.get("TF_ENABLE_ONEDNN_OPTS", "1") != "1":
+        raise PrivacyRefused(
+            f"TF_ENABLE_ONEDNN_OPTS is {os.environ['TF_ENABLE_ONEDNN_OPTS']!r}, expected 1 or unset: other kernels "
+            "round one patient's gradient by who else is in the batch",
+            hint="unset TF_ENABLE_ONEDNN_OPTS",
+        )
     for name in _MODES:
         mode = os.environ.get(name, "")
         if mode and mode.lower() != "strict":

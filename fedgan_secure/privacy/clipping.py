@@ -44,7 +44,7 @@ MARGIN = 0.005
 """Share of the clip norm kept free for rounding: norms are clipped to ``(1 - MARGIN) * clip_norm``, noise is scaled to
 the whole ``clip_norm``. A contribution is off by k units of ``2**-24 B``, k small. With the floor ``f =
 sqrt(products.ALLOWANCE) B`` under its norm it is at most ``(1 - MARGIN) sqrt(1 + (k 2**-24 B / f)^2) clip_norm``, which
-stays below ``clip_norm`` up to k = 370 (k = 160 where the norm itself is from float32: `products.CONFIDENT`). What it
+stays below ``clip_norm`` up to k = 370 (k = 660 where the norm itself is from float32: `products.CONFIDENT`). What it
 adds to the rounding of the whole sum, over the other patients' terms, is 2.7e-4 ``clip_norm`` for every ``2**-24 B``
 of theirs."""
 

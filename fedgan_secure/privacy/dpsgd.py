@@ -28,6 +28,9 @@ import tensorflow as tf
 from fedgan_secure.privacy.clipping import MARGIN, ImageLoss, Part, PerPatientGradients
 from fedgan_secure.privacy.errors import PrivacyRefused
 
+LEAST_CLIP_NORM = 1e-10
+"""Below about 1e-16 the squares of a clipped gradient underflow in float32, and nobody could say what its norm is."""
+
 
 def check_mechanism(
     *, sampling_probability: float, noise_multiplier: float, clip_norm: float, expected_batch_size: float
@@ -41,8 +44,8 @@ def check_mechanism(
         raise PrivacyRefused(f"sampling probability is {sampling_probability}, expected in (0, 1]")
     if not (np.isfinite(noise_multiplier) and noise_multiplier >= 0.0):
         raise PrivacyRefused(f"noise multiplier is {noise_multiplier}, expected a finite number, 0 or more")
-    if not (np.isfinite(clip_norm) and clip_norm > 0.0):
-        raise PrivacyRefused(f"clip norm is {clip_norm}, expected a finite number above 0")
+    if not (np.isfinite(clip_norm) and clip_norm >= LEAST_CLIP_NORM):
+        raise PrivacyRefused(f"clip norm is {clip_norm}, expected a finite number of at least {LEAST_CLIP_NORM:g}")
     if not (np.isfinite(expected_batch_size) and expected_batch_size > 0.0):
         raise PrivacyRefused(f"expected batch size is {expected_batch_size}, expected a number above 0")
 

@@ -95,6 +95,12 @@ class World:
         self.hospital._trainer = self.trainer = Counting()
 
 
+@pytest.fixture(autouse=True)
+def any_first_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """These hospitals get toy vectors; `test_first_model.py` has real ones."""
+    monkeypatch.setattr(Hospital, "_first_model", lambda self: None)
+
+
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:
     made = World(tmp_path)
@@ -104,9 +110,19 @@ def world(tmp_path: Path) -> Iterator[World]:
 
 @pytest.mark.parametrize("lengths", [(7,), (1000,), (1000,) * 4, (1000,) * 6, (999,) * 5])
 def test_only_a_session_with_the_policys_sums_is_joined(world: World, lengths: tuple[int, ...]) -> None:
-    assert world.hospital.open_session(world.parameters, VECTOR, LAYOUT).name == "a"
     with pytest.raises(SessionRefused, match="lengths"):
         world.hospital.open_session(replace(world.parameters, lengths=lengths), VECTOR, LAYOUT)
+    assert world.hospital.open_session(world.parameters, VECTOR, LAYOUT).name == "a"
+
+
+def test_one_reservation_pays_for_the_sums_of_one_session(world: World) -> None:
+    """A coordinator that opens the round again, under any session, would get fresh noise that nobody has paid for."""
+    world.hospital.open_session(world.parameters, VECTOR, LAYOUT)
+    world.hospital.train_step(0, None)
+    for again in (world.parameters, replace(world.parameters, session=os.urandom(32))):
+        with pytest.raises(SessionRefused, match="one session"):
+            world.hospital.open_session(again, VECTOR, LAYOUT)
+    world.hospital.train_step(1, WEIGHTS)  # the session that was opened goes on
 
 
 def test_every_step_is_taken_once_in_order_and_names_the_weights_it_came_from(world: World) -> None:

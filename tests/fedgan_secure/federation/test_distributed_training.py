@@ -63,6 +63,7 @@ def pooled(batches: list[Batch]) -> Batch:
         np.concatenate([batch.labels for batch in batches]),
         np.concatenate([batch.weights for batch in batches]),
         sum(batch.size for batch in batches),
+        np.concatenate([batch.images for batch in batches]),
     )
 
 

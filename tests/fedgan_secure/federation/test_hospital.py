@@ -67,6 +67,12 @@ class World:
         )
 
 
+@pytest.fixture(autouse=True)
+def any_first_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """These hospitals get toy vectors; `test_first_model.py` has real ones."""
+    monkeypatch.setattr(Hospital, "_first_model", lambda self: None)
+
+
 @pytest.fixture
 def world(tmp_path: Path) -> Any:
     made = World(tmp_path)
@@ -118,6 +124,40 @@ def test_one_reservation_pays_for_one_training_of_the_bound_model(world: World) 
     with pytest.raises(SessionRefused, match="one training"):
         world.hospital.train(None)
     assert len(Counting.seen) == 1 and np.array_equal(Counting.seen[0], VECTOR)
+
+
+@pytest.mark.parametrize("ended", [None, "round_aborted", "round_finished"])
+def test_a_round_is_opened_once_whatever_the_session_and_after_a_restart(world: World, ended: str | None) -> None:
+    """Otherwise one entry in the ledger would pay for as many trainings as a coordinator opens sessions."""
+    world.hospital.reserve(1)
+    if ended is None:
+        world.hospital.open_session(world.parameters, VECTOR, LAYOUT)
+    else:
+        world.hospital.ledger.record(ended, world.policy.run_id, 1, {})
+    restarted = replace_hospital(world)
+    for hospital in (world.hospital, restarted):
+        for parameters in (world.parameters, replace(world.parameters, session=os.urandom(32))):
+            with pytest.raises(SessionRefused, match="one reservation pays for one session") as caught:
+                hospital.open_session(parameters, VECTOR, LAYOUT)
+            assert caught.value.hint
+    restarted.ledger.close()
+
+
+def replace_hospital(world: World) -> Hospital:
+    """The same hospital in a new process: its files, none of its memory."""
+    old = world.hospital
+    return Hospital(
+        site=old.site,
+        identity=old.identity,
+        ledger=Ledger.open(old.site.ledger, hospital="a"),
+        dataset=old.dataset,
+        policy=old.policy,
+        name=old.name,
+        cap=old.cap,
+        findings=old.findings,
+        entropy=os.urandom,
+        journal=old.journal,
+    )
 
 
 def test_the_cap_refuses_and_the_refusal_is_kept(tmp_path: Path) -> None:
