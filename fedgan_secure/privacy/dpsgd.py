@@ -95,7 +95,7 @@ def discriminator_gradient(
 ) -> tuple[Any, Any, Any]:
     """The whole gradient of a discriminator step: the private real term plus the fake term.
 
-    Both terms go through the network together.
+    The two terms go through the network one after the other.
 
     Args: as `private_gradient`; fake: generated images float32[b, H, W, C] and labels from the public prior;
         bound_fakes: whether to bound the gradient of every generated image to the clip norm, too.

@@ -150,9 +150,9 @@ def test_noise_that_is_not_centred_is_caught(monkeypatch: pytest.MonkeyPatch) ->
 def test_a_clip_that_is_off_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     honest = clipping._clip
 
-    def off(index: int, place: Any, applied: Any) -> None:
-        honest(index, place, applied)
-        place.scales = tf.ones_like(place.scales)
+    def off(bound: Any, patients: Any, applied: Any) -> Any:
+        norms, scales, usable = honest(bound, patients, applied)
+        return norms, tf.ones_like(scales), usable
 
     monkeypatch.setattr(clipping, "_clip", off)
     assert "clip_probe" in caught(1)
