@@ -15,6 +15,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
 from fedgan_audits import charts
 from fedgan_audits.sections import RoundReport
@@ -78,6 +79,14 @@ def _sentence(text: str) -> str:
     return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) or not text else ".")
 
 
+def _command(text: str) -> Markup:
+    """A command as it is typed: a line never ends between the two dashes of an option."""
+    return Markup(" ").join(
+        Markup('<span class="nowrap">{}</span>').format(word) if word.startswith("-") else word
+        for word in text.split(" ")
+    )
+
+
 def _number(value: float) -> str:
     """A parameter in its shortest form that reads back to the same number."""
     return repr(float(value)).removesuffix(".0")
@@ -93,7 +102,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters.update(one_in=_one_in, odds=_odds, sentence=_sentence, number=_number)
+    environment.filters.update(one_in=_one_in, odds=_odds, sentence=_sentence, number=_number, command=_command)
     environment.globals.update(share=_share, exceeds=_exceeds, chart=charts.epsilon_chart, zip=zip)
     return environment
 

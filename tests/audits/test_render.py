@@ -13,9 +13,8 @@ from typing import Any
 import pytest
 
 from fedgan_audits import charts, controls, render, verdict, wording
-from fedgan_audits.mechanism import MechanismRecord
-from fedgan_audits.records import Flags, GovernanceEntry, Incident, MissingSignature
-from fedgan_audits.report import build_report, build_round
+from fedgan_audits.records import GovernanceEntry, Incident, MissingSignature
+from fedgan_audits.report import build_report
 from fedgan_audits.sections import RoundReport, Trajectory, TrajectoryPoint
 
 MakeRun = Callable[..., Any]
@@ -61,59 +60,6 @@ class Outline(HTMLParser):
     @property
     def words(self) -> str:
         return " ".join(" ".join(self.text).split())
-
-
-def variants(make: MakeRun) -> dict[str, bytes]:
-    """Pages of every kind of round."""
-    image = MechanismRecord(sampling_probability=0.05, noise_multiplier=2, steps=5, l2_clip_norm=1, unit="image")
-    none = image.model_copy(update={"noise_multiplier": 0.0})
-    killed = make().record(1).model_dump()
-    killed["header"].update(
-        status="incomplete", killed=True, abort_code="interrupted", abort_detail="The process ended."
-    )
-    killed["aggregation"].update(survivors=(), transcript_sha256=None, model_after=None, sum_sha256=None)
-    killed["artefacts"] = [entry for entry in killed["artefacts"] if entry["kind"] == "policy"]
-    for hospital in killed["hospitals"]:
-        hospital.update(took_part=False, receipt="not due")
-    record = type(make().record(1))
-    separate = make().record(1).model_dump()
-    separate["header"].update(setting="federation")
-    separate["data"].update(synthetic_phantoms=False, taken_from_data=("declared patients",))
-    separate["hospitals"][3].update(took_part=False, dropped_at="masked-input", drop_reason="late", receipt="not due")
-    separate["aggregation"].update(survivors=("a", "b", "c"), dropouts=("d",))
-    return {
-        "pass": build_round(make().record(1)).html,
-        "last": build_round(make(rounds=1).record(1)).html,
-        "stop": build_round(make().record(1, hospital={"b": {"cap": 1.0}})).html,
-        "image": build_round(make(mechanism=image).record(1)).html,
-        "no privacy": build_round(make(mechanism=none, target=None).record(1, flags=Flags(no_privacy=True))).html,
-        "insecure": build_round(make().record(1, flags=Flags(insecure_deterministic=True))).html,
-        "unsigned": build_round(
-            make().record(1, missing_cosignatures=(MissingSignature(name="c", reason="away"),))
-        ).html,
-        "governed": build_round(
-            make().record(1, governance=(GovernanceEntry(topic="Purpose", text="Research."),))
-        ).html,
-        "killed": build_round(record.model_validate(killed)).html,
-        "separate": build_round(record.model_validate(separate)).html,
-    }
-
-
-@pytest.fixture(scope="module")
-def pages(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> dict[str, bytes]:
-    whole = request.getfixturevalue("whole_run")
-
-    def make(**settings: Any) -> Any:
-        return type(whole)(tmp_path_factory.mktemp("page"), **settings)
-
-    found = variants(make)
-    found["with picture"] = whole.drafts[1].html
-    found["index"] = (whole.public / "index.html").read_bytes()
-    reports = [draft.report for draft in whole.drafts]
-    for outcome in ("running", "ended early", "refused"):
-        found[f"index {outcome}"] = render.render_index(whole.facts(outcome, "As said."), reports)
-    found["index empty"] = render.render_index(whole.facts("refused", "Every hospital refused."), [])
-    return found
 
 
 def test_no_rendered_page_makes_a_banned_claim(pages: dict[str, bytes]) -> None:
