@@ -393,6 +393,7 @@ def clear_caches() -> None:
         renyi.step_curve,
         loss_distribution.epsilon,
         loss_distribution.rdp_epsilon,
+        loss_distribution._rdp_of_step,
         loss_distribution.quick_bound,
         loss_distribution.composed,
         loss_distribution.one_step,

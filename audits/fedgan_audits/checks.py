@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -58,6 +58,11 @@ class Verification:
         """Note a PASS unless a check of this name has failed already."""
         if not self.has_failed(name):
             self.passed(name, detail, file)
+
+    def arrange(self, order: Sequence[str]) -> None:
+        """Show checks of one name together, names in this order; within a name nothing moves."""
+        place = {name: index for index, name in enumerate(order)}
+        self.checks.sort(key=lambda check: place.get(check.name, len(place)))
 
     def to_dict(self) -> dict[str, Any]:
         """The whole outcome for `--json`."""

@@ -135,6 +135,21 @@ def _plainly_canonical(value: Any, data: bytes, text: str, numbers: set[str]) ->
         return False
 
 
+def same(one: Any, other: Any) -> bool:
+    """Whether two JSON values have the same canonical form; both were parsed or dumped, so that both have one."""
+    if isinstance(one, dict):
+        return (
+            isinstance(other, dict)
+            and one.keys() == other.keys()
+            and all(same(value, other[key]) for key, value in one.items())
+        )
+    if isinstance(one, list):
+        return isinstance(other, list) and len(one) == len(other) and all(map(same, one, other))
+    if isinstance(one, bool) or isinstance(other, bool):
+        return one is other
+    return bool(one == other)
+
+
 def pae(payload: bytes, payload_type: str = PAYLOAD_TYPE) -> bytes:
     """The pre-authentication encoding of DSSE v1: the bytes that are signed."""
     kind = payload_type.encode("utf-8")

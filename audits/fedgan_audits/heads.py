@@ -6,7 +6,7 @@ histories to different hospitals. Both come to light against the heads that some
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -58,61 +58,85 @@ def _held(ledger: Ledger, run_id: str) -> dict[int, _Held]:
     return found
 
 
-def check_ledger(
-    result: Verification,
-    place: Path,
-    hospitals: Sequence[str],
-    reports: Sequence[tuple[RoundReport, str]],
-    files: Mapping[int, str],
-) -> None:
-    """Compare a hospital's ledger with the reports (each with its digest): what it signed, what it reserved.
+class LedgerComparison:
+    """A hospital's ledger beside the reports, one after the other: what it signed, what it reserved.
 
-    `files` names each round's file. The ledger is opened read-only and its own hash chain is checked first.
+    The ledger is opened read-only, when the first report names the run, and its own hash chain is checked first.
     """
-    from fedgan_audits.ledger import Ledger
 
-    if not reports:
-        result.failed(LEDGER, "there are no reports to compare it with", str(place))
-        return
-    run_id = reports[-1][0].header.run_id
-    try:
-        with Ledger.open(place, read_only=True) as ledger:
-            ledger.verify()
-            hospital, heads, reserved = ledger.hospital, ledger.signed_heads(run_id), ledger.reservations(run_id)
-            held = _held(ledger, run_id)
-    except AuditError as error:
-        result.failed(LEDGER, str(error), str(place))
-        return
-    if hospital not in hospitals:
-        result.failed(LEDGER, f"it is the ledger of {hospital}, which is no hospital of this run", str(place))
-        return
-    if not heads:
-        result.failed(LEDGER, f"hospital {hospital} signed no report of this run", str(place))
-    here = {report.header.round for report, _ in reports}
-    for number in sorted(heads.keys() - here):
-        result.failed(LEDGER, f"{hospital} signed a report of round {number} that is not here: rounds were withheld")
-    for number in sorted(reserved.keys() - heads.keys() - here):
-        text = f"{hospital} reserved budget for round {number}, of which no report is here"
-        if number == max(here) + 1:
-            result.skipped(LEDGER, f"{text}: it may still be running", str(place))
-        else:
-            result.failed(LEDGER, text)
-    for report, digest in reports:
-        number = report.header.round
+    def __init__(self, result: Verification, place: Path, hospitals: Sequence[str]) -> None:
+        self._result = result
+        self._place = place
+        self._hospitals = hospitals
+        self._here: set[int] = set()
+        self._opened = False
+        self._hospital: str | None = None
+        self._heads: dict[int, str] = {}
+        self._reserved: dict[int, MechanismRecord] = {}
+        self._held: dict[int, _Held] = {}
+
+    def _open(self, run_id: str) -> None:
+        from fedgan_audits.ledger import Ledger
+
+        self._opened = True
+        place = str(self._place)
+        try:
+            with Ledger.open(self._place, read_only=True) as ledger:
+                ledger.verify()
+                hospital = ledger.hospital
+                self._heads, self._reserved = ledger.signed_heads(run_id), ledger.reservations(run_id)
+                self._held = _held(ledger, run_id)
+        except AuditError as error:
+            self._result.failed(LEDGER, str(error), place)
+            return
+        if hospital not in self._hospitals:
+            self._result.failed(LEDGER, f"it is the ledger of {hospital}, which is no hospital of this run", place)
+            return
+        self._hospital = hospital
+        if not self._heads:
+            self._result.failed(LEDGER, f"hospital {hospital} signed no report of this run", place)
+
+    def add(self, report: RoundReport, digest: str, file: str) -> None:
+        """Compare one report with what the hospital signed and reserved for its round."""
+        if not self._opened:
+            self._open(report.header.run_id)
+        number, hospital = report.header.round, self._hospital
+        self._here.add(number)
+        if hospital is None:
+            return
         missing = {entry.name for entry in report.incidents.missing_cosignatures}
-        if number not in heads:
+        if number not in self._heads:
             if hospital not in missing:
-                result.failed(LEDGER, f"{hospital}'s ledger knows no signature of this report", files[number])
-        elif heads[number] != digest:
-            result.failed(LEDGER, f"{hospital} signed another report of this round", files[number])
+                self._result.failed(LEDGER, f"{hospital}'s ledger knows no signature of this report", file)
+        elif self._heads[number] != digest:
+            self._result.failed(LEDGER, f"{hospital} signed another report of this round", file)
         own = next((entry for entry in report.aggregation.participants if entry.name == hospital), None)
-        if own is not None and own.reserved != reserved.get(number):
-            result.failed(LEDGER, f"what {hospital} reserved is not what its ledger says", files[number])
-        if own is not None and number in held:
-            if set(figures.merged(own.earlier)) != held[number].earlier:
-                result.failed(LEDGER, f"{hospital}'s earlier runs are not those of its ledger", files[number])
-            if own.cap != held[number].cap:
-                result.failed(LEDGER, f"{hospital}'s cap is not the one that its ledger held", files[number])
-    result.conclude(
-        LEDGER, f"{hospital} signed exactly these {len(heads)} reports and reserved what they say", str(place)
-    )
+        if own is not None and own.reserved != self._reserved.get(number):
+            self._result.failed(LEDGER, f"what {hospital} reserved is not what its ledger says", file)
+        if own is not None and number in self._held:
+            if set(figures.merged(own.earlier)) != self._held[number].earlier:
+                self._result.failed(LEDGER, f"{hospital}'s earlier runs are not those of its ledger", file)
+            if own.cap != self._held[number].cap:
+                self._result.failed(LEDGER, f"{hospital}'s cap is not the one that its ledger held", file)
+
+    def conclude(self) -> None:
+        """What the hospital signed or reserved and is not here was withheld."""
+        result, place, hospital = self._result, str(self._place), self._hospital
+        if not self._here:
+            result.failed(LEDGER, "there are no reports to compare it with", place)
+            return
+        if hospital is None:
+            return
+        for number in sorted(self._heads.keys() - self._here):
+            result.failed(
+                LEDGER, f"{hospital} signed a report of round {number} that is not here: rounds were withheld"
+            )
+        for number in sorted(self._reserved.keys() - self._heads.keys() - self._here):
+            text = f"{hospital} reserved budget for round {number}, of which no report is here"
+            if number == max(self._here) + 1:
+                result.skipped(LEDGER, f"{text}: it may still be running", place)
+            else:
+                result.failed(LEDGER, text)
+        result.conclude(
+            LEDGER, f"{hospital} signed exactly these {len(self._heads)} reports and reserved what they say", place
+        )

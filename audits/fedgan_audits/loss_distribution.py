@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import importlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
@@ -35,20 +36,36 @@ def _pld() -> Any:
     return importlib.import_module("dp_accounting.pld.privacy_loss_distribution")
 
 
-def _rdp_epsilon(merged: Merged, delta: float, orders: Sequence[float] | None) -> float:
+def _rdp_epsilon(merged: Merged, delta: float, orders: tuple[float, ...] | None) -> float:
     if not merged:
         return 0.0
-    dp = importlib.import_module("dp_accounting")
+    curves = [(_rdp_of_step(q, sigma, orders), steps) for q, sigma, steps in merged]
+    rdp = sum((steps * curve for (_, curve), steps in curves), np.zeros(len(curves[0][0][1])))
+    with _quiet():
+        epsilon, _ = importlib.import_module("dp_accounting.rdp").compute_epsilon(curves[0][0][0], rdp, delta)
+    return float(epsilon)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """dp-accounting warns of orders that do not converge: it leaves them out, which can only raise epsilon."""
     absl = importlib.import_module("absl.logging")
-    accountant = dp.rdp.RdpAccountant(orders)
     before = absl.get_verbosity()
-    absl.set_verbosity(absl.ERROR)  # an order that does not converge is left out, which can only raise epsilon
+    absl.set_verbosity(absl.ERROR)
     try:
-        for q, sigma, steps in merged:
-            accountant.compose(dp.PoissonSampledDpEvent(q, dp.GaussianDpEvent(sigma)), steps)
-        return float(accountant.get_epsilon(delta))
+        yield
     finally:
         absl.set_verbosity(before)
+
+
+@lru_cache(maxsize=64)
+def _rdp_of_step(q: float, sigma: float, orders: tuple[float, ...] | None) -> tuple[_Array, _Array]:
+    """Orders and one step's RDP at each, as dp-accounting's accountant holds them: it multiplies them by the steps."""
+    dp = importlib.import_module("dp_accounting")
+    accountant = dp.rdp.RdpAccountant(orders)
+    with _quiet():
+        accountant.compose(dp.PoissonSampledDpEvent(q, dp.GaussianDpEvent(sigma)))
+    return np.asarray(accountant._orders, dtype=float), np.asarray(accountant._rdp, dtype=float)
 
 
 @lru_cache(maxsize=512)

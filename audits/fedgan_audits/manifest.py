@@ -7,7 +7,7 @@ its signer withheld the newest rounds: for that a head kept elsewhere is needed 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -24,6 +24,7 @@ from fedgan_audits.sections import MANIFEST_TYPE, SCHEMA_NOTE, SCHEMA_VERSION, R
 
 MANIFEST = "manifest.dsse.json"
 INDEX = "index.html"
+POLICY = "policy.json"
 
 Outcome = Literal["running", "complete", "ended early", "refused"]
 
@@ -68,26 +69,27 @@ class Manifest(Facts):
     files: tuple[FileSize, ...]
 
 
-def read_reports(public: Path) -> list[tuple[RoundReport, str]]:
-    """The reports below `public/reports` in order of their file names, each with its payload's digest.
+def report_files(public: Path) -> dict[int, str]:
+    """The reports below `public/reports` by the round in their names, in order."""
+    found = {}
+    for place in (public / "reports").glob("round-*.dsse.json"):
+        digits = place.name.removeprefix("round-").removesuffix(".dsse.json")
+        if digits.isascii() and digits.isdigit():
+            found[int(digits)] = f"reports/{place.name}"
+    return dict(sorted(found.items()))
 
-    For the coordinator's own folder: signatures are not verified here.
-    """
+
+def read_report(bundle: Bundle, file: str) -> tuple[RoundReport, str]:
+    """One report and its payload's digest. Signatures are not verified here: for the coordinator's own folder."""
+    payload = envelope.parse(bundle.read(file)).payload
+    return read_payload(payload)[0], hashlib.sha256(payload).hexdigest()
+
+
+def read_reports(public: Path) -> Iterator[tuple[RoundReport, str]]:
+    """The reports below `public/reports` in order of their rounds, one at a time, as :func:`read_report`."""
     bundle = Bundle(public)
-    found = []
-    for place in sorted((public / "reports").glob("round-*.dsse.json")):
-        payload = envelope.parse(bundle.read(f"reports/{place.name}")).payload
-        found.append((read_payload(payload)[0], hashlib.sha256(payload).hexdigest()))
-    return sorted(found, key=lambda entry: entry[0].header.round)
-
-
-def last_sample(bundle: Bundle, reports: Sequence[RoundReport]) -> bytes | None:
-    """The newest sample picture that a report lists, or None."""
-    for report in reversed(reports):
-        listed = sample_of(report)
-        if listed is not None:
-            return bundle.read(listed[0])
-    return None
+    for file in report_files(public).values():
+        yield read_report(bundle, file)
 
 
 def draft_manifest(public: Path, facts: RunFacts) -> bytes:
@@ -98,13 +100,16 @@ def draft_manifest(public: Path, facts: RunFacts) -> bytes:
     for leftover in public.rglob(f".*{PART}"):
         leftover.unlink(missing_ok=True)
     bundle = Bundle(public)
-    found = read_reports(public)
-    reports = [report for report, _ in found]
-    entries = tuple(
-        ReportEntry(round=report.header.round, digest=digest, verdict=report.verdict.verdict)
-        for report, digest in found
-    )
-    write_atomic(public / INDEX, render.render_index(facts, reports, last_sample(bundle, reports)))
+    entries: list[ReportEntry] = []
+    rows: list[render.IndexRow] = []
+    last: RoundReport | None = None
+    sample: tuple[str, str] | None = None
+    for last, digest in read_reports(public):
+        entries.append(ReportEntry(round=last.header.round, digest=digest, verdict=last.verdict.verdict))
+        rows.append(render.IndexRow.of(last))
+        sample = sample_of(last) or sample
+    picture = bundle.read(sample[0]) if sample else None
+    write_atomic(public / INDEX, render.render_index(facts, rows, last, picture))
     subjects: dict[str, str] = {}
     files = []
     for path, problem in bundle.walk():
@@ -119,7 +124,7 @@ def draft_manifest(public: Path, facts: RunFacts) -> bytes:
         renderer=render.RENDERER,
         run=facts,
         head=entries[-1].digest if entries else None,
-        reports=entries,
+        reports=tuple(entries),
         files=tuple(sorted(files, key=lambda entry: entry.path)),
     )
     return envelope.statement(subjects, MANIFEST_TYPE, manifest.model_dump(mode="json"))
@@ -147,7 +152,7 @@ def read_manifest(payload: bytes) -> tuple[Manifest, dict[str, str]]:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"])[:120]
         raise envelope.EnvelopeError(f"schema: {where}: {first['msg'][:200]}") from None
-    if envelope.canonical(manifest.model_dump(mode="json")) != envelope.canonical(predicate):
+    if not envelope.same(manifest.model_dump(mode="json"), predicate):
         raise envelope.EnvelopeError("schema: a value is not in the form that this version writes")
     if [entry.path for entry in manifest.files] != sorted(subjects):
         raise envelope.EnvelopeError("the files and the subjects of the manifest differ")

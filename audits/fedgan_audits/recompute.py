@@ -9,7 +9,6 @@ up to `ALL_UP_TO` rounds; of a longer run for the last round and where the mecha
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 from fedgan_audits import accountant, envelope, figures
 from fedgan_audits.checks import Verification
@@ -119,15 +118,3 @@ def check_figures(result: Verification, report: RoundReport, renderer: str, file
     if different:
         result.failed(FIGURES, f"does not follow from the facts in the report: {', '.join(different)}", file)
     return True
-
-
-def chosen_for_pld(reports: Sequence[RoundReport], *, full: bool) -> list[bool]:
-    """For each report whether it is built again as a whole, with privacy loss distributions."""
-    last = len(reports) - 1
-    return [
-        full
-        or len(reports) <= ALL_UP_TO
-        or index == last
-        or (index > 0 and changes_mechanism(reports[index - 1], report))
-        for index, report in enumerate(reports)
-    ]

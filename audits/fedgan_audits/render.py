@@ -10,6 +10,8 @@ import base64
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
@@ -130,17 +132,50 @@ def render_round(report: RoundReport, sample_png: bytes | None = None) -> bytes:
     )
 
 
-def render_index(facts: RunFacts, reports: Sequence[RoundReport], sample_png: bytes | None = None) -> bytes:
-    """The roll-up page of a run, UTF-8."""
-    last = reports[-1] if reports else None
+@dataclass(frozen=True)
+class IndexRow:
+    """What the roll-up says of one round."""
+
+    round: int
+    verdict: str
+    took_part: int
+    hospitals: int
+    dropped_out: tuple[str, ...]
+    spent: str
+    remaining: str | None
+    ended: datetime
+
+    @classmethod
+    def of(cls, report: RoundReport) -> IndexRow:
+        facts = report.aggregation.facts
+        return cls(
+            round=report.header.round,
+            verdict=report.verdict.verdict,
+            took_part=len(facts.survivors),
+            hospitals=len(report.aggregation.participants),
+            dropped_out=facts.dropouts,
+            spent=report.verdict.spent,
+            remaining=report.verdict.remaining,
+            ended=report.header.ended,
+        )
+
+    @property
+    def page(self) -> str:
+        """Where the round's own page is, from the roll-up."""
+        return f"reports/round-{self.round:04d}.html"
+
+
+def render_index(
+    facts: RunFacts, rows: Sequence[IndexRow], last: RoundReport | None, sample_png: bytes | None = None
+) -> bytes:
+    """The roll-up page of a run, UTF-8: a row for every round in order, and the newest report."""
     return _page(
         "index.html.j2",
         {
             "run": facts,
-            "reports": reports,
+            "rows": rows,
             "last": last,
             "picture": _picture(sample_png),
             "sample_path": _sample_path(last) if last else None,
-            "stems": [f"round-{report.header.round:04d}" for report in reports],
         },
     )

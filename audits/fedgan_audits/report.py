@@ -191,7 +191,7 @@ def read_payload(payload: bytes) -> tuple[RoundReport, dict[str, str]]:
         row.name for row in report.mechanism.rows
     ]:
         raise envelope.EnvelopeError("schema: the tables of the report list different hospitals")
-    if envelope.canonical(report.model_dump(mode="json")) != envelope.canonical(predicate):
+    if not envelope.same(report.model_dump(mode="json"), predicate):
         raise envelope.EnvelopeError("schema: a value is not in the form that this version writes")
     if not {entry.path: entry.sha256 for entry in report.verification.artefacts}.items() <= subjects.items():
         raise envelope.EnvelopeError("an artefact of the report is not among the statement's subjects")

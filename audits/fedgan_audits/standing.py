@@ -1,6 +1,6 @@
 """What a run's reports say together: the policy they keep to, who signed, how rounds ended, which model led on.
 
-Every function takes reports in the order of their rounds, each with its file, and notes its findings in the result.
+Reports come in the order of their rounds, each with its file; findings are noted in the result.
 """
 
 from __future__ import annotations
@@ -21,51 +21,6 @@ MODELS = "models"
 SELF_TESTS = "self-tests"
 VERDICTS = "verdicts"
 SIGNATURES = "signatures"
-
-Filed = Sequence[tuple[RoundReport, str]]
-
-
-def check_policy_content(result: Verification, reports: Filed, policy: Mapping[str, Any]) -> None:
-    """Every setting that a report repeats is the policy's, and a complete round holds what makes it complete."""
-    for report, file in reports:
-        record = record_of(report)
-        for text in binding.differences(record, policy):
-            result.failed(POLICY_CONTENT, text, file)
-        for text in binding.shortfalls(record):
-            result.failed(WHOLENESS, text, file)
-    if reports:
-        result.conclude(POLICY_CONTENT, "every report repeats the settings of policy.json")
-        whole = sum(report.header.status == "complete" for report, _ in reports)
-        result.conclude(
-            WHOLENESS, f"{whole} of {len(reports)} rounds are complete, each with a transcript and enough receipts"
-        )
-
-
-def check_self_tests(result: Verification, reports: Filed) -> None:
-    """No hospital's self-test contradicts what the accountant was told: if one does, no figure of the run holds."""
-    tested = 0
-    for report, file in reports:
-        for hospital in report.aggregation.participants:
-            if hospital.self_test == "FAIL":
-                names = ", ".join(row.name for row in hospital.self_tests if row.outcome == "FAIL") or "a self-test"
-                result.failed(SELF_TESTS, f"hospital {hospital.name} did not do what is recorded: {names} failed", file)
-        tested += any(hospital.self_tests for hospital in report.aggregation.participants)
-    if tested:
-        result.conclude(SELF_TESTS, f"by the hospitals' own word no contradiction in {tested} of {len(reports)} rounds")
-    elif reports and not result.has_failed(SELF_TESTS):
-        result.skipped(SELF_TESTS, "no round holds the outcome of a self-test")
-
-
-def check_models(result: Verification, reports: Filed) -> None:
-    """Each round starts from the model of the last complete round before it; incomplete rounds change nothing."""
-    current: str | None = None
-    for report, file in reports:
-        facts = report.aggregation.facts
-        if current is not None and facts.model_before is not None and facts.model_before != current:
-            result.failed(MODELS, "does not start from the model that the last complete round led to", file)
-        current = facts.model_after or current or facts.model_before
-    if reports:
-        result.conclude(MODELS, "each round starts from the model that the last complete round led to")
 
 
 def check_signers(
@@ -91,20 +46,64 @@ def check_signers(
     result.conclude(SIGNATURES, f"{len(signed)} reports, {text}")
 
 
-def check_verdicts(result: Verification, reports: Filed, run: RunFacts | None, policy: Mapping[str, Any]) -> None:
-    """How the rounds ended; a run is only called complete with a report for every scheduled round."""
-    scheduled = policy.get("rounds")
-    if run is not None:
-        if run.rounds_scheduled != scheduled:
-            result.failed(VERDICTS, f"the manifest and the policy ({scheduled}) schedule other rounds", MANIFEST)
-        if run.outcome == "complete" and len(reports) != run.rounds_scheduled:
-            result.failed(
-                VERDICTS,
-                f"the run is called complete, with reports of {len(reports)} of {run.rounds_scheduled} rounds",
-                MANIFEST,
-            )
-    if not reports:
-        return
-    counts = Counter(report.verdict.verdict for report, _ in reports)
-    text = ", ".join(f"{counts[word]} {word}" for word in ("PASS", "INCOMPLETE", "STOP"))
-    result.conclude(VERDICTS, f"verdicts of rounds: {text}; {len(reports)} of {scheduled} scheduled rounds reported")
+class Standing:
+    """Takes the reports one after the other and concludes on all of them; no report is kept."""
+
+    def __init__(self, result: Verification, policy: Mapping[str, Any]) -> None:
+        self._result = result
+        self._policy = policy
+        self._verdicts: Counter[str] = Counter()
+        self._complete = 0
+        self._tested = 0
+        self._model: str | None = None
+
+    def add(self, report: RoundReport, file: str) -> None:
+        """Every setting that a report repeats is the policy's, a complete round holds what makes it complete, and it
+        starts from the model of the last complete round before it (incomplete rounds change nothing)."""
+        record, facts = record_of(report), report.aggregation.facts
+        for text in binding.differences(record, self._policy):
+            self._result.failed(POLICY_CONTENT, text, file)
+        for text in binding.shortfalls(record):
+            self._result.failed(WHOLENESS, text, file)
+        if self._model is not None and facts.model_before is not None and facts.model_before != self._model:
+            self._result.failed(MODELS, "does not start from the model that the last complete round led to", file)
+        self._model = facts.model_after or self._model or facts.model_before
+        self._add_self_tests(report, file)
+        self._verdicts[report.verdict.verdict] += 1
+        self._complete += report.header.status == "complete"
+
+    def _add_self_tests(self, report: RoundReport, file: str) -> None:
+        """No hospital's self-test contradicts what the accountant was told: if one does, no figure of the run holds."""
+        hospitals = report.aggregation.participants
+        for hospital in hospitals:
+            if hospital.self_test == "FAIL":
+                names = ", ".join(row.name for row in hospital.self_tests if row.outcome == "FAIL") or "a self-test"
+                text = f"hospital {hospital.name} did not do what is recorded: {names} failed"
+                self._result.failed(SELF_TESTS, text, file)
+        self._tested += any(hospital.self_tests for hospital in hospitals)
+
+    def conclude(self, run: RunFacts | None) -> None:
+        """How the rounds ended; a run is only called complete with a report for every scheduled round."""
+        result, scheduled, count = self._result, self._policy.get("rounds"), self._verdicts.total()
+        if run is not None:
+            if run.rounds_scheduled != scheduled:
+                result.failed(VERDICTS, f"the manifest and the policy ({scheduled}) schedule other rounds", MANIFEST)
+            if run.outcome == "complete" and count != run.rounds_scheduled:
+                result.failed(
+                    VERDICTS,
+                    f"the run is called complete, with reports of {count} of {run.rounds_scheduled} rounds",
+                    MANIFEST,
+                )
+        if not count:
+            return
+        result.conclude(POLICY_CONTENT, "every report repeats the settings of policy.json")
+        result.conclude(
+            WHOLENESS, f"{self._complete} of {count} rounds are complete, each with a transcript and enough receipts"
+        )
+        result.conclude(MODELS, "each round starts from the model that the last complete round led to")
+        if self._tested:
+            result.conclude(SELF_TESTS, f"by the hospitals' own word no contradiction in {self._tested} of {count} rounds")
+        elif not result.has_failed(SELF_TESTS):
+            result.skipped(SELF_TESTS, "no round holds the outcome of a self-test")
+        text = ", ".join(f"{self._verdicts[word]} {word}" for word in ("PASS", "INCOMPLETE", "STOP"))
+        result.conclude(VERDICTS, f"verdicts of rounds: {text}; {count} of {scheduled} scheduled rounds reported")

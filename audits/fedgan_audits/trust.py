@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
@@ -82,10 +84,21 @@ class Roster:
     outside: frozenset[str]
     mismatched: tuple[str, ...]
 
-    @property
-    def by_keyid(self) -> dict[str, str]:
+    @cached_property
+    def fingerprints(self) -> Mapping[str, str]:
+        """Fingerprints of the keys, by name."""
+        return {name: envelope.fingerprint(key) for name, key in self.keys.items()}
+
+    @cached_property
+    def by_keyid(self) -> Mapping[str, str]:
         """Names by key id."""
-        return {envelope.fingerprint(key): name for name, key in self.keys.items()}
+        return {keyid: name for name, keyid in self.fingerprints.items()}
+
+    @cached_property
+    def raw(self) -> Mapping[str, bytes]:
+        """The keys' 32 bytes, by name."""
+        encoding = (serialization.Encoding.Raw, serialization.PublicFormat.Raw)
+        return {name: key.public_bytes(*encoding) for name, key in self.keys.items()}
 
 
 def _raw_key(text: Any, what: str) -> Ed25519PublicKey:

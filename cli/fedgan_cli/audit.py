@@ -130,12 +130,13 @@ def show(run: Path, number: int | None, as_json: bool) -> None:
       fedgan-secure audit show runs/2026-03-02-1 --round 2
     """
     from fedgan_audits.errors import RecordInvalid
-    from fedgan_audits.manifest import read_reports
+    from fedgan_audits.manifest import read_report, report_files
+    from fedgan_audits.reading import Bundle
     from fedgan_audits.report import html_path
     from fedgan_audits.verify import public_folder
 
     public = public_folder(run)
-    reports = {report.header.round: (report, digest) for report, digest in read_reports(public)}
+    reports = report_files(public)
     if not reports:
         raise RecordInvalid(f"{run} has no reports yet", hint="A report is written when a round ends.")
     chosen = max(reports) if number is None else number
@@ -144,7 +145,7 @@ def show(run: Path, number: int | None, as_json: bool) -> None:
             f"there is no report of round {chosen}; found {', '.join(str(n) for n in sorted(reports)[:20])}",
             hint="Leave --round out to see the newest.",
         )
-    report, digest = reports[chosen]
+    report, digest = read_report(Bundle(public), reports[chosen])
     page = public / html_path(chosen)
     if as_json:
         emit(

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from fedgan_audits.manifest import read_reports
+from fedgan_audits.manifest import read_report, report_files
+from fedgan_audits.reading import Bundle
 from fedgan_secure.errors import InputError
 from fedgan_secure.generate import Provenance, write_dicom, write_png
 from fedgan_secure.models.spec import ModelSpec
@@ -36,7 +37,7 @@ def draw(run: Path, *, count: int, form: str, label: str | None, output: Path, s
     generator = load_generator(model)
     used = secrets.randbits(31) if seed is None else seed
     images = draw_images(generator, spec, labels, count, used)
-    report, digest = read_reports(public)[-1]
+    report, digest = read_report(Bundle(public), list(report_files(public).values())[-1])
     provenance = Provenance(
         run=policy.run_id,
         model_digest=hashlib.sha256(model.read_bytes()).hexdigest(),

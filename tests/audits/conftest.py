@@ -357,7 +357,8 @@ def pages(tmp_path_factory: pytest.TempPathFactory, whole_run: Run) -> dict[str,
     found["with picture"] = whole_run.drafts[1].html
     found["index"] = (whole_run.public / "index.html").read_bytes()
     reports = [draft.report for draft in whole_run.drafts]
+    rows = [render.IndexRow.of(report) for report in reports]
     for outcome in ("running", "ended early", "refused"):
-        found[f"index {outcome}"] = render.render_index(whole_run.facts(outcome, "As said."), reports)
-    found["index empty"] = render.render_index(whole_run.facts("refused", "Every hospital refused."), [])
+        found[f"index {outcome}"] = render.render_index(whole_run.facts(outcome, "As said."), rows, reports[-1])
+    found["index empty"] = render.render_index(whole_run.facts("refused", "Every hospital refused."), [], None)
     return found

@@ -14,7 +14,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.special import log_ndtr
 
-from fedgan_audits import accountant, image_groups
+from fedgan_audits import accountant, image_groups, loss_distribution
 from fedgan_audits.errors import NotAccounted, RecordInvalid, UnreachableTarget
 from fedgan_audits.mechanism import MechanismRecord, Unit
 
@@ -262,3 +262,16 @@ def test_importing_the_room_loads_neither_tensorflow_nor_the_accounting_library(
         "sys.exit(any(m in sys.modules for m in ('tensorflow', 'dp_accounting', 'fedgan_protocols')))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("delta", [1e-8, 1e-5, 1e-2])
+def test_one_cached_step_composes_to_the_figure_of_the_other_library_to_the_last_bit(delta: float) -> None:
+    """dp-accounting multiplies one step's RDP by the number of steps: so do we, from what it holds after one."""
+    import dp_accounting as dp
+
+    steps = [(0.01, 4.0, 1), (0.01, 4.0, 9990), (0.1, 1.4, 20), (1.0, 3.0, 7)]
+    for count in range(1, len(steps) + 1):
+        theirs = dp.rdp.RdpAccountant()
+        for q, sigma, times in sorted(steps[:count]):
+            theirs.compose(dp.PoissonSampledDpEvent(q, dp.GaussianDpEvent(sigma)), times)
+        assert loss_distribution.rdp_epsilon(tuple(sorted(steps[:count])), delta) == theirs.get_epsilon(delta)

@@ -163,7 +163,7 @@ def test_nothing_from_a_report_becomes_markup(new_run: MakeRun) -> None:
         }
     )
     facts = run.facts("ended early", HOSTILE)
-    for page in (render.render_round(hostile), render.render_index(facts, [hostile])):
+    for page in (render.render_round(hostile), render.render_index(facts, [render.IndexRow.of(hostile)], hostile)):
         outline = Outline(page)
         assert not {"script"} & {tag for tag, _ in outline.tags}
         assert all(

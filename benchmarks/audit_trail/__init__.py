@@ -1,0 +1,1 @@
+"""What `benchmarks/verify.py` verifies: long runs, made without training."""
