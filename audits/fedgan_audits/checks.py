@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Outcome = Literal["PASS", "FAIL", "NOT CHECKED"]
+
+
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_LONGEST = 600
+
+
+def shown(text: str) -> str:
+    """`text` as a terminal may show it: what a bundle says is quoted, so nothing in it may move the cursor."""
+    clean = _UNPRINTABLE.sub(lambda found: found.group().encode("unicode_escape").decode("ascii"), text)
+    return clean if len(clean) <= _LONGEST else clean[:_LONGEST] + " [...]"
 
 
 def said(error: Exception) -> str:
@@ -42,13 +53,13 @@ class Verification:
         return 0 if self.ok else 5
 
     def passed(self, name: str, detail: str, file: str = "") -> None:
-        self.checks.append(Check(name, "PASS", file, detail))
+        self.checks.append(Check(name, "PASS", shown(file), shown(detail)))
 
     def failed(self, name: str, detail: str, file: str = "") -> None:
-        self.checks.append(Check(name, "FAIL", file, detail))
+        self.checks.append(Check(name, "FAIL", shown(file), shown(detail)))
 
     def skipped(self, name: str, detail: str, file: str = "") -> None:
-        self.checks.append(Check(name, "NOT CHECKED", file, detail))
+        self.checks.append(Check(name, "NOT CHECKED", shown(file), shown(detail)))
 
     def has_failed(self, name: str) -> bool:
         """Whether a check of this name failed."""

@@ -244,6 +244,12 @@ def read_statement(payload: bytes, predicate_type: str) -> tuple[dict[str, str],
         raise EnvelopeError("the payload is not an in-toto statement")
     if value["_type"] != STATEMENT_TYPE:
         raise EnvelopeError(f"expected a statement of type {STATEMENT_TYPE}")
+    kind, _, version = str(value["predicateType"])[:80].rpartition(":")
+    ours, _, reads = predicate_type.rpartition(":")
+    if kind == ours and version.isdecimal() and version != reads:
+        raise EnvelopeError(
+            f"schema: version {version}, and this fedgan-secure reads version {reads}: verify with a newer one"
+        )
     if value["predicateType"] != predicate_type:
         raise EnvelopeError(f"expected a predicate of type {predicate_type}, found {str(value['predicateType'])[:80]}")
     subjects: dict[str, str] = {}

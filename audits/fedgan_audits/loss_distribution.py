@@ -26,6 +26,7 @@ Merged = tuple[tuple[float, float, int], ...]
 """Sorted (sampling probability, noise multiplier, steps), each pair of the first two once; noise above 0."""
 
 _TAIL = 1e-15
+_MANY_STEPS = 2**20
 _MAX_STEP_POINTS, _MAX_COMPOSED_POINTS = 1e6, 4e6
 _FINER_BELOW_POINTS, _FINER_COMPOSED_POINTS = 500.0, 5e5
 
@@ -107,6 +108,18 @@ def one_step(q: float, sigma: float, images: int, grid: float, quick: bool) -> A
     return _pld().from_gaussian_mechanism(sigma, sampling_prob=q, value_discretization_interval=grid)
 
 
+def _doubled(step: Any, steps: int) -> Any:
+    """`step` composed `steps` times by doubling, for what dp-accounting composes one by one or cannot count."""
+    total = None
+    while True:
+        if steps & 1:
+            total = step if total is None else total.compose(step)
+        steps >>= 1
+        if not steps:
+            return total
+        step = step.compose(step)
+
+
 @lru_cache(maxsize=32)
 def composed(merged: Merged, images: int, grid: float, quick: bool = False) -> Any:
     """The composed privacy loss distribution; `quick` takes our own vectorised discretisation (for searching only)."""
@@ -115,7 +128,9 @@ def composed(merged: Merged, images: int, grid: float, quick: bool = False) -> A
         if q == 1.0:  # Gaussians without sampling compose exactly, into one
             parts.append(one_step(q, sigma / math.sqrt(steps), images, grid, quick))
         else:
-            parts.append(one_step(q, sigma, images, grid, quick).self_compose(steps))
+            step = one_step(q, sigma, images, grid, quick)
+            tiny = image_groups.loss_width(q, sigma, images) < grid
+            parts.append(_doubled(step, steps) if tiny or steps > _MANY_STEPS else step.self_compose(steps))
     total = parts[0]
     for part in parts[1:]:
         total = total.compose(part)

@@ -27,6 +27,7 @@ MAX_TEXT = 4_000
 MAX_HOSPITALS = 10_000
 
 _SAFE_PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}\Z")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\u202a-\u202e\u2066-\u2069]")
 
 
@@ -34,6 +35,11 @@ def is_safe_path(text: str) -> bool:
     """Whether `text` is a relative POSIX path of at most six plain names: no "..", no leading dot, no odd character."""
     parts = text.split("/")
     return len(parts) <= 6 and all(_SAFE_PART.match(part) for part in parts)
+
+
+def is_name(text: str) -> bool:
+    """Whether `text` can be the name of a hospital or of a run."""
+    return _NAME.match(text) is not None
 
 
 def _safe_path(text: str) -> str:

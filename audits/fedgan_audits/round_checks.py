@@ -10,6 +10,7 @@ import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from fedgan_audits import envelope, heads, recompute, render, standing
@@ -27,6 +28,7 @@ CHAIN = "chain"
 OPENSSL = "openssl files"
 ARTEFACTS = "artefacts"
 PAGES = "pages"
+TIMES = "times"
 
 _ENVELOPE = re.compile(r"reports/round-([0-9]{4,9})\.dsse\.json\Z")
 _UNNUMBERED = 10**9
@@ -129,6 +131,8 @@ class RoundChecks:
     _replayed: int = 0
     _by_pld: int = 0
     _compared: int = 0
+    _ended: datetime | None = None
+    _backwards: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.files = self.ground.report_files()
@@ -148,6 +152,7 @@ class RoundChecks:
             (PAGES, self._conclude_pages),
             (TRANSCRIPTS, self._conclude_transcripts),
             (recompute.EPSILON, self._conclude_accounting),
+            (TIMES, self._conclude_times),
         ):
             self._guarded(name, "", step)
 
@@ -179,6 +184,7 @@ class RoundChecks:
             (standing.POLICY_CONTENT, lambda read: self.standing.add(read.report, read.file)),
             (OPENSSL, self._check_sidecars),
             (ARTEFACTS, self._check_artefacts),
+            (TIMES, self._check_times),
         ]
         if vouched:
             steps += [
@@ -255,6 +261,12 @@ class RoundChecks:
         listed = [entry.sha256 for entry in read.report.verification.artefacts if entry.kind == "transcript"]
         if listed != ([transcript] if transcript else []):
             self.result.failed(ARTEFACTS, "names another transcript than it vouches for", read.file)
+
+    def _check_times(self, read: Read) -> None:
+        header = read.report.header
+        if header.ended < header.started or (self._ended is not None and header.started < self._ended):
+            self._backwards.append(read.number)
+        self._ended = header.ended
 
     def _check_page(self, read: Read) -> None:
         if read.report.renderer != render.RENDERER:
@@ -393,3 +405,15 @@ class RoundChecks:
             self.result.skipped(
                 recompute.FIGURES, f"{self._vouched - self._by_pld} reports were not built again: give --full"
             )
+
+    def _conclude_times(self) -> None:
+        if self._backwards:
+            first = ", ".join(map(str, self._backwards[:12]))
+            more = f" and {len(self._backwards) - 12} more" if len(self._backwards) > 12 else ""
+            self.result.skipped(
+                TIMES,
+                f"the coordinator's clock went backwards at round {first}{more}: when a round was is not known. Their"
+                " order does not rest on times",
+            )
+        elif self.chain:
+            self.result.passed(TIMES, "as the coordinator's clock told them, each round began after the last had ended")

@@ -11,7 +11,7 @@ from typing import Any
 
 from fedgan_audits import binding
 from fedgan_audits.checks import Verification
-from fedgan_audits.manifest import MANIFEST, RunFacts
+from fedgan_audits.manifest import MANIFEST, POLICY, RunFacts
 from fedgan_audits.report import record_of
 from fedgan_audits.sections import RoundReport
 
@@ -61,7 +61,7 @@ class Standing:
         """Every setting that a report repeats is the policy's, a complete round holds what makes it complete, and it
         starts from the model of the last complete round before it (incomplete rounds change nothing)."""
         record, facts = record_of(report), report.aggregation.facts
-        for text in binding.differences(record, self._policy):
+        for text in binding.differences(record, self._policy) if self._policy else ():
             self._result.failed(POLICY_CONTENT, text, file)
         for text in binding.shortfalls(record):
             self._result.failed(WHOLENESS, text, file)
@@ -96,6 +96,8 @@ class Standing:
                 )
         if not count:
             return
+        if not self._policy:
+            result.failed(POLICY_CONTENT, "cannot be compared: policy.json could not be read", POLICY)
         result.conclude(POLICY_CONTENT, "every report repeats the settings of policy.json")
         result.conclude(
             WHOLENESS, f"{self._complete} of {count} rounds are complete, each with a transcript and enough receipts"

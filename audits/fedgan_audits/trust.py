@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from fedgan_audits import envelope
 from fedgan_audits.errors import RecordInvalid
+from fedgan_audits.records import MAX_HOSPITALS, is_name
 
 COORDINATOR = "coordinator"
 MAX_KEY_BYTES = 16_384
@@ -115,16 +116,17 @@ def roster(policy: Any, trusted: Mapping[str, Ed25519PublicKey] | None) -> Roste
     """The roster of a policy, with keys from outside taking precedence; raises RecordInvalid for a malformed policy."""
     match policy:
         case {"coordinator": {"public_key": coordinator}, "hospitals": [_, *_] as hospitals}:
-            pass
+            if len(hospitals) > MAX_HOSPITALS:
+                raise RecordInvalid(f"the policy names {len(hospitals)} hospitals, expected at most {MAX_HOSPITALS}")
         case _:
             raise RecordInvalid("the policy names no coordinator or no hospitals")
     listed = {COORDINATOR: _raw_key(coordinator, COORDINATOR)}
     for entry in hospitals:
         match entry:
-            case {"name": str(name), "public_key": key} if name not in listed:
+            case {"name": str(name), "public_key": key} if name not in listed and is_name(name):
                 listed[name] = _raw_key(key, name)
             case _:
-                raise RecordInvalid("a hospital of the policy lacks a name of its own or a public key")
+                raise RecordInvalid("a hospital of the policy lacks a plain name of its own or a public key")
     prints = {name: envelope.fingerprint(key) for name, key in listed.items()}
     if len(set(prints.values())) != len(prints):
         raise RecordInvalid("two members of the policy share a key")

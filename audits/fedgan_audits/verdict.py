@@ -104,6 +104,8 @@ def _stops(record: RoundRecord, rows: Sequence[Budget]) -> list[str]:
 
 def _remarks(record: RoundRecord) -> list[str]:
     found = []
+    if record.header.ended < record.header.started:
+        found.append(wording.CLOCK_NOTE)
     if record.privacy.unit == "image":
         found.append(wording.IMAGE_UNIT_NOTE)
     if record.header.setting == "simulation":

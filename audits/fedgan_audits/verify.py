@@ -32,7 +32,7 @@ ORDER = (
     "files", "policy", "keys", "manifest", round_checks.SCHEMA, standing.SIGNATURES, round_checks.CHAIN,
     standing.POLICY_CONTENT, standing.WHOLENESS, standing.MODELS, standing.SELF_TESTS, standing.VERDICTS, round_checks.OPENSSL,
     round_checks.ARTEFACTS, round_checks.PAGES, TRANSCRIPTS, recompute.HISTORY, recompute.EPSILON, recompute.FIGURES,
-    heads.HEAD, heads.LEDGER,
+    round_checks.TIMES, heads.HEAD, heads.LEDGER,
 )  # fmt: skip
 """The checks in the order in which they are shown; each round is read once, so they are not made in it."""
 _DIGEST = re.compile(r"[0-9a-f]{64}\Z")

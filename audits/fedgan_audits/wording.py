@@ -56,6 +56,11 @@ IMAGE_UNIT_NOTE = (
     "protected than the figure says; section F gives figures for several images."
 )
 
+CLOCK_NOTE = (
+    "The coordinator's clock went backwards during this round, so its times cannot be right. The order of the rounds "
+    "does not rest on times: each report names the one before it."
+)
+
 PHANTOM_NOTE = "The images are drawn phantoms, not pictures of people. The figures are computed as if they were."
 
 ACCESSES = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from fedgan_protocols.transcript import TranscriptFacts
 
 _SQLITE = b"SQLite format 3\0"
+MOST_LINES = 40
+"""How many lines of one check a person is shown."""
 _SIGNS = {"PASS": "[ok]", "FAIL": "[FAIL]", "NOT CHECKED": "[ -- ]"}
 
 
@@ -254,9 +257,16 @@ def verify(
 def _print(result: Verification) -> None:
     rows: list[dict[str, Any]] = result.to_dict()["checks"]
     width = max((len(row["name"]) for row in rows), default=0)
+    told: Counter[tuple[str, str]] = Counter()
     for row in rows:
+        told[row["name"], row["outcome"]] += 1
+        if told[row["name"], row["outcome"]] > MOST_LINES:
+            continue
         where = f"{row['file']}: " if row["file"] and row["outcome"] == "FAIL" else ""
         say(f"{_SIGNS[row['outcome']]:<7}{row['name']:<{width}}  {where}{row['detail']}")
+    for (name, outcome), times in told.items():
+        if times > MOST_LINES:
+            say(f"{_SIGNS[outcome]:<7}{name:<{width}}  and {times - MOST_LINES} more like these: --json lists them all")
     say()
     failed = sum(row["outcome"] == "FAIL" for row in rows)
     left_out = sum(row["outcome"] == "NOT CHECKED" for row in rows)

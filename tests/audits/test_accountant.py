@@ -275,3 +275,13 @@ def test_one_cached_step_composes_to_the_figure_of_the_other_library_to_the_last
         for q, sigma, times in sorted(steps[:count]):
             theirs.compose(dp.PoissonSampledDpEvent(q, dp.GaussianDpEvent(sigma)), times)
         assert loss_distribution.rdp_epsilon(tuple(sorted(steps[:count])), delta) == theirs.get_epsilon(delta)
+
+
+def test_very_many_very_small_steps_are_composed_by_doubling() -> None:
+    """dp-accounting composes a distribution of one point step by step: 2^40 of them would never end."""
+    assert accountant.epsilon([record(1e-9, 1e9, 2**40)], 1e-4) < 1e-3
+    assert 0 < accountant.epsilon([record(1e-4, 1e3, 2**30)], 1e-4) < 0.1
+    step = loss_distribution.one_step(0.1, 1.4, 1, 1e-3, False)
+    for count in (1, 2, 13, 100):
+        doubled, usual = loss_distribution._doubled(step, count), step.self_compose(count)
+        assert doubled.get_epsilon_for_delta(1e-5) == pytest.approx(usual.get_epsilon_for_delta(1e-5), abs=1e-9)
