@@ -138,6 +138,13 @@ class InitialModel(_Public):
     pretraining: str = "none"
 
 
+class Declaration(_Public):
+    """Something that people declared about the federation, or about one hospital: repeated, never verified."""
+
+    topic: str = Field(min_length=1, max_length=200)
+    text: str = Field(min_length=1, max_length=2000)
+
+
 class FederationPolicy(_Public):
     """The whole policy. `digest` is SHA-256 of its canonical JSON (RFC 8785).
 
@@ -161,6 +168,7 @@ class FederationPolicy(_Public):
     average_decay: float = Field(ge=0, lt=1, description="running average of the published generator, per round")
     initial_model: InitialModel
     flags: Flags = Flags()
+    governance: tuple[Declaration, ...] = ()
     headroom: str = ""
 
     @field_validator("mechanism", mode="before")

@@ -129,6 +129,69 @@ class TrainingSection(_Section):
     )
 
 
+_CLAIMS = re.compile(r"\bcompliant\b|anonym|guarant|tamper.?proof|\bcertified\b", re.IGNORECASE)
+
+TOPICS = {
+    "controllers": "Controllers",
+    "data_protection_officer": "Data protection officer",
+    "purpose": "Purpose",
+    "legal_basis": "Legal basis",
+    "impact_assessment": "Impact assessment",
+    "agreements": "Agreements",
+    "transfers": "Transfers",
+    "retention": "Retention",
+}
+"""What people may declare, by key, as section J of the reports calls it."""
+
+
+class GovernanceSection(_Section):
+    """What people declare about a federation, or about their hospital in it. It is repeated and cannot be checked."""
+
+    controllers: str | None = Field(None, description="who is responsible, GDPR Art. 4(7), 26")
+    data_protection_officer: str | None = Field(None, description="whom to ask, GDPR Art. 37")
+    purpose: str | None = Field(None, description="what the images are used for, GDPR Art. 5(1)(b)")
+    legal_basis: str | None = Field(None, description="GDPR Art. 6, 9 and 89, or another law")
+    impact_assessment: str | None = Field(None, description="reference of the assessment, GDPR Art. 35")
+    agreements: str | None = Field(None, description="references: business associate or data use agreements")
+    transfers: str | None = Field(None, description="to which countries, GDPR Chapter V")
+    retention: str | None = Field(None, description="how long images, models and reports are kept")
+
+    @field_validator("*")
+    @classmethod
+    def _plain(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        if not 1 <= len(value.strip()) <= 2_000 or any(not (char.isprintable() or char == "\n") for char in value):
+            raise ValueError("expected 1 to 2000 printable characters")
+        if claim := _CLAIMS.search(value):
+            raise ValueError(f"{claim.group()!r} is a claim that no report makes; expected a reference or a fact")
+        return value.strip()
+
+    def declared(self) -> tuple[tuple[str, str], ...]:
+        """(topic, text) of everything that was declared, in the order of TOPICS."""
+        given = ((topic, getattr(self, key)) for key, topic in TOPICS.items())
+        return tuple((topic, text) for topic, text in given if text is not None)
+
+
+class HospitalSettings(_Section):
+    """A hospital's own `hospital.toml`, in its site directory.
+
+    Raises:
+        InputError: from :meth:`read`, naming the file and the key that is wrong.
+    """
+
+    governance: GovernanceSection = GovernanceSection.model_validate({})
+
+    @classmethod
+    def read(cls, path: Path) -> HospitalSettings:
+        """The settings in `path`; the defaults where there is no such file."""
+        raw = read_toml(path) if path.exists() else {}
+        try:
+            return cls.model_validate(raw)
+        except ValidationError as error:
+            raise _wrong(error, str(path), "see docs/run-directory.md for what hospital.toml may hold") from error
+
+
 class RunSettings(_Section):
     """Everything that `fedgan-secure run` takes, but for the flags of one invocation.
 
@@ -140,19 +203,13 @@ class RunSettings(_Section):
     data: DataSection = DataSection.model_validate({})
     privacy: PrivacySection = PrivacySection.model_validate({})
     training: TrainingSection = TrainingSection.model_validate({})
+    governance: GovernanceSection = GovernanceSection.model_validate({})
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
 
     @classmethod
     def read(cls, path: Path) -> dict[str, Any]:
         """The raw tables of a federation file; relative data paths are taken from the file's own folder."""
-        try:
-            raw = tomllib.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError as error:
-            raise InputError(f"no such file: {path}", hint="write one with `fedgan-secure init`") from error
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"cannot read {path}: {error}", hint="expected a UTF-8 text file in TOML") from error
-        except tomllib.TOMLDecodeError as error:
-            raise InputError(f"{path} is not TOML: {error}", hint="compare it with `fedgan-secure init`") from error
+        raw = read_toml(path)
         data = raw.get("data")
         if isinstance(data, dict):
             if isinstance(data.get("dataset"), str):
@@ -191,15 +248,30 @@ class RunSettings(_Section):
         try:
             return cls.model_validate(tree)
         except ValidationError as error:
-            first = error.errors()[0]
-            key = ".".join(str(part) for part in first["loc"]) or "the request"
-            found = first.get("input")
-            shown = f" (found {found!r})" if isinstance(found, str | int | float | bool) else ""
-            text = first["msg"].removeprefix("Value error, ")
-            raise InputError(
-                f"{source}: {key}: {text}{shown}",
-                hint="see `fedgan-secure run --help`; `fedgan-secure init -` prints every key of the file",
-            ) from error
+            hint = "see `fedgan-secure run --help`; `fedgan-secure init -` prints every key of the file"
+            raise _wrong(error, source, hint) from error
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The raw tables of a TOML file; raises InputError where it cannot be read."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError(f"no such file: {path}", hint="write one with `fedgan-secure init`") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read {path}: {error}", hint="expected a UTF-8 text file in TOML") from error
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"{path} is not TOML: {error}", hint="compare it with `fedgan-secure init`") from error
+
+
+def _wrong(error: ValidationError, source: str, hint: str) -> InputError:
+    """The first thing that is wrong, by its key."""
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"]) or "the request"
+    found = first.get("input")
+    shown = f" (found {found!r})" if isinstance(found, str | int | float | bool) else ""
+    text = first["msg"].removeprefix("Value error, ")
+    return InputError(f"{source}: {key}: {text}{shown}", hint=hint)
 
 
 def check_hospital_name(name: str) -> None:

@@ -89,6 +89,8 @@ def differences(record: RoundRecord, policy: Mapping[str, Any]) -> list[str]:
         ("what was taken from the data", list(data.taken_from_data), flags.get("taken_from_data", absent)),
         ("where the first weights came from", data.pretraining, initial.get("pretraining", absent)),
     ]
+    declared = [entry.model_dump(mode="json") for entry in record.governance]
+    rows.append(("what was declared", declared, policy.get("governance", [])))
     for hospital in record.hospitals:
         who = f"of hospital {hospital.name}"
         declared = mechanism.get("declared_patients", absent)

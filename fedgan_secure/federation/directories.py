@@ -129,6 +129,11 @@ class SiteDirectory:
         return self.root / "identity.pem"
 
     @property
+    def settings(self) -> Path:
+        """What the hospital declares itself, if it does."""
+        return self.root / "hospital.toml"
+
+    @property
     def pseudonym_secret(self) -> Path:
         return self.root / "pseudonym.key"
 

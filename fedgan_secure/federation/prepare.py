@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -36,13 +36,14 @@ from fedgan_secure.models.spec import ModelSpec
 from fedgan_secure.policy import (
     CoordinatorEntry,
     DataPolicy,
+    Declaration,
     FederationPolicy,
     Flags,
     HospitalEntry,
     InitialModel,
     MechanismPolicy,
 )
-from fedgan_secure.settings import RunSettings, TrainingSection
+from fedgan_secure.settings import HospitalSettings, RunSettings, TrainingSection
 
 Progress = Callable[[str, int, int], None]
 Hook = Callable[[], None]
@@ -180,6 +181,15 @@ def check_before_reading(settings: RunSettings, names: tuple[str, ...], drops: t
         hospital_mechanism(settings, recipe_of(settings, declared), declared)
 
 
+def declarations(settings: RunSettings, sites: Mapping[str, SiteDirectory]) -> tuple[Declaration, ...]:
+    """What the federation's file declares, then what each hospital's own `hospital.toml` does."""
+    found = [Declaration(topic=topic, text=text) for topic, text in settings.governance.declared()]
+    for name, site in sites.items():
+        own = HospitalSettings.read(site.settings).governance.declared()
+        found += [Declaration(topic=f"{topic} (hospital {name})", text=text) for topic, text in own]
+    return tuple(found)
+
+
 def model_of(policy: FederationPolicy) -> ModelSpec:
     """The networks that a policy names."""
     return ModelSpec.from_json(policy.model)
@@ -265,6 +275,7 @@ def _start(
             insecure_deterministic=request.insecure_seed is not None,
             taken_from_data=source.taken_from_data,
         ),
+        governance=declarations(settings, sites),
     )
     run.write_info(
         {

@@ -16,6 +16,7 @@ from fedgan_audits.records import (
     AggregationFacts,
     Artefact,
     DataFacts,
+    GovernanceEntry,
     HospitalFacts,
     Incident,
     MissingSignature,
@@ -183,6 +184,7 @@ def record_of(
         missing_cosignatures=tuple(
             MissingSignature(name=name, reason=reason) for name, reason in sorted(missing.items())
         ),
+        governance=tuple(GovernanceEntry(topic=entry.topic, text=entry.text) for entry in policy.governance),
     )
 
 
