@@ -41,6 +41,8 @@ class Verification:
 
     run: Mapping[str, Any] = field(default_factory=dict)
     checks: list[Check] = field(default_factory=list)
+    digests: tuple[str, ...] = ()
+    """The digests of the reports, oldest first: the chain."""
 
     @property
     def ok(self) -> bool:

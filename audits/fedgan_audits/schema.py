@@ -13,10 +13,12 @@ from pydantic import BaseModel
 
 from fedgan_audits.manifest import Manifest
 from fedgan_audits.sections import SCHEMA_NOTE, RoundReport
+from fedgan_audits.sign_off import SignOff
 
 SCHEMAS: Mapping[str, tuple[type[BaseModel], str]] = {
     "round-report-0.json": (RoundReport, "The signed report of one round"),
     "run-manifest-0.json": (Manifest, "The signed manifest of one run"),
+    "sign-off-0.json": (SignOff, "The signed record that a round was reviewed"),
 }
 
 

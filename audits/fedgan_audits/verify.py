@@ -17,7 +17,7 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from fedgan_audits import envelope, heads, recompute, round_checks, standing
+from fedgan_audits import envelope, heads, recompute, round_checks, sign_off, standing
 from fedgan_audits.checks import Verification
 from fedgan_audits.errors import AuditError, RecordInvalid
 from fedgan_audits.manifest import MANIFEST, POLICY, Manifest, read_manifest
@@ -26,15 +26,16 @@ from fedgan_audits.round_checks import Ground, RoundChecks, signed_by
 from fedgan_audits.transcripts import TRANSCRIPTS, TranscriptCheck, TranscriptContext
 from fedgan_audits.trust import COORDINATOR, Roster, load_trust, public_key, roster
 
-__all__ = ["TranscriptCheck", "TranscriptContext", "Verification", "public_folder", "verify_run"]
+__all__ = ["TranscriptCheck", "TranscriptContext", "Verification", "public_folder", "read_roster", "verify_run"]
 
 ORDER = (
     "files", "policy", "keys", "manifest", round_checks.SCHEMA, standing.SIGNATURES, round_checks.CHAIN,
     standing.POLICY_CONTENT, standing.WHOLENESS, standing.MODELS, standing.SELF_TESTS, standing.VERDICTS, round_checks.OPENSSL,
     round_checks.ARTEFACTS, round_checks.PAGES, TRANSCRIPTS, recompute.HISTORY, recompute.EPSILON, recompute.FIGURES,
-    round_checks.TIMES, heads.HEAD, heads.LEDGER,
+    round_checks.TIMES, sign_off.SIGN_OFFS, heads.HEAD, heads.LEDGER,
 )  # fmt: skip
 """The checks in the order in which they are shown; each round is read once, so they are not made in it."""
+MAX_POLICY_BYTES = 16 * 2**20
 _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
 _TRUST = re.compile(r"trust/(.+)\.pub\.pem\Z")
 
@@ -48,6 +49,11 @@ def public_folder(path: Path) -> Path:
         f"{path} holds no run: expected a run's folder, or a copy of its public folder with {MANIFEST} in it",
         hint="Give the folder that `fedgan-secure run` printed, such as runs/2026-03-02-1.",
     )
+
+
+def read_roster(public: Path) -> Roster:
+    """The roster of a run's policy, as it is; raises AuditError where it cannot be read."""
+    return roster(envelope.parse_canonical(Bundle(public).read(POLICY, MAX_POLICY_BYTES)), None)
 
 
 def verify_run(
@@ -123,9 +129,15 @@ class _Verifier:
             self.result.skipped(heads.HEAD, "newer rounds may have been withheld: give --head or --ledger to see it")
         if compared is not None:
             self._guarded(heads.LEDGER, compared.conclude)
+        run_id = rounds.last.header.run_id if rounds.last else None
+        self._guarded(
+            sign_off.SIGN_OFFS,
+            lambda: sign_off.check(self.result, self.bundle, self.files, self.roster, digests, run_id),
+        )
         self.result.arrange(ORDER)
+        self.result.digests = tuple(digests)
         self.result.run = {
-            "run_id": rounds.last.header.run_id if rounds.last else None,
+            "run_id": run_id,
             "rounds": len(rounds.chain),
             "outcome": self.manifest.run.outcome if self.manifest else None,
             "head": digests[-1] if digests else None,
@@ -158,7 +170,7 @@ class _Verifier:
             return None
 
     def _read_policy(self) -> None:
-        data = self._read("policy", POLICY, 16 * 2**20)
+        data = self._read("policy", POLICY, MAX_POLICY_BYTES)
         if data is None:
             return
         try:
@@ -221,6 +233,8 @@ class _Verifier:
         for path in sorted(subjects.keys() - self.files.keys()):
             self.result.failed("files", "missing; the manifest lists it", path)
         for path in sorted(self.files.keys() - subjects.keys() - {MANIFEST}):
+            if path.startswith(sign_off.FOLDER):
+                continue  # a review comes after the manifest: each is checked by its own signature
             self.result.failed("files", "not listed in the manifest (added later, or the run was interrupted)", path)
         for path in sorted(subjects.keys() & self.files.keys()):
             if self.files[path] != (sizes[path], subjects[path]):

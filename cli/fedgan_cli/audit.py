@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from fedgan_cli.sign_off import sign_off
 from fedgan_cli.terminal import emit, note, say
 
 if TYPE_CHECKING:
@@ -26,13 +27,16 @@ _SIGNS = {"PASS": "[ok]", "FAIL": "[FAIL]", "NOT CHECKED": "[ -- ]"}
 
 @click.group()
 def command() -> None:
-    """Show and verify a run's signed reports.
+    """Show, verify and sign off a run's signed reports.
 
     \b
     Example:
       fedgan-secure audit show runs/2026-03-02-1
       fedgan-secure audit verify runs/2026-03-02-1 --trust keys/
     """
+
+
+command.add_command(sign_off)
 
 
 def check_transcript(context: TranscriptContext) -> str:
@@ -136,6 +140,7 @@ def show(run: Path, number: int | None, as_json: bool) -> None:
     from fedgan_audits.manifest import read_report, report_files
     from fedgan_audits.reading import Bundle
     from fedgan_audits.report import html_path
+    from fedgan_audits.sign_off import read_all
     from fedgan_audits.verify import public_folder
 
     public = public_folder(run)
@@ -150,6 +155,7 @@ def show(run: Path, number: int | None, as_json: bool) -> None:
         )
     report, digest = read_report(Bundle(public), reports[chosen])
     page = public / html_path(chosen)
+    reviews = [entry for entry in read_all(public) if entry.round == chosen]
     if as_json:
         emit(
             {
@@ -162,10 +168,17 @@ def show(run: Path, number: int | None, as_json: bool) -> None:
                 "index": str(public / "index.html"),
                 "verdict": report.verdict.model_dump(mode="json"),
                 "hospitals": [row.model_dump(mode="json") for row in report.composition.hospitals],
+                "sign_offs": [entry.model_dump(mode="json") for entry in reviews],
             }
         )
         return
     _show(report, digest)
+    for entry in reviews:
+        who = f"{entry.person}, {entry.role}" if entry.person else entry.role
+        remarks = f": {entry.remarks}" if entry.remarks else ""
+        say(f"Signed off: {who}, with the key of {entry.signer}, {entry.time:%Y-%m-%d %H:%M} UTC{remarks}")
+    if not reviews:
+        say("Signed off: by nobody yet (`fedgan-secure audit sign-off`)")
     say(f"Page: {page}")
     say(f"All rounds: {public / 'index.html'}")
     note("The signatures were not checked: run `fedgan-secure audit verify` for that.")

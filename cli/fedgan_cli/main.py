@@ -22,7 +22,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "data": ("fedgan_cli.data", "Look at a folder of images as the loaders will see it."),
     "generate": ("fedgan_cli.generate", "Draw synthetic images from a run's generator."),
     "evaluate": ("fedgan_cli.evaluate", "Measure what a run's generator makes."),
-    "audit": ("fedgan_cli.audit", "Show and verify a run's signed reports."),
+    "audit": ("fedgan_cli.audit", "Show, verify and sign off a run's signed reports."),
     "keys": ("fedgan_cli.keys", "Make and name the identities of hospitals and coordinators."),
     "doctor": ("fedgan_cli.doctor", "Say what this machine has and lacks."),
 }
