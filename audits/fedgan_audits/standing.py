@@ -104,7 +104,9 @@ class Standing:
         )
         result.conclude(MODELS, "each round starts from the model that the last complete round led to")
         if self._tested:
-            result.conclude(SELF_TESTS, f"by the hospitals' own word no contradiction in {self._tested} of {count} rounds")
+            result.conclude(
+                SELF_TESTS, f"by the hospitals' own word no contradiction in {self._tested} of {count} rounds"
+            )
         elif not result.has_failed(SELF_TESTS):
             result.skipped(SELF_TESTS, "no round holds the outcome of a self-test")
         text = ", ".join(f"{self._verdicts[word]} {word}" for word in ("PASS", "INCOMPLETE", "STOP"))

@@ -29,10 +29,12 @@ from fedgan_audits.records import (
     PrivacySettings,
     RoundHeader,
     RoundRecord,
+    SelfTestRow,
     Software,
     Spent,
 )
 from fedgan_audits.report import build_round
+from fedgan_audits.self_tests import NAMES
 from fedgan_protocols import ClientSession, Identity, Member, ServerSession, SessionParameters, default_threshold
 from fedgan_secure.federation.drivers.local import LocalDriver
 from fedgan_secure.federation.rounds import CLIPPING, DEIDENTIFICATION, NOISE, SAMPLING
@@ -209,6 +211,8 @@ class Trail:
             took_part=True,
             receipt="signed",
             annex_commitment=os.urandom(32).hex(),
+            self_test="PASS",
+            self_tests=tuple(SelfTestRow(name=test, outcome="PASS") for test in NAMES),
         )
 
     def _aggregate(self, number: int) -> tuple[str, bytes, str]:
