@@ -1,7 +1,8 @@
 """Pages for people, rendered from the signed reports: one file each, no script, no network.
 
-`RENDERER` names this renderer: it changes with every change to a template, a fixed sentence or this code, and a page
-is rendered again at verification only where the names agree. Everything that comes from a report is escaped.
+`RENDERER` names this renderer: it changes with every change to a template, a fixed sentence or the code that makes a
+report of facts, and a page is rendered again at verification only where the names agree. Everything that comes from a
+report is escaped.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 EMBED_LIMIT = 2 * 2**20
 _SOURCES = (
     "render.py", "charts.py", "wording.py", "verdict.py", "report.py", "figures.py", "sections.py", "controls.py",
+    "binding.py", "colluders.py", "self_tests.py",
     "provisions/controls.json", "templates/base.html.j2", "templates/parts.html.j2", "templates/style.css",
     "templates/round.html.j2", "templates/index.html.j2",
 )  # fmt: skip

@@ -8,11 +8,12 @@ import sys
 from collections.abc import Callable
 from html.parser import HTMLParser
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from fedgan_audits import charts, controls, render, verdict, wording
+from fedgan_audits import charts, controls, render, report, verdict, wording
 from fedgan_audits.records import GovernanceEntry, Incident, MissingSignature
 from fedgan_audits.report import build_report
 from fedgan_audits.sections import RoundReport, Trajectory, TrajectoryPoint
@@ -69,8 +70,6 @@ def test_no_rendered_page_makes_a_banned_claim(pages: dict[str, bytes]) -> None:
 
 
 def test_no_fixed_text_makes_a_banned_claim() -> None:
-    from pathlib import Path
-
     folder = Path(render.__file__).parent
     for file in (*folder.glob("templates/*.j2"), *folder.glob("provisions/*.json"), folder / "wording.py"):
         text = file.read_text(encoding="utf-8")
@@ -212,6 +211,11 @@ def test_a_meter_turns_red_only_above_its_limit(spent: str, limit: str | None, o
 def test_the_renderer_names_itself_after_its_sources() -> None:
     assert re.fullmatch(r"html-[0-9a-f]{16}", render.RENDERER)
     assert {"wording.py", "verdict.py", "templates/round.html.j2"} <= set(render._SOURCES)
+    made_by = Path(report.__file__).read_text(encoding="utf-8")
+    used = re.search(r"from fedgan_audits import ([a-z_, ]+)", made_by)
+    assert used is not None
+    local = {f"{name.strip()}.py" for name in used.group(1).split(",")} - {"accountant.py", "envelope.py", "render.py"}
+    assert local <= set(render._SOURCES), "a report follows from these too"
     assert wording and verdict and controls
 
 
