@@ -128,6 +128,53 @@ def test_the_first_screen_answers_the_four_questions(pages: dict[str, bytes]) ->
     assert "drawn phantoms" in Outline(pages["pass"]).words and "drawn phantoms" not in Outline(pages["separate"]).words
 
 
+QUESTIONS = {
+    "May we go on?": (r"May we go on\? (Yes|No|Finished)", r"still scheduled fit"),
+    "What did this round cost and what is left?": (
+        r"What was spent\? 1\.5292 of 8",
+        r"What is left\? 6\.4708",
+        r"Increase",
+    ),
+    "What does epsilon mean for one patient?": (
+        r"What does epsilon mean for one patient\?",
+        r"from 50 in 100 to at most [0-9.]+ in 100",
+    ),
+    "For a patient with two eyes?": (r"A patient with several images .*\(two eyes, many slices\)",),
+    "For a patient known to two hospitals?": (r"A patient known to two hospitals Epsilon 2\.1021",),
+    "Who took part, who dropped out, did it matter?": (
+        r"In the sum a, b, c ",
+        r"Dropped out d ",
+        r"d dropped out masked-input: late",
+        r"finish the round without it, as long as at least 3 of 4",
+    ),
+    "What left our hospital, who could read it?": (
+        r"No image and no identifier left a hospital",
+        r"can be read by everyone",
+    ),
+    "What if other hospitals collude?": (
+        r"The coordinator and all 3 other hospitals 1\.5292",
+        r"Hidden from a coordinator that lies",
+    ),
+    "Which rules does it give evidence for, for which none?": (
+        r"164\.312\(b\) Audit controls evidence produced",
+        r"164\.312\(e\) Transmission security not assessed",
+    ),
+    "How do I check that nobody altered it?": (
+        r"fedgan-secure audit verify RUN --trust KEYS",
+        r"openssl pkeyutl -verify",
+    ),
+    "What does it not show?": (r"What this does not show That an image is of medical use",),
+}
+"""An officer's ten questions (the fourth has two halves) and where one round's report alone answers each."""
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_one_report_alone_answers_every_question(pages: dict[str, bytes], question: str) -> None:
+    words = Outline(pages["separate"]).words
+    for answer in QUESTIONS[question]:
+        assert re.search(answer, words), f"{question} {answer}"
+
+
 def test_the_chart_and_its_table_have_the_same_numbers(whole_run: Any) -> None:
     report: RoundReport = whole_run.drafts[2].report
     page = whole_run.drafts[2].html.decode()
