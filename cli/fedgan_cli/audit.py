@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from fedgan_cli.export import export
 from fedgan_cli.sign_off import sign_off
 from fedgan_cli.terminal import emit, note, say
 
@@ -37,6 +38,7 @@ def command() -> None:
 
 
 command.add_command(sign_off)
+command.add_command(export)
 
 
 def check_transcript(context: TranscriptContext) -> str:
