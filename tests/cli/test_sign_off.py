@@ -86,11 +86,11 @@ def failed(public: Path, *more: str | Path) -> dict[str, str]:
 
 
 def test_a_review_is_recorded_shown_and_verified(made: Site, public: Path) -> None:
-    done = sign(made, public, 2, "hospital-002", ROLE, "--person", "A. Lind", "--remarks", "Asked about round 1.")
-    assert done.exit_code == 0 and "Round 2" in done.output and "A. Lind, Privacy officer" in done.output
+    done = sign(made, public, 2, "hospital-002", ROLE, "--person", "Dr. Example", "--remarks", "Asked about round 1.")
+    assert done.exit_code == 0 and "Round 2" in done.output and "Dr. Example, Privacy officer" in done.output
     assert failed(public) == {}
     shown = audit("show", public, "--round", "2").output
-    assert "Signed off: A. Lind, Privacy officer, with the key of hospital-002" in shown and "Asked about" in shown
+    assert "Signed off: Dr. Example, Privacy officer, with the key of hospital-002" in shown and "Asked about" in shown
     assert "Signed off: by nobody yet" in audit("show", public, "--round", "1").output
     (entry,) = json.loads(audit("show", public, "--json").stdout)["sign_offs"]
     assert (entry["round"], entry["signer"], entry["head"]) == (2, "hospital-002", made.trail.head)
