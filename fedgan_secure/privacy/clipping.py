@@ -330,7 +330,9 @@ def _clip(bound: float | None, patients: Any, applied: list[_Application]) -> tu
     """Norms of all patients over all layers, the factors that bound them, and which norms are usable."""
     squares = tf.zeros([patients], tf.float64)
     for entry in applied:
-        squares += entry.measured.squares if entry.measured is not None else 0.0
+        if entry.measured is None:
+            raise PrivacyRefused(f"layer {entry.layer.name} was not measured: its share of the norms would be missing")
+        squares += entry.measured.squares
     squares = tf.cast(squares, tf.float32)
     usable = tf.math.is_finite(squares) & (squares >= 0.0)
     norms = tf.sqrt(squares)
