@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fedgan_cli.terminal import emit, progress, say
+from fedgan_cli.withdraw import command as withdraw
 
 if TYPE_CHECKING:
     from fedgan_secure.data import DataFindings
@@ -21,7 +22,10 @@ _LAYOUTS = "auto, dicom, rsna-ct, rsna-pneumonia, eyepacs, aptos, idrid, messido
     epilog="\b\nExample:\n  fedgan-secure data check ./images --layout auto",
 )
 def command() -> None:
-    """Look at a folder of images as the loaders will see it."""
+    """Look at a folder of images as the loaders will see it, and keep a hospital's list of withdrawn patients."""
+
+
+command.add_command(withdraw)
 
 
 @command.command(

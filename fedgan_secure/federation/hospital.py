@@ -39,6 +39,7 @@ from fedgan_secure.federation.entropy import Entropy
 from fedgan_secure.federation.fedavg import model_digest
 from fedgan_secure.federation.self_tests import open_watch, published, save_watch
 from fedgan_secure.federation.storage import private_folder, read_json, write_bytes
+from fedgan_secure.federation.withdrawals import take_effect
 from fedgan_secure.policy import FederationPolicy
 from fedgan_secure.privacy.errors import MechanismContradicted
 from fedgan_secure.privacy.self_test import MechanismWatch
@@ -90,6 +91,7 @@ class Hospital:
     _trained: set[bytes] = field(default_factory=set)
     _reviewed: set[str] = field(default_factory=set)
     _statistics: dict[int, dict[str, Any]] = field(default_factory=dict)
+    _incidents: dict[int, list[dict[str, Any]]] = field(default_factory=dict)
 
     @property
     def run_id(self) -> str:
@@ -112,6 +114,19 @@ class Hospital:
             raise
         finally:
             self._statistics.setdefault(round_number, {})["self_tests"] = self.watch.figures()
+
+    def leave_out_withdrawn(self, round_number: int) -> None:
+        """Train from this round on without the patients on the site's list (`withdrawals`).
+
+        Raises:
+            InputError: the list cannot be read.
+        """
+        found = take_effect(self.site.root, self.dataset, self.run_id, round_number)
+        self._incidents[round_number] = list(found.incidents)
+        if found.patients is not self.dataset:
+            if self._watch is not None:
+                save_watch(self._watch, self.site.self_tests)
+            self.dataset, self._trainer, self._watch = found.patients, None, None
 
     def refusal(self, round_number: int) -> BudgetRefused | None:
         """Why this hospital would refuse a round, or None; asked before anybody reserves, so nobody pays in vain."""
@@ -297,6 +312,7 @@ class Hospital:
             "patients": self.dataset.patients,
             "images": len(self.dataset),
             "data": self.findings,
+            "incidents": self._incidents.pop(round_number, []),
             "training": _plain(self._statistics.pop(round_number, {})),
         }
         salt = secrets.token_bytes(32)

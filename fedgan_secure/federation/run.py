@@ -152,6 +152,8 @@ class _Run:
     def _attempt(self, number: int) -> bool:
         started = now()
         facts = RoundFacts(number, started, self.coordinator.digest())
+        for hospital in self.hospitals.values():
+            hospital.leave_out_withdrawn(number)
         self.coordinator.mark_started(started.isoformat())
         for hospital in self.hospitals.values():
             hospital.reserve(number)
@@ -364,6 +366,8 @@ class _Run:
                 killed=True,
             )
             incidents = [Incident(kind="interruption", round=number, text=facts.abort_detail or "")]
+            for hospital in self.hospitals.values():
+                hospital.leave_out_withdrawn(number)  # the annex of a killed round has its row, too
             parameters, _ = self.coordinator.open_session(number)
             self._conclude(facts, self.coordinator.vector, self.coordinator.average, incidents, parameters.colluders)
         self._manifest("running", "the run was interrupted and goes on")

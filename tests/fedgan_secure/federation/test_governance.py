@@ -11,7 +11,7 @@ import pytest
 from fedgan_audits import binding
 from fedgan_secure.errors import InputError
 from fedgan_secure.federation.directories import SiteDirectory
-from fedgan_secure.federation.prepare import declarations
+from fedgan_secure.federation.prepare import declarations, refuse_foreign_declarations
 from fedgan_secure.policy import Declaration, FederationPolicy
 from fedgan_secure.settings import TOPICS, GovernanceSection, HospitalSettings, RunSettings
 from tests.fedgan_secure.federation.test_policy import fields
@@ -119,3 +119,16 @@ def test_the_record_of_a_round_carries_the_declarations() -> None:
         missing={}, lock=None,
     )  # fmt: skip
     assert [(entry.topic, entry.text) for entry in record.governance] == [("Purpose", "Teaching")]
+
+
+def test_a_hospital_refuses_a_policy_that_speaks_otherwise_in_its_name(tmp_path: Path) -> None:
+    places = sites(tmp_path / "sites")
+    policy = FederationPolicy.build(**fields(governance=declarations(RunSettings.merged({}, {}), places)))
+    for name, site in places.items():
+        refuse_foreign_declarations(policy, site, name)
+    for changed in (NORTH.replace("9(2)(j)", "6(1)(e)"), "", NORTH + 'purpose = "More"\n'):
+        (tmp_path / "sites" / "north" / "hospital.toml").write_text(changed)
+        with pytest.raises(InputError, match=r"hospital north: .*\(hospital north\)") as caught:
+            refuse_foreign_declarations(policy, places["north"], "north")
+        assert "hospital.toml" in str(caught.value) and caught.value.hint
+    refuse_foreign_declarations(policy, places["south"], "south")
