@@ -5,7 +5,7 @@ PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 LOCK := requirements/dev.txt
 
-.PHONY: install run test test-slow lint types check bench crosscheck lock docs clean
+.PHONY: install run test test-slow lint types check bench crosscheck lock docs sample-report clean
 
 install: $(STAMP)
 
@@ -27,6 +27,9 @@ types: install
 
 docs: install
 	$(PY) -m fedgan_cli.reference docs/cli.md
+
+sample-report: install
+	$(PY) docs/sample_report.py
 
 crosscheck: install
 	test -f .venv-crosscheck/.installed || $(PYTHON) -m venv --without-pip .venv-crosscheck
@@ -51,6 +54,7 @@ lock:
 	uv pip compile pyproject.toml requirements/crosscheck.in --extra tfp --python-version 3.11 --python-platform x86_64-unknown-linux-gnu --generate-hashes --no-strip-extras --no-emit-index-url --no-emit-find-links -q -o requirements/crosscheck.txt
 	uv pip compile benchmarks/flower/requirements.in --universal --python-version 3.11 --generate-hashes --no-strip-extras --no-emit-index-url --no-emit-find-links -q -o benchmarks/flower/requirements.txt
 	uv pip compile tests/protocols/mutation/requirements.in --universal --python-version 3.11 --generate-hashes --no-strip-extras --no-emit-index-url --no-emit-find-links -q -o tests/protocols/mutation/requirements.txt
+	uv pip compile tests/audits/oscal/requirements.in --universal --python-version 3.11 --generate-hashes --no-strip-extras --no-emit-index-url --no-emit-find-links -q -o tests/audits/oscal/requirements.txt
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

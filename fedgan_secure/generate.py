@@ -1,8 +1,8 @@
-"""Write generated images as PNG or DICOM, with what is needed to know where they come from.
+"""Write generated images in the layout of a data set, with what is needed to know where they come from.
 
 Arrays in, files out: no model is loaded here. An output folder is written beside its place and renamed, so that it is
-whole or absent. A DICOM file says that it is synthetic, names no patient, and carries the digest of the privacy report
-of the model that drew it (Secondary Capture, DICOM PS3.3 A.8.1; Synthetic Data (0008,001C)).
+whole or absent. The bytes depend on the images, the labels and the provenance alone. DICOM: see `synthetic_dicom`;
+names and label tables: see `synthetic_layouts`.
 """
 
 from __future__ import annotations
@@ -11,28 +11,28 @@ import csv
 import hashlib
 import io
 import json
-import re
-import secrets
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
-from pydicom.dataset import FileDataset, FileMetaDataset
-from pydicom.uid import UID, ExplicitVRLittleEndian, SecondaryCaptureImageStorage
 
+from fedgan_secure.data.preprocess import PLAIN
 from fedgan_secure.errors import InputError
+from fedgan_secure.synthetic_dicom import Origin, Series, dicom_file
+from fedgan_secure.synthetic_layouts import ARRAYS, FLAT, Tree, plan_tree
 
 SIDECAR = "provenance.json"
 SIDECAR_SCHEMA = "fedgan-secure/generated/1"
 SHEET = "contact-sheet.png"
-LABELS = "labels.csv"
+SHEET_IN_LAYOUT = "contact-sheet.webp"
+"""In the layout of a data set the sheet has a type that no loader takes for one of the images."""
+_JPEG_QUALITY = 95
 _SHEET_LIMIT = 256
 _GAP = 2
 
@@ -50,6 +50,12 @@ class Provenance:
     unit: str
     rounds: int
     statement: str = ""
+
+    @property
+    def training(self) -> str:
+        """How the model was trained, as a DICOM file says it."""
+        private = self.epsilon != "unbounded"
+        return "with differential privacy" if private else "WITHOUT differential privacy"
 
 
 def to_uint8(images: NDArray[Any]) -> NDArray[np.uint8]:
@@ -97,89 +103,78 @@ def contact_sheet_png(
     images: NDArray[np.uint8], columns: int, labels: Sequence[int | str] | None = None, scale: int | None = None
 ) -> bytes:
     """The contact sheet as PNG; the bytes depend on the images and labels only (no time, no metadata)."""
-    buffer = io.BytesIO()
-    contact_sheet(images, columns, labels, scale).save(buffer, format="PNG", optimize=False, compress_level=6)
-    return buffer.getvalue()
+    return _png(contact_sheet(images, columns, labels, scale))
 
 
-def write_png(
+def sheet_name(layout: str) -> str:
+    """The file name of the contact sheet in a layout."""
+    return SHEET if layout == FLAT else SHEET_IN_LAYOUT
+
+
+def write_images(
     folder: Path,
     images: NDArray[np.uint8],
     labels: Sequence[int] | None,
     provenance: Provenance,
     label_names: Sequence[str] | None = None,
+    *,
+    layout: str = FLAT,
+    form: str = "png",
+    preprocessing: str = PLAIN,
 ) -> list[Path]:
-    """Write ``00001.png``, ..., ``labels.csv`` (when labelled), a contact sheet and the sidecar into `folder`.
+    """Write images, the label table of the layout, a contact sheet and the sidecar into `folder`.
 
-    `images` uint8[N,H,W,1 or 3]; `labels` int[N] (indices of `label_names` when given). Returns the picture files.
-    Raises InputError when the folder holds anything or cannot be written.
+    Args:
+        folder: new or empty.
+        images: uint8[N,H,W,1 or 3].
+        labels: int[N] (indices of `label_names` when given), or None.
+        layout: ``flat`` (00001.png, labels.csv), or one that the loaders read (`synthetic_layouts`).
+        form: png, jpeg, dicom or npz, as the layout allows.
+        preprocessing: what the run's images went through; decides the modality and the units of DICOM files.
+
+    Returns:
+        The image files in order (of the layout npz, its one file).
+
+    Raises:
+        InputError: the folder holds anything or cannot be written, or the layout does not fit.
     """
-
-    def write(path: Path, image: NDArray[np.uint8], number: int, label: str | None) -> None:
-        _image(image).save(path, format="PNG", compress_level=6)
-
-    return _write(folder, images, labels, provenance, label_names, ".png", write)
-
-
-def write_dicom(
-    folder: Path,
-    images: NDArray[np.uint8],
-    labels: Sequence[int] | None,
-    provenance: Provenance,
-    label_names: Sequence[str] | None = None,
-) -> list[Path]:
-    """Write ``00001.dcm``, ... as Secondary Capture images marked as synthetic, with the files of :func:`write_png`."""
-    study, series = _uid(), _uid()
-    now = datetime.now(UTC)
-
-    def write(path: Path, image: NDArray[np.uint8], number: int, label: str | None) -> None:
-        _dicom(image, number, label, provenance, (study, series), now).save_as(path, enforce_file_format=True)
-
-    return _write(folder, images, labels, provenance, label_names, ".dcm", write)
-
-
-def _write(
-    folder: Path,
-    images: NDArray[np.uint8],
-    labels: Sequence[int] | None,
-    provenance: Provenance,
-    label_names: Sequence[str] | None,
-    suffix: str,
-    write: Callable[[Path, NDArray[np.uint8], int, str | None], None],
-) -> list[Path]:
     _check(images, labels)
     if len(images) == 0:
         raise InputError("there are no images to write; expected at least one", hint="set --count")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} is there already and not empty", hint="choose another --output")
+    tree = plan_tree(layout, form, len(images), labels, label_names)
     names = None if labels is None else [_label_name(int(label), label_names) for label in labels]
     building: Path | None = None
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         building = Path(tempfile.mkdtemp(prefix=f".{folder.name}-building-", dir=folder.parent))
         building.chmod(0o755)
-        digits = max(5, len(str(len(images))))
-        files = [f"{number:0{digits}d}{suffix}" for number in range(1, len(images) + 1)]
-        for number, file in enumerate(files):
-            write(building / file, images[number], number + 1, None if names is None else names[number])
-        if names is not None and labels is not None:
-            with (building / LABELS).open("w", newline="", encoding="utf-8") as table:
-                writer = csv.writer(table, lineterminator="\n")
-                writer.writerow(("file", "label", "label_name"))
-                writer.writerows(zip(files, [int(label) for label in labels], names, strict=True))
+        files = _write_pixels(building, tree, images, labels, names, provenance, preprocessing)
+        for file, rows in tree.tables.items():
+            with (building / file).open("w", newline="", encoding="utf-8") as table:
+                csv.writer(table, lineterminator="\n").writerows(rows)
         shown = slice(0, _SHEET_LIMIT)
         columns = min(16, max(1, round(min(len(images), _SHEET_LIMIT) ** 0.5)))
-        sheet = contact_sheet_png(images[shown], columns, None if names is None else names[shown])
-        (building / SHEET).write_bytes(sheet)
-        digests = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(building.iterdir())}
+        sheet = contact_sheet(images[shown], columns, None if names is None else names[shown])
+        if layout == FLAT:
+            (building / SHEET).write_bytes(_png(sheet))
+        else:
+            sheet.save(building / SHEET_IN_LAYOUT, format="WEBP", lossless=True)
         described = {
             "schema": SIDECAR_SCHEMA,
             "synthetic": True,
             "provenance": asdict(provenance),
+            "layout": layout,
+            "format": form,
             "images": len(images),
             "shape": list(images.shape[1:]),
             "label_names": None if label_names is None else list(label_names),
-            "sha256": digests,
+            "sha256": {
+                path.relative_to(building).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+                for path in sorted(building.rglob("*"))
+                if path.is_file()
+            },
         }
         (building / SIDECAR).write_text(json.dumps(described, indent=2, sort_keys=True) + "\n", encoding="utf-8")
         if folder.exists():
@@ -196,6 +191,70 @@ def _write(
     return [folder / file for file in files]
 
 
+def write_png(
+    folder: Path,
+    images: NDArray[np.uint8],
+    labels: Sequence[int] | None,
+    provenance: Provenance,
+    label_names: Sequence[str] | None = None,
+) -> list[Path]:
+    """Write ``00001.png``, ... and ``labels.csv``: :func:`write_images` in the layout ``flat``."""
+    return write_images(folder, images, labels, provenance, label_names)
+
+
+def write_dicom(
+    folder: Path,
+    images: NDArray[np.uint8],
+    labels: Sequence[int] | None,
+    provenance: Provenance,
+    label_names: Sequence[str] | None = None,
+) -> list[Path]:
+    """Write ``00001.dcm``, ... and ``labels.csv``: :func:`write_images` in the layout ``flat``."""
+    return write_images(folder, images, labels, provenance, label_names, form="dicom")
+
+
+def _write_pixels(
+    building: Path,
+    tree: Tree,
+    images: NDArray[np.uint8],
+    labels: Sequence[int] | None,
+    names: Sequence[str] | None,
+    provenance: Provenance,
+    preprocessing: str,
+) -> Sequence[str]:
+    """Write every image where `tree` says; returns the relative paths."""
+    if tree.form == "npz":
+        arrays: dict[str, NDArray[Any]] = {"train_images": images[..., 0] if images.shape[3] == 1 else images}
+        if labels is not None:
+            arrays["train_labels"] = np.asarray(labels, dtype=np.int64)[:, None]
+        np.savez_compressed(building / ARRAYS, allow_pickle=False, **arrays)
+        return (ARRAYS,)
+    for file in tree.files:
+        (building / file).parent.mkdir(parents=True, exist_ok=True)
+    if tree.form == "dicom":
+        series = Series.of(images, _origin(provenance), preprocessing)
+        for number, (file, image) in enumerate(zip(tree.files, images, strict=True)):
+            label = None if names is None else names[number]
+            dicom_file(image, number + 1, label, series).save_as(building / file, enforce_file_format=True)
+        return tree.files
+    for file, image in zip(tree.files, images, strict=True):
+        if tree.form == "jpeg":
+            _image(image).save(building / file, format="JPEG", quality=_JPEG_QUALITY, subsampling=0)
+        else:
+            _image(image).save(building / file, format="PNG", compress_level=6)
+    return tree.files
+
+
+def _origin(provenance: Provenance) -> Origin:
+    statement = (
+        f"Drawn by a generative model trained {provenance.training}: epsilon {provenance.epsilon}, delta "
+        f"{provenance.delta}, per {provenance.unit}, {provenance.rounds} rounds. "
+        f"Model sha256 {provenance.model_digest}. Report sha256 {provenance.report_digest}. Synthetic: of no patient's "
+        "record."
+    )
+    return Origin(statement, provenance.report_digest, provenance.model_digest)
+
+
 def _label_name(label: int, names: Sequence[str] | None) -> str:
     return names[label] if names is not None and 0 <= label < len(names) else str(label)
 
@@ -207,74 +266,11 @@ def _check(images: NDArray[np.uint8], labels: Sequence[Any] | None) -> None:
         raise ValueError("there must be one label for every image")
 
 
+def _png(picture: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, format="PNG", optimize=False, compress_level=6)
+    return buffer.getvalue()
+
+
 def _image(image: NDArray[np.uint8]) -> Image.Image:
     return Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)
-
-
-def _uid() -> UID:
-    return UID(f"2.25.{secrets.randbits(128)}")
-
-
-def _text(value: str, limit: int) -> str:
-    """A value that every reader takes: printable ASCII without backslashes, cut to the length its type allows."""
-    return re.sub(r"[^\x20-\x5b\x5d-\x7e]", "?", value)[:limit].strip()
-
-
-def _dicom(
-    image: NDArray[np.uint8],
-    number: int,
-    label: str | None,
-    provenance: Provenance,
-    uids: tuple[UID, UID],
-    now: datetime,
-) -> FileDataset:
-    meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID = SecondaryCaptureImageStorage
-    meta.MediaStorageSOPInstanceUID = _uid()
-    meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    dataset = FileDataset("", {}, preamble=bytes(128), file_meta=meta)
-    dataset.SOPClassUID = SecondaryCaptureImageStorage
-    dataset.SOPInstanceUID = meta.MediaStorageSOPInstanceUID
-    dataset.ImageType = ["DERIVED", "SECONDARY"]
-    dataset.InstanceCreationDate = now.strftime("%Y%m%d")
-    dataset.InstanceCreationTime = now.strftime("%H%M%S")
-    dataset.StudyDate = ""
-    dataset.StudyTime = ""
-    dataset.AccessionNumber = ""
-    dataset.Modality = "OT"
-    dataset.ConversionType = "SYN"
-    dataset.Manufacturer = "fedgan-secure"
-    dataset.ReferringPhysicianName = ""
-    dataset.SeriesDescription = "Synthetic images"
-    dataset.SyntheticData = "YES"
-    dataset.DerivationDescription = _text(
-        f"Drawn by a generative model trained with differential privacy: epsilon {provenance.epsilon}, delta "
-        f"{provenance.delta}, per {provenance.unit}, {provenance.rounds} rounds. "
-        f"Model sha256 {provenance.model_digest}. Report sha256 {provenance.report_digest}. Shows no patient.",
-        1024,
-    )
-    dataset.PatientName = ""
-    dataset.PatientID = ""
-    dataset.PatientBirthDate = ""
-    dataset.PatientSex = ""
-    dataset.PatientOrientation = ""
-    dataset.StudyInstanceUID, dataset.SeriesInstanceUID = uids
-    dataset.StudyID = ""
-    dataset.SeriesNumber = 1
-    dataset.InstanceNumber = number
-    comment = f"report sha256:{provenance.report_digest}" + (f"; label: {label}" if label is not None else "")
-    dataset.ImageComments = _text(comment, 10240)
-    dataset.BurnedInAnnotation = "NO"
-    height, width, channels = image.shape
-    dataset.SamplesPerPixel = channels
-    dataset.PhotometricInterpretation = "RGB" if channels == 3 else "MONOCHROME2"
-    if channels == 3:
-        dataset.PlanarConfiguration = 0
-    dataset.Rows, dataset.Columns = height, width
-    dataset.BitsAllocated = dataset.BitsStored = 8
-    dataset.HighBit = 7
-    dataset.PixelRepresentation = 0
-    data = image.tobytes()
-    dataset.PixelData = data + bytes(len(data) % 2)
-    dataset["PixelData"].VR = "OB"
-    return dataset

@@ -71,6 +71,7 @@ class MechanismPolicy(_Public):
     neighbouring_relation: Literal["add_or_remove_one"] = "add_or_remove_one"
     sampler: Literal["poisson"] = "poisson"
     noise_placement: NoisePlacement = "per_hospital"
+    hospitals_per_patient: int = Field(1, ge=1, description="declared bound: in how many hospitals a patient may be")
 
     @model_validator(mode="after")
     def _placed(self) -> MechanismPolicy:
@@ -106,6 +107,7 @@ class DataPolicy(_Public):
     classes: int = Field(ge=0, description="0: unconditional")
     label_names: tuple[str, ...] = ()
     preprocessing: str
+    preprocessing_digest: str = Field("", pattern=r"^([0-9a-f]{64})?$", description="what it makes of fixed pictures")
     phantoms: bool = False
     unit_remark: str = ""
 
@@ -189,6 +191,11 @@ class FederationPolicy(_Public):
             raise ValueError(
                 f"threshold {self.threshold} of {len(names)} hospitals: two disjoint groups could each finish a "
                 "round, expected more than half"
+            )
+        if self.mechanism.hospitals_per_patient > len(names):
+            raise ValueError(
+                f"hospitals_per_patient is {self.mechanism.hospitals_per_patient}, expected at most the number of "
+                f"hospitals, {len(names)}"
             )
         if self.ring.ring_bits != self.ring_bits:
             raise ValueError("ring_bits is stated twice with different values")

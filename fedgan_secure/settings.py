@@ -103,6 +103,9 @@ class PrivacySection(_Section):
     l2_clip_norm: float | None = Field(None, ge=1e-10, description="bound on one patient's gradient")
     noise_placement: Literal["per_hospital", "distributed"] = Field("per_hospital", description="who adds the noise")
     epsilon_cap: float | None = Field(None, gt=0, description="a hospital's own cap over its whole ledger")
+    hospitals_per_patient: int = Field(
+        1, ge=1, le=99, description="public bound: in how many of the hospitals a patient may be"
+    )
     no_privacy: bool = Field(False, description="a researcher's baseline: unbounded epsilon, every report says so")
 
     @model_validator(mode="after")
@@ -121,6 +124,9 @@ class TrainingSection(_Section):
 
     discriminator_learning_rate: float | None = Field(None, gt=0, le=1)
     generator_learning_rate: float | None = Field(None, gt=0, le=1)
+    steps_per_generator_step: int | None = Field(
+        None, ge=1, le=1000, description="discriminator steps per generator step; default 1"
+    )
     latent_dim: int | None = Field(None, ge=2, le=1024)
     update_bound: float = Field(1.0, gt=0, le=1000, description="box that every coordinate of an update is clamped to")
     ring_bits: Literal[32, 64] = Field(32, description="width of the ring that masks live in")
@@ -129,7 +135,7 @@ class TrainingSection(_Section):
     )
 
 
-_CLAIMS = re.compile(r"\bcompliant\b|anonym|guarant|tamper.?proof|\bcertified\b", re.IGNORECASE)
+CLAIMS = re.compile(r"\bcompliant\b|anonym|guarant|tamper.?proof|\bcertified\b", re.IGNORECASE)
 
 TOPICS = {
     "controllers": "Controllers",
@@ -163,7 +169,7 @@ class GovernanceSection(_Section):
             return None
         if not 1 <= len(value.strip()) <= 2_000 or any(not (char.isprintable() or char == "\n") for char in value):
             raise ValueError("expected 1 to 2000 printable characters")
-        if claim := _CLAIMS.search(value):
+        if claim := CLAIMS.search(value):
             raise ValueError(f"{claim.group()!r} is a claim that no report makes; expected a reference or a fact")
         return value.strip()
 

@@ -7,7 +7,8 @@ Mechanisms are composed as events, equal ones merged; two epsilons are never add
 * PLD (`loss_distribution`): the figure that is reported where all noise is Gaussian and each hospital's own.
 * RDP: there a second opinion, from dp-accounting (Mironov, Talwar and Zhang 2019; conversion of Canonne, Kamath and
   Steinke 2020). Where a mechanism's noise is shared (`noise_placement` "distributed"), RDP at integer orders
-  (`renyi`, `integer_noise`) is the proved figure, and PLD is offered as a Gaussian approximation only.
+  (`renyi`, `integer_noise`) is the proved figure, and PLD is offered as a Gaussian approximation only. So it is for a
+  search for settings whose trials were chosen as it went, or whose winner alone is released (`selection`).
 
 :func:`epsilon` is the proved figure of either kind. Anything else is refused with :class:`NotAccounted`: another
 neighbouring relation or sampler, shared noise of which the shares are not recorded, units mixed in one sequence. What
@@ -25,11 +26,11 @@ from importlib.metadata import version
 
 import numpy as np
 
-from fedgan_audits import calibration, failures, integer_noise, loss_distribution, renyi
+from fedgan_audits import calibration, failures, integer_noise, loss_distribution, renyi, selection
 from fedgan_audits.calibration import NOISE_MAX, NOISE_MIN
 from fedgan_audits.errors import NotAccounted, RecordInvalid
 from fedgan_audits.loss_distribution import GRID
-from fedgan_audits.mechanism import DistributedMechanism, MechanismRecord
+from fedgan_audits.mechanism import DistributedMechanism, MechanismRecord, SearchMechanism, SearchTerms
 from fedgan_audits.renyi import SampledNoise
 from fedgan_audits.rounding import round_up
 
@@ -58,6 +59,7 @@ __all__ = [
     "is_distributed",
     "mu_gdp",
     "refuse_unaccounted",
+    "rests_on_curve",
     "round_up",
     "step_noise",
 ]
@@ -68,11 +70,16 @@ DELTA_MIN = 1e-12
 _Steps = tuple[tuple[SampledNoise, int], ...]
 """Each kind of step once, sorted, with its number of steps."""
 
+_Searches = tuple[tuple[SearchTerms, int], ...]
+"""Searches that are known by their curve alone, each once, with how often it was done."""
+
 
 def accountant_name(mechanisms: Sequence[MechanismRecord] = ()) -> str:
     """The accountant and its version, for the record of how the figure of `mechanisms` was made."""
     if is_distributed(mechanisms):
         return f"integer-order RDP (orders 2 to {renyi.LARGEST_ORDER}) of shared integer noise"
+    if _searches_of(mechanisms):
+        return f"integer-order RDP (orders 2 to {renyi.LARGEST_ORDER}), a search for settings included"
     return f"dp-accounting {version('dp-accounting')}, PLD (pessimistic, connect the dots)"
 
 
@@ -115,8 +122,24 @@ def is_distributed(mechanisms: Sequence[MechanismRecord]) -> bool:
     return any(isinstance(record, DistributedMechanism) for record in mechanisms)
 
 
+def _searches_of(mechanisms: Sequence[MechanismRecord]) -> _Searches:
+    """The searches among `mechanisms` that no sequence of steps describes."""
+    counts: dict[SearchTerms, int] = {}
+    for record in mechanisms:
+        if isinstance(record, SearchMechanism) and record.search.charge != "each_once":
+            counts[record.search] = counts.get(record.search, 0) + record.steps
+    return tuple(sorted(counts.items(), key=repr))
+
+
+def rests_on_curve(mechanisms: Sequence[MechanismRecord]) -> bool:
+    """Whether RDP at integer orders is the proved figure of `mechanisms`: shared noise, or a search of that kind."""
+    return is_distributed(mechanisms) or bool(_searches_of(mechanisms))
+
+
 def step_noise(record: MechanismRecord) -> SampledNoise:
     """One step of `record` as the Rényi accountant takes it; noise_multiplier above 0. Raises NotAccounted."""
+    if isinstance(record, SearchMechanism):
+        raise NotAccounted("a search is not a sequence of equal steps, but one step was asked for")
     if isinstance(record, DistributedMechanism):
         return integer_noise.sampled_noise(record)
     return SampledNoise(record.sampling_probability, record.noise_multiplier)
@@ -129,9 +152,22 @@ def _steps_of(mechanisms: Sequence[MechanismRecord]) -> _Steps | None:
     for record in mechanisms:
         if record.noise_multiplier == 0.0:
             return None
-        kind = step_noise(record)
-        steps[kind] = steps.get(kind, 0) + record.steps
+        if isinstance(record, SearchMechanism):
+            trials = record.search.settings if record.search.charge == "each_once" else ()
+            parts = [(SampledNoise(t.sampling_probability, t.noise_multiplier), t.steps) for t in trials]
+        else:
+            parts = [(step_noise(record), 1)]
+        for kind, count in parts:
+            steps[kind] = steps.get(kind, 0) + count * record.steps
     return tuple(sorted(steps.items()))
+
+
+@lru_cache(maxsize=256)
+def _curve_of(steps: _Steps, searches: _Searches) -> renyi.Curve:
+    total = renyi.composed(steps)
+    for terms, count in searches:
+        total = total + count * selection.curve(terms)
+    return np.asarray(total)
 
 
 def _merged(steps: _Steps) -> loss_distribution.Merged:
@@ -144,14 +180,14 @@ def _merged(steps: _Steps) -> loss_distribution.Merged:
 
 
 @lru_cache(maxsize=1024)
-def _integer_rdp(steps: _Steps, delta: float, records: int) -> float:
-    return renyi.epsilon_of(renyi.records(renyi.composed(steps), records), delta) if steps else 0.0
+def _integer_rdp(steps: _Steps, searches: _Searches, delta: float, records: int) -> float:
+    return renyi.epsilon_of(renyi.records(_curve_of(steps, searches), records), delta) if steps or searches else 0.0
 
 
 def curve(mechanisms: Sequence[MechanismRecord]) -> renyi.Curve:
     """The RDP curve of all `mechanisms` at renyi.ORDERS; infinite where one adds no noise. Raises NotAccounted."""
     steps = _steps_of(mechanisms)
-    return np.full(len(renyi.ORDERS), np.inf) if steps is None else renyi.composed(steps)
+    return np.full(len(renyi.ORDERS), np.inf) if steps is None else _curve_of(steps, _searches_of(mechanisms))
 
 
 def epsilon(mechanisms: Sequence[MechanismRecord], delta: float) -> float:
@@ -164,8 +200,8 @@ def epsilon(mechanisms: Sequence[MechanismRecord], delta: float) -> float:
     steps = _steps_of(mechanisms)
     if steps is None:
         return math.inf
-    if is_distributed(mechanisms):
-        return _integer_rdp(steps, delta, 1)
+    if rests_on_curve(mechanisms):
+        return _integer_rdp(steps, _searches_of(mechanisms), delta, 1)
     return loss_distribution.epsilon(_merged(steps), 1, delta)
 
 
@@ -184,6 +220,11 @@ def epsilon_pld(mechanisms: Sequence[MechanismRecord], delta: float) -> float:
             "noise_placement is 'distributed', but privacy loss distributions are proved for 'per_hospital' alone",
             hint="Take accountant.epsilon, the proved figure; the other is epsilon_gaussian_approximation.",
         )
+    if _searches_of(mechanisms):
+        raise NotAccounted(
+            "a search for settings is among the mechanisms, and no privacy loss distribution describes it",
+            hint="Take accountant.epsilon, the proved figure.",
+        )
     return epsilon(mechanisms, delta)
 
 
@@ -191,11 +232,16 @@ def epsilon_gaussian_approximation(mechanisms: Sequence[MechanismRecord], delta:
     """The PLD figure as if shared integer noise were the Gaussian of its variance: a comparison, not a guarantee.
 
     `records` of one person in the same sums give the mixture of Gaussians with Binomial(records, q) shifts. Without
-    shared noise it is epsilon_pld. Returns and raises as epsilon.
+    shared noise it is epsilon_pld; with a search that is known by its curve, the figure of that. Returns and raises as
+    epsilon.
     """
     delta = check_delta(delta)
     steps = _steps_of(mechanisms)
-    return math.inf if steps is None else loss_distribution.epsilon(_merged(steps), records, delta)
+    if steps is None:
+        return math.inf
+    if searches := _searches_of(mechanisms):
+        return _integer_rdp(steps, searches, delta, records)
+    return loss_distribution.epsilon(_merged(steps), records, delta)
 
 
 def epsilon_rdp(mechanisms: Sequence[MechanismRecord], delta: float) -> float:
@@ -207,8 +253,8 @@ def epsilon_rdp(mechanisms: Sequence[MechanismRecord], delta: float) -> float:
     steps = _steps_of(mechanisms)
     if steps is None:
         return math.inf
-    if is_distributed(mechanisms):
-        return _integer_rdp(steps, delta, 1)
+    if rests_on_curve(mechanisms):
+        return _integer_rdp(steps, _searches_of(mechanisms), delta, 1)
     return loss_distribution.rdp_epsilon(_merged(steps), delta)
 
 
@@ -235,14 +281,15 @@ def epsilon_several_hospitals(ledgers: Sequence[Sequence[MechanismRecord]], delt
     if not count:
         raise RecordInvalid("no ledger is given, but one of each hospital that knows the patient is expected")
     together = [record for ledger in ledgers for record in ledger]
-    if not is_distributed(together):
+    if not rests_on_curve(together):
         return epsilon(together, delta)
     refuse_unaccounted(together)
     own = _steps_of([record for record in together if not isinstance(record, DistributedMechanism)])
     shared = _steps_of([record for record in together if isinstance(record, DistributedMechanism)])
     if own is None or shared is None:
         return math.inf
-    group = renyi.records(renyi.composed(shared), count) * renyi.share_of_group(count)
+    # One search may have looked at the data of several of them: its winner is then a function of all of the records.
+    group = renyi.records(_curve_of(shared, _searches_of(together)), count) * renyi.share_of_group(count)
     return renyi.epsilon_of(group + renyi.composed(own), delta)
 
 
@@ -263,8 +310,8 @@ def epsilon_k_images(mechanisms: Sequence[MechanismRecord], delta: float, images
         return math.inf
     by_patient = not mechanisms or mechanisms[0].unit == "patient"
     count = 1 if by_patient else images
-    if is_distributed(mechanisms):
-        return _integer_rdp(steps, delta, count)
+    if rests_on_curve(mechanisms):
+        return _integer_rdp(steps, _searches_of(mechanisms), delta, count)
     return loss_distribution.epsilon(_merged(steps), count, delta)
 
 
@@ -290,8 +337,9 @@ def delta_profile(mechanisms: Sequence[MechanismRecord], epsilons: Sequence[floa
     steps = _steps_of(mechanisms)
     if steps is None:
         return tuple(1.0 for _ in epsilons)
-    if is_distributed(mechanisms):
-        return tuple(float(value) for value in renyi.deltas_of(renyi.composed(steps), np.array(epsilons, dtype=float)))
+    if rests_on_curve(mechanisms):
+        found = renyi.deltas_of(_curve_of(steps, _searches_of(mechanisms)), np.array(epsilons, dtype=float))
+        return tuple(float(value) for value in found)
     return loss_distribution.deltas(_merged(steps), epsilons)
 
 
@@ -328,11 +376,12 @@ def mu_gdp(mechanisms: Sequence[MechanismRecord], delta: float) -> float:
     steps = _steps_of(mechanisms)
     if steps is None:
         return math.inf
-    if not steps:
+    searches = _searches_of(mechanisms)
+    if not steps and not searches:
         return 0.0
-    if not is_distributed(mechanisms):
+    if not rests_on_curve(mechanisms):
         return loss_distribution.mu(_merged(steps), delta)
-    epsilons, deltas = renyi.profile(renyi.composed(steps), delta)
+    epsilons, deltas = renyi.profile(_curve_of(steps, searches), delta)
     return loss_distribution.covering_mu(epsilons, deltas, delta)
 
 
@@ -389,6 +438,8 @@ def clear_caches() -> None:
     """Forget every figure and distribution computed so far: to measure what one costs, or to free memory."""
     for cached in (
         _integer_rdp,
+        _curve_of,
+        selection._curve,
         _calibrated,
         renyi.step_curve,
         loss_distribution.epsilon,

@@ -63,6 +63,11 @@ def differences(record: RoundRecord, policy: Mapping[str, Any]) -> list[str]:
         ("the target for epsilon", privacy.epsilon_target, mechanism.get("epsilon_target", absent)),
         ("the unit of privacy", privacy.unit, mechanism.get("unit", absent)),
         ("the number of images per patient", privacy.images_per_patient, mechanism.get("images_per_patient", absent)),
+        (
+            "in how many hospitals a patient may be",
+            privacy.hospitals_per_patient,
+            mechanism.get("hospitals_per_patient", 1),
+        ),
         ("who adds the noise", privacy.noise_placement, mechanism.get("noise_placement", absent)),
         ("the planned mechanism", privacy.planned, planned),
         ("whether privacy is switched off", record.flags.no_privacy, flags.get("no_privacy", absent)),

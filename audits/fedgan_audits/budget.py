@@ -19,6 +19,7 @@ from fedgan_audits.mechanism import (
     MechanismRecord,
     NoisePlacement,
     NoiseShares,
+    SearchMechanism,
     Unit,
     parse_mechanism,
 )
@@ -184,8 +185,15 @@ def capped_epsilon(by_run: Mapping[str, Sequence[MechanismRecord]], delta: float
     figure = accountant.epsilon(everything, delta)
     if math.isinf(figure) or len(runs) < 2:
         return figure
-    order = None if cap is None else renyi.filter_order(accountant.step_noise(everything[0]), delta, cap)
+    order = None if cap is None else renyi.order_for(_first_curve(everything[0]), delta, cap)
     return max(figure, renyi.filtered_epsilon(accountant.curve(everything), delta, order))
+
+
+def _first_curve(first: MechanismRecord) -> renyi.Curve:
+    """What one step of a ledger's first mechanism costs at every order; of a search, all of it."""
+    if isinstance(first, SearchMechanism):
+        return accountant.curve([first])
+    return renyi.step_curve(accountant.step_noise(first))
 
 
 def standing(

@@ -42,7 +42,7 @@ def sampled_gaussian(q: float, steps: int, target: float, delta: float) -> float
         upper = high
     else:
         # RDP is an upper bound as well: noise that satisfies it is enough, and the search starts there.
-        upper = low if bound(low) <= target else _crossing(bound, target, low, high, 1e-2)
+        upper = low if bound(low) <= target else crossing(bound, target, low, high, 1e-2)
     upper = _search_down(coarse, target, low, upper)
     given_away = 1 - quick(upper) / target  # what the coarse grid and the tolerance cost; little, as a rule
     if given_away > 5e-4:
@@ -69,7 +69,7 @@ def by(figure: Callable[[float], float], q: float, steps: int, target: float, de
 
     if of_log(low) <= target:
         return NOISE_MIN
-    result = up_to_six_digits(math.exp(_crossing(of_log, target, low, high, 1e-4)))
+    result = up_to_six_digits(math.exp(crossing(of_log, target, low, high, 1e-4)))
     while figure(result) > target and result < NOISE_MAX:
         result = min(NOISE_MAX, up_to_six_digits(result * (1 + 2e-5)))
     return result
@@ -92,10 +92,10 @@ def _search_down(function: Callable[[float], float], target: float, low: float, 
         upper, lower, width = lower, max(low, lower - width), width * 2
     if lower == upper:
         return start
-    return _crossing(function, target, lower, upper, 1e-4)
+    return crossing(function, target, lower, upper, 1e-4)
 
 
-def _crossing(function: Callable[[float], float], target: float, low: float, high: float, tolerance: float) -> float:
+def crossing(function: Callable[[float], float], target: float, low: float, high: float, tolerance: float) -> float:
     """A point at most `tolerance` above where the decreasing `function` falls to `target`; its value is within it.
 
     Expects function(low) > target >= function(high). Regula falsi on the logarithm, halved where one end stays.

@@ -17,7 +17,7 @@ import binascii
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -239,6 +239,15 @@ def statement(subjects: Mapping[str, str], predicate_type: str, predicate: Any) 
 
 def read_statement(payload: bytes, predicate_type: str) -> tuple[dict[str, str], Any]:
     """Subjects (path -> SHA-256) and predicate of a canonical in-toto Statement v1 of the given type."""
+    subjects, predicate, _ = read_versioned(payload, predicate_type)
+    return subjects, predicate
+
+
+def read_versioned(payload: bytes, predicate_type: str, older: Collection[str] = ()) -> tuple[dict[str, str], Any, str]:
+    """As :func:`read_statement`, and the version that the predicate's type ends with: the one given, or one of `older`.
+
+    A statement of the right kind and of another version is refused with what to do about it.
+    """
     value = parse_canonical(payload)
     if not isinstance(value, dict) or set(value) != {"_type", "subject", "predicateType", "predicate"}:
         raise EnvelopeError("the payload is not an in-toto statement")
@@ -246,11 +255,15 @@ def read_statement(payload: bytes, predicate_type: str) -> tuple[dict[str, str],
         raise EnvelopeError(f"expected a statement of type {STATEMENT_TYPE}")
     kind, _, version = str(value["predicateType"])[:80].rpartition(":")
     ours, _, reads = predicate_type.rpartition(":")
-    if kind == ours and version.isdecimal() and version != reads:
+    known = (*older, reads)
+    if kind == ours and version.isdecimal() and version not in known:
+        newer = reads.isdecimal() and int(version) > int(reads)
         raise EnvelopeError(
-            f"schema: version {version}, and this fedgan-secure reads version {reads}: verify with a newer one"
+            f"schema: version {version}, and this fedgan-secure reads version {', '.join(known)}: "
+            + ("verify with a newer one" if newer else "there is no such version; the file was not made by it"),
+            hint="Install the fedgan-secure that made the run, or a newer one, and verify again." if newer else None,
         )
-    if value["predicateType"] != predicate_type:
+    if value["predicateType"] not in {f"{ours}:{each}" for each in known}:
         raise EnvelopeError(f"expected a predicate of type {predicate_type}, found {str(value['predicateType'])[:80]}")
     subjects: dict[str, str] = {}
     listed = value["subject"] if isinstance(value["subject"], list) else []
@@ -262,4 +275,4 @@ def read_statement(payload: bytes, predicate_type: str) -> tuple[dict[str, str],
                 raise EnvelopeError("a subject needs one name and one SHA-256 digest")
     if not subjects or list(subjects) != sorted(subjects):
         raise EnvelopeError("subjects must be there and sorted by name")
-    return subjects, value["predicate"]
+    return subjects, value["predicate"], version

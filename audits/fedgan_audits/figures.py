@@ -15,6 +15,7 @@ from fedgan_audits.mechanism import MechanismRecord
 from fedgan_audits.records import HospitalFacts, PrivacySettings, RoundRecord, Spent
 
 TRAJECTORY_POINTS = 24
+_PAIRED = 4
 _SLACK = 1 + 1e-9
 
 
@@ -159,15 +160,41 @@ def _kinds(hospitals: Sequence[HospitalFacts]) -> dict[tuple[MechanismRecord, ..
 
 
 def two_hospitals(hospitals: Sequence[HospitalFacts], delta: float) -> float:
-    """Epsilon for a patient whom two hospitals know: the worst pair, all their mechanisms composed."""
+    """Epsilon for a patient whom two hospitals know: the worst pair, all their mechanisms composed.
+
+    With more than four different ledgers it is the bound of `several_hospitals` for two, which saves many compositions.
+    """
     ledgers = _kinds(hospitals)
-    kinds = sorted(ledgers, key=lambda kind: epsilon(kind, delta))[-4:]
+    kinds = sorted(ledgers, key=lambda kind: epsilon(kind, delta))
+    if len(kinds) > _PAIRED:
+        return several_hospitals(hospitals, delta, 2)
     worst = 0.0
     for index, first in enumerate(kinds):
         for second in kinds[index:]:
             if first is not second or ledgers[first] >= 2:
                 worst = max(worst, accountant.epsilon_two_hospitals(first, delta, other=second))
     return worst
+
+
+def several_hospitals(hospitals: Sequence[HospitalFacts], delta: float, count: int) -> float:
+    """Epsilon for a patient whom `count` hospitals know, whichever they are: at least that of the worst choice.
+
+    For every mechanism the `count` hospitals count that ran most of it. Where all ledgers hold the same mechanisms this
+    is exact; where they differ, no choice of hospitals ran more of any mechanism than is composed here.
+    """
+    steps: dict[MechanismRecord, list[int]] = {}
+    for hospital in hospitals:
+        for mechanism in of_ledger(hospital):
+            steps.setdefault(mechanism.model_copy(update={"steps": 1}), []).append(mechanism.steps)
+    ranks = [
+        tuple(
+            kind.model_copy(update={"steps": sorted(counts, reverse=True)[rank]})
+            for kind, counts in steps.items()
+            if rank < len(counts)
+        )
+        for rank in range(min(count, len(hospitals)))
+    ]
+    return accountant.epsilon_several_hospitals(ranks, delta) if any(ranks) else 0.0
 
 
 def worst_ledger(hospitals: Sequence[HospitalFacts], delta: float) -> tuple[MechanismRecord, ...]:

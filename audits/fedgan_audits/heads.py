@@ -74,6 +74,9 @@ class LedgerComparison:
         self._heads: dict[int, str] = {}
         self._reserved: dict[int, MechanismRecord] = {}
         self._held: dict[int, _Held] = {}
+        self._signed_at: dict[int, int] = {}
+        self._ended_at: dict[str, int] = {}
+        """Where in the ledger a round's report was signed, and where each key was followed by another or revoked."""
 
     def _open(self, run_id: str) -> None:
         from fedgan_audits.ledger import Ledger
@@ -86,6 +89,11 @@ class LedgerComparison:
                 hospital = ledger.hospital
                 self._heads, self._reserved = ledger.signed_heads(run_id), ledger.reservations(run_id)
                 self._held = _held(ledger, run_id)
+                for entry in ledger.entries():
+                    if entry.kind == "report_signed" and entry.run_id == run_id and entry.round is not None:
+                        self._signed_at[entry.round] = entry.sequence
+                    elif entry.kind in ("key_rotated", "key_revoked"):
+                        self._ended_at.setdefault(str(entry.facts.get("key")), entry.sequence)
         except AuditError as error:
             self._result.failed(LEDGER, str(error), place)
             return
@@ -113,6 +121,9 @@ class LedgerComparison:
         own = next((entry for entry in report.aggregation.participants if entry.name == hospital), None)
         if own is not None and own.reserved != self._reserved.get(number):
             self._result.failed(LEDGER, f"what {hospital} reserved is not what its ledger says", file)
+        if own is not None and self._signed_at.get(number, 0) > self._ended_at.get(own.fingerprint, 2**53):
+            text = f"{hospital} signed this report after its key {own.fingerprint} had been followed or revoked"
+            self._result.failed(LEDGER, text, file)
         if own is not None and number in self._held:
             if set(figures.merged(own.earlier)) != self._held[number].earlier:
                 self._result.failed(LEDGER, f"{hospital}'s earlier runs are not those of its ledger", file)

@@ -8,19 +8,22 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import BeforeValidator, ValidationError
 
-from fedgan_audits import envelope, render
+from fedgan_audits import envelope, render, sign_off
 from fedgan_audits.bundle import PART, write_atomic
 from fedgan_audits.errors import RecordInvalid
+from fedgan_audits.inventory import Inventory
 from fedgan_audits.reading import Bundle
 from fedgan_audits.records import Count, Digest, Facts, Incident, Label, Name, Positive, SafePath, Text, Time, as_tuple
 from fedgan_audits.report import read_payload, sample_of
-from fedgan_audits.sections import MANIFEST_TYPE, SCHEMA_NOTE, SCHEMA_VERSION, RoundReport, Verdict
+from fedgan_audits.sections import FIRST_NOTE, MANIFEST_TYPE, RoundReport, Verdict
 
 MANIFEST = "manifest.dsse.json"
 INDEX = "index.html"
@@ -92,35 +95,50 @@ def read_reports(public: Path) -> Iterator[tuple[RoundReport, str]]:
         yield read_report(bundle, file)
 
 
-def draft_manifest(public: Path, facts: RunFacts) -> bytes:
+@dataclass(frozen=True)
+class _Line:
+    """What the manifest and the roll-up need of one report."""
+
+    entry: ReportEntry
+    row: render.IndexRow
+    sample: tuple[str, str] | None
+
+
+def _line(bundle: Bundle, file: str) -> _Line:
+    report, digest = read_report(bundle, file)
+    entry = ReportEntry(round=report.header.round, digest=digest, verdict=report.verdict.verdict)
+    return _Line(entry, render.IndexRow.of(report), sample_of(report))
+
+
+def draft_manifest(public: Path, facts: RunFacts, inventory: Inventory | None = None) -> bytes:
     """Render `index.html` from the reports found, then list every file; returns the payload to be signed.
 
-    Left-over parts of interrupted writes are removed. Raises RecordInvalid for a link or an odd file name.
+    Left-over parts of interrupted writes are removed. With the `inventory` of the last time, only files that were
+    written since are read, and the newest report. Raises RecordInvalid for a link or an odd file name.
     """
+    inventory = inventory if inventory is not None else Inventory()
     for leftover in public.rglob(f".*{PART}"):
         leftover.unlink(missing_ok=True)
     bundle = Bundle(public)
-    entries: list[ReportEntry] = []
-    rows: list[render.IndexRow] = []
-    last: RoundReport | None = None
-    sample: tuple[str, str] | None = None
-    for last, digest in read_reports(public):
-        entries.append(ReportEntry(round=last.header.round, digest=digest, verdict=last.verdict.verdict))
-        rows.append(render.IndexRow.of(last))
-        sample = sample_of(last) or sample
+    reports = list(report_files(public).values())
+    lines = [inventory.remembered(bundle, file, "report", partial(_line, bundle, file)) for file in reports]
+    entries, rows = [line.entry for line in lines], [line.row for line in lines]
+    last = read_report(bundle, reports[-1])[0] if reports else None
+    sample = next((line.sample for line in reversed(lines) if line.sample), None)
     picture = bundle.read(sample[0]) if sample else None
-    write_atomic(public / INDEX, render.render_index(facts, rows, last, picture))
+    reviews = sign_off.readable(bundle, [path for path, problem in bundle.walk() if problem is None])
+    write_atomic(public / INDEX, render.render_index(facts, rows, last, picture, reviews=reviews))
     subjects: dict[str, str] = {}
     files = []
     for path, problem in bundle.walk():
         if problem is not None:
             raise RecordInvalid(f"{path}: {problem}", hint="Remove it from the run's public folder.")
         if path != MANIFEST:
-            size, subjects[path] = bundle.digest(path)
+            size, subjects[path] = inventory.remembered(bundle, path, "digest", partial(bundle.digest, path))
             files.append(FileSize(path=path, size=size))
     manifest = Manifest(
-        schema_version=SCHEMA_VERSION,
-        schema_note=SCHEMA_NOTE,
+        schema_version="0",
+        schema_note=FIRST_NOTE,
         renderer=render.RENDERER,
         run=facts,
         head=entries[-1].digest if entries else None,

@@ -1,9 +1,10 @@
 """The description of one mechanism: what was done to the patients, from which every privacy figure is recomputed.
 
-A ledger stores these, a report signs these; an epsilon is always derived and never stored as the truth. Two kinds:
-:class:`MechanismRecord`, all noise added by the hospital itself, and :class:`DistributedMechanism`, which says in
-`shares` how the noise of one sum is divided among hospitals. The JSON form of the first is the same as ever; only the
-second has `shares`, so that :func:`parse_mechanism` tells them apart.
+A ledger stores these, a report signs these; an epsilon is always derived and never stored as the truth. Three kinds:
+:class:`MechanismRecord`, all noise added by the hospital itself; :class:`DistributedMechanism`, which says in `shares`
+how the noise of one sum is divided among hospitals; and :class:`SearchMechanism`, a whole search for good settings,
+which says in `search` what its trials were. The JSON form of the first is the same as ever; only the second has
+`shares` and only the third `search`, so that :func:`parse_mechanism` tells them apart.
 """
 
 from __future__ import annotations
@@ -115,11 +116,96 @@ class DistributedMechanism(MechanismRecord):
     shares: NoiseShares
 
 
-AnyMechanism = DistributedMechanism | MechanismRecord
-"""Either kind, as the type of a record's field: pydantic tells them apart by `shares`."""
+SearchCharge = Literal["each_once", "any_of", "winner_alone"]
+
+
+class TrialSetting(BaseModel):
+    """What one trial of a search does to a hospital's patients: `steps` releases at this probability and noise."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    sampling_probability: _Real = Field(gt=0.0, le=1.0)
+    noise_multiplier: _Real = Field(gt=0.0, le=1e9)
+    steps: _Whole = Field(ge=1, le=2**40)
+
+
+class SearchTerms(BaseModel):
+    """What a search may do and what of it is released; fixed before it starts. Its cost: fedgan_audits.selection.
+
+    Fields:
+        charge: "each_once", every listed setting is tried once and everything may be released; "any_of", `trials`
+            trials of which each is one of the settings, chosen with knowledge of earlier trials, everything may be
+            released; "winner_alone", a secret random number of trials, each of a setting drawn independently from the
+            same public distribution over `settings`, and the trial with the best score alone is released (Papernot and
+            Steinke 2021).
+        settings: the settings, for "each_once" one for every trial.
+        trials: how many trials at most; None for "winner_alone".
+        mean_trials: expected number of trials, for "winner_alone" alone, at least 1.
+        shape: of the number of trials, for "winner_alone": None is Poisson; 0 logarithmic, 1 geometric, any other
+            number at least 0 truncated negative binomial.
+
+    Raises pydantic.ValidationError on anything else.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    charge: SearchCharge
+    settings: tuple[TrialSetting, ...] = Field(min_length=1, max_length=2_000)
+    trials: _Whole | None = Field(default=None, ge=1, le=100_000)
+    mean_trials: _Real | None = Field(default=None, ge=1, le=1_000)
+    shape: _Real | None = Field(default=None, ge=0, le=100)
+
+    @model_validator(mode="after")
+    def _whole(self) -> SearchTerms:
+        random = self.charge == "winner_alone"
+        if random != (self.mean_trials is not None) or random != (self.trials is None):
+            raise ValueError("winner_alone has a mean number of trials, every other charge a number of trials")
+        if self.shape is not None and not random:
+            raise ValueError("only winner_alone has a distribution of the number of trials")
+        if self.charge == "each_once" and self.trials != len(self.settings):
+            raise ValueError(f"{self.trials} trials, but {len(self.settings)} settings that are tried once each")
+        return self
+
+
+class SearchMechanism(MechanismRecord):
+    """A whole search for settings on a hospital's patients, reserved at once before it starts.
+
+    As MechanismRecord, but `steps` counts searches, 1 as a rule; `sampling_probability` is the largest and
+    `noise_multiplier` the smallest of any trial; what is accounted stands in `search`.
+    """
+
+    noise_placement: Literal["per_hospital"] = "per_hospital"
+    search: SearchTerms
+
+    @model_validator(mode="after")
+    def _says_the_most(self) -> SearchMechanism:
+        trials = self.search.settings
+        most = (max(t.sampling_probability for t in trials), min(t.noise_multiplier for t in trials))
+        if (self.sampling_probability, self.noise_multiplier) != most:
+            raise ValueError("a search states the largest probability and the smallest noise of its trials")
+        return self
+
+    @classmethod
+    def of(cls, terms: SearchTerms, *, l2_clip_norm: float, unit: Unit, images_per_patient: int) -> SearchMechanism:
+        """The record of one search under `terms`; `l2_clip_norm` is the largest of any trial."""
+        return cls(
+            sampling_probability=max(one.sampling_probability for one in terms.settings),
+            noise_multiplier=min(one.noise_multiplier for one in terms.settings),
+            steps=1,
+            l2_clip_norm=l2_clip_norm,
+            unit=unit,
+            images_per_patient=images_per_patient,
+            search=terms,
+        )
+
+
+AnyMechanism = SearchMechanism | DistributedMechanism | MechanismRecord
+"""Any kind, as the type of a record's field: pydantic tells them apart by `shares` and `search`."""
 
 
 def parse_mechanism(facts: Mapping[str, Any]) -> MechanismRecord:
     """The record that `facts` (a JSON object) describe, of the kind that it has; pydantic.ValidationError if none."""
+    if "search" in facts:
+        return SearchMechanism.model_validate(facts)
     kind = DistributedMechanism if "shares" in facts else MechanismRecord
     return kind.model_validate(facts)

@@ -57,7 +57,10 @@ def _clean_text(text: str) -> str:
 def _utc_seconds(moment: datetime) -> datetime:
     if moment.tzinfo is None:
         raise ValueError("a time needs a time zone")
-    return moment.astimezone(UTC).replace(microsecond=0)
+    try:
+        return moment.astimezone(UTC).replace(microsecond=0)
+    except OverflowError:
+        raise ValueError("a time lies outside of the years 1 to 9999") from None
 
 
 def _time_text(moment: datetime) -> str:
@@ -174,6 +177,7 @@ class PrivacySettings(Facts):
     epsilon_target: Epsilon | None = None
     planned: AnyMechanism
     images_per_patient: Positive
+    hospitals_per_patient: Positive = 1
     sampling: Text
     noise: Text
     clipping: Text
@@ -324,6 +328,8 @@ class RoundRecord(Facts):
     flags: Flags = Flags()
     missing_cosignatures: Annotated[tuple[MissingSignature, ...], BeforeValidator(as_tuple)] = ()
     governance: Annotated[tuple[GovernanceEntry, ...], BeforeValidator(as_tuple)] = ()
+    provisions_edition: Label | None = None
+    """Edition of the provisions of section L; None is the newest."""
 
     @model_validator(mode="after")
     def _consistent(self) -> RoundRecord:

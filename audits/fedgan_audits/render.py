@@ -20,17 +20,19 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from fedgan_audits import charts
-from fedgan_audits.sections import RoundReport
+from fedgan_audits import charts, languages
+from fedgan_audits.sections import HospitalBudget, RoundReport
 
 if TYPE_CHECKING:
     from fedgan_audits.manifest import RunFacts
+    from fedgan_audits.sign_off import SignOff
 
 EMBED_LIMIT = 2 * 2**20
 _SOURCES = (
     "render.py", "charts.py", "wording.py", "verdict.py", "report.py", "figures.py", "sections.py", "controls.py",
-    "binding.py", "colluders.py", "self_tests.py",
-    "provisions/controls.json", "templates/base.html.j2", "templates/parts.html.j2", "templates/style.css",
+    "binding.py", "colluders.py", "self_tests.py", "languages.py", "versions.py",
+    "provisions/1.json", "provisions/2.json",
+    "templates/base.html.j2", "templates/parts.html.j2", "templates/style.css",
     "templates/round.html.j2", "templates/index.html.j2",
 )  # fmt: skip
 
@@ -48,12 +50,7 @@ def _renderer() -> str:
 RENDERER = _renderer()
 
 
-def _one_in(probability: str) -> str:
-    """ "1 in 10,000" for "0.0001"."""
-    return f"1 in {round(1 / float(probability)):,}"
-
-
-def _odds(epsilon: str, before: float) -> str:
+def odds(epsilon: str, before: float) -> str:
     """The most that a suspicion of `before` can rise to: Bayes' rule with a likelihood ratio of e^epsilon."""
     if epsilon == "unbounded":
         return "100 in 100"
@@ -77,6 +74,12 @@ def _exceeds(part: str, whole: str | None) -> bool:
     return part == "unbounded" or (whole not in (None, "unbounded") and float(part) > float(str(whole)) + 1e-4)
 
 
+def _largest(hospitals: Sequence[HospitalBudget]) -> str:
+    """The largest increase of this round at any hospital, as text."""
+    texts = [row.increase_this_round for row in hospitals]
+    return "unbounded" if "unbounded" in texts else max(texts, key=float)
+
+
 def _sentence(text: str) -> str:
     """`text` with a capital letter at its start and a full stop at its end."""
     text = text.strip()
@@ -97,7 +100,7 @@ def _number(value: float) -> str:
 
 
 @cache
-def _environment() -> Environment:
+def _environment(language: str) -> Environment:
     environment = Environment(
         loader=PackageLoader("fedgan_audits", "templates"),
         autoescape=True,
@@ -105,15 +108,35 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
+        extensions=["jinja2.ext.i18n"],
     )
-    environment.filters.update(one_in=_one_in, odds=_odds, sentence=_sentence, number=_number, command=_command)
-    environment.globals.update(share=_share, exceeds=_exceeds, chart=charts.epsilon_chart, zip=zip)
+    fixed = languages.catalogue(language).fixed
+    environment.install_gettext_callables(  # type: ignore[attr-defined]
+        fixed, lambda one, many, count: fixed(one if count == 1 else many), newstyle=True
+    )
+    voice = languages.Voice(language)
+    environment.filters.update(
+        sentence=_sentence, number=_number, command=_command, t=voice.text, word=voice.word,
+        lower_first=voice.lower_first, count=voice.count, one_in=voice.one_in,
+        in_hospitals=voice.in_hospitals,
+        odds=lambda epsilon, before: voice.word(odds(epsilon, before)),
+    )  # fmt: skip
+    environment.globals.update(
+        share=_share, exceeds=_exceeds, chart=charts.epsilon_chart, zip=zip, largest=_largest, period=voice.period,
+        spent_of=voice.spent_of,
+    )  # fmt: skip
     return environment
 
 
-def _page(name: str, values: Mapping[str, Any]) -> bytes:
+def page(name: str, values: Mapping[str, Any], language: str = "en") -> bytes:
+    """The page that the template `name` makes of `values`, UTF-8."""
     css = (files("fedgan_audits") / "templates" / "style.css").read_text(encoding="utf-8")
-    return _environment().get_template(name).render(css=css, renderer=RENDERER, **values).encode("utf-8")
+    return (
+        _environment(language)
+        .get_template(name)
+        .render(css=css, renderer=RENDERER, language=language, **values)
+        .encode("utf-8")
+    )
 
 
 def _picture(sample_png: bytes | None) -> str | None:
@@ -126,11 +149,15 @@ def _sample_path(report: RoundReport) -> str | None:
     return next((entry.path for entry in report.verification.artefacts if entry.kind == "samples"), None)
 
 
-def render_round(report: RoundReport, sample_png: bytes | None = None) -> bytes:
-    """A round's page, UTF-8. A picture of up to 2 MiB is embedded, a larger one is linked."""
-    return _page(
+def render_round(report: RoundReport, sample_png: bytes | None = None, language: str = "en") -> bytes:
+    """A round's page, UTF-8. A picture of up to 2 MiB is embedded, a larger one is linked.
+
+    English is the page that is signed; another of `languages.LANGUAGES` says of itself that it is a translation.
+    """
+    return page(
         "round.html.j2",
         {"r": report, "picture": _picture(sample_png), "sample_path": _sample_path(report)},
+        language,
     )
 
 
@@ -168,10 +195,16 @@ class IndexRow:
 
 
 def render_index(
-    facts: RunFacts, rows: Sequence[IndexRow], last: RoundReport | None, sample_png: bytes | None = None
+    facts: RunFacts,
+    rows: Sequence[IndexRow],
+    last: RoundReport | None,
+    sample_png: bytes | None = None,
+    language: str = "en",
+    *,
+    reviews: Sequence[SignOff] = (),
 ) -> bytes:
-    """The roll-up page of a run, UTF-8: a row for every round in order, and the newest report."""
-    return _page(
+    """The roll-up page of a run, UTF-8: a row for every round in order, the newest report, who reviewed what."""
+    return page(
         "index.html.j2",
         {
             "run": facts,
@@ -179,5 +212,7 @@ def render_index(
             "last": last,
             "picture": _picture(sample_png),
             "sample_path": _sample_path(last) if last else None,
+            "reviews": reviews,
         },
+        language,
     )

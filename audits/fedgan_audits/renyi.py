@@ -196,7 +196,12 @@ def filter_order(first: SampledNoise, delta: float, cap: float) -> int:
     It depends on nothing that was observed, if `first` is a ledger's first mechanism and `cap` and `delta` stay: then
     the filter may watch this order alone, and delta is not divided.
     """
-    room = np.maximum(cap - _conversion(ORDERS.astype(np.float64), delta), 0.0) / step_curve(first)
+    return order_for(step_curve(first), delta, cap)
+
+
+def order_for(first: Curve, delta: float, cap: float) -> int:
+    """As filter_order, for a first mechanism that is known by its curve."""
+    room = np.maximum(cap - _conversion(ORDERS.astype(np.float64), delta), 0.0) / first
     return int(ORDERS[int(np.argmax(room))])
 
 

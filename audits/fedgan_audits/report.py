@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from fedgan_audits import accountant, binding, colluders, controls, envelope, figures, render, wording
+from fedgan_audits import accountant, binding, colluders, controls, envelope, figures, render, versions, wording
 from fedgan_audits.errors import AuditError, RecordInvalid
 from fedgan_audits.mechanism import MechanismRecord
 from fedgan_audits.records import HospitalFacts, RoundRecord, SelfTestRow, Spent
@@ -42,8 +42,8 @@ from fedgan_audits.sections import (
     TrajectoryPoint,
     VerificationSection,
 )
-from fedgan_audits.self_tests import NAMES, TEXTS, SelfTest, TestName
-from fedgan_audits.verdict import hospital_budget, hospitals, listed, verdict
+from fedgan_audits.self_tests import NAMES, TEXTS, SelfTest, TestName, summary
+from fedgan_audits.verdict import MAX_SOURCE, hospital_budget, hospitals, listed, verdict
 
 PROFILE_FACTORS = (100.0, 10.0, 1.0, 0.1, 0.01)
 LARGEST_PROFILE_DELTA = 0.1
@@ -149,11 +149,15 @@ def build_report(record: RoundRecord) -> RoundReport:
             entries=record.governance,
             text=wording.GOVERNANCE_TEXT if record.governance else wording.GOVERNANCE_EMPTY,
         ),
-        "incidents": IncidentSection(incidents=record.incidents, missing_cosignatures=record.missing_cosignatures),
+        "incidents": IncidentSection(
+            incidents=record.incidents,
+            missing_cosignatures=record.missing_cosignatures,
+            withdrawals=wording.WITHDRAWALS_TEXT,
+        ),
         "verification": _verification(record),
     }
     plain = {name: part.model_dump(mode="json") for name, part in parts.items() if hasattr(part, "model_dump")}
-    return RoundReport(**parts, controls=controls.assess(plain))
+    return RoundReport(**parts, controls=controls.assess(plain, record.provisions_edition))
 
 
 def record_of(report: RoundReport) -> RoundRecord:
@@ -169,16 +173,25 @@ def record_of(report: RoundReport) -> RoundRecord:
         flags=report.privacy.flags,
         missing_cosignatures=report.incidents.missing_cosignatures,
         governance=report.governance.entries,
+        provisions_edition=report.controls.edition,
     )
 
 
 def read_payload(payload: bytes) -> tuple[RoundReport, dict[str, str]]:
-    """The typed report and the subjects (path -> SHA-256) of a payload.
+    """The typed report and the subjects (path -> SHA-256) of a payload; see :func:`read_any`."""
+    report, subjects, _ = read_any(payload)
+    return report, subjects
 
-    Raises EnvelopeError where the payload is not a canonical statement of this schema, whose every field must also
-    come back unchanged from the typed form (so that nothing unknown rides along).
+
+def read_any(payload: bytes) -> tuple[RoundReport, dict[str, str], str]:
+    """The typed report, the subjects (path -> SHA-256) and the schema version of a payload.
+
+    A report of an older version comes back in the form of this one (`versions`). Raises EnvelopeError where the payload
+    is not a canonical statement of a version that this software reads, whose every field must also come back unchanged
+    from the typed form (so that nothing unknown rides along).
     """
-    subjects, predicate = envelope.read_statement(payload, REPORT_TYPE)
+    subjects, predicate, version = envelope.read_versioned(payload, REPORT_TYPE, versions.OLDER)
+    predicate = versions.upgraded(predicate, version)
     try:
         report = RoundReport.model_validate(predicate)
         record_of(report)
@@ -195,7 +208,7 @@ def read_payload(payload: bytes) -> tuple[RoundReport, dict[str, str]]:
         raise envelope.EnvelopeError("schema: a value is not in the form that this version writes")
     if not {entry.path: entry.sha256 for entry in report.verification.artefacts}.items() <= subjects.items():
         raise envelope.EnvelopeError("an artefact of the report is not among the statement's subjects")
-    return report, subjects
+    return report, subjects, version
 
 
 def disagreements(
@@ -287,7 +300,7 @@ def _privacy(record: RoundRecord, worst: tuple[MechanismRecord, ...]) -> Privacy
             else f"dp-accounting {record.header.software.dp_accounting}, Rényi differential privacy"
         ),
         setting=wording.SETTING_PER_HOSPITAL if per_hospital else wording.SETTING_DISTRIBUTED,
-        accesses_covered=wording.ACCESSES,
+        accesses_covered=(*wording.ACCESSES, *_pretraining(record)),
         outputs_covered=wording.OUTPUTS if per_hospital else wording.OUTPUTS_DISTRIBUTED,
         assumptions=wording.ASSUMPTIONS if per_hospital else wording.ASSUMPTIONS_DISTRIBUTED,
         profile=tuple(
@@ -295,6 +308,12 @@ def _privacy(record: RoundRecord, worst: tuple[MechanismRecord, ...]) -> Privacy
             for delta, value in zip(deltas, profile, strict=True)
         ),
     )
+
+
+def _pretraining(record: RoundRecord) -> tuple[str, ...]:
+    """What section C says of the first weights, where they did not come from a seed alone."""
+    source = record.data.pretraining
+    return () if source == "none" else (wording.PRETRAINING_ACCESS.format(source=source[:MAX_SOURCE].rstrip(". ")),)
 
 
 def _mechanism(record: RoundRecord) -> MechanismSection:
@@ -307,6 +326,7 @@ def _mechanism(record: RoundRecord) -> MechanismSection:
             l2_clip_norm=reserved.l2_clip_norm if reserved else None,
             steps=reserved.steps if reserved else None,
             self_test=hospital.self_test,
+            self_test_summary=summary([(test.name, test.outcome) for test in hospital.self_tests]),
         )
 
     insecure = record.flags.insecure_deterministic
@@ -355,6 +375,11 @@ def _composition(
             if record.privacy.noise_placement == "per_hospital"
             else wording.TWO_HOSPITALS_DISTRIBUTED
         ),
+        declared_hospitals=record.privacy.hospitals_per_patient,
+        declared_hospitals_epsilon=figures.shown(
+            figures.several_hospitals(record.hospitals, delta, record.privacy.hospitals_per_patient)
+        ),
+        declared_hospitals_text=wording.DECLARED_HOSPITALS_TEXT,
         several_images=tuple(SeveralImages(images=images, epsilon=figures.shown(value)) for images, value in several),
         several_images_text=(
             wording.SEVERAL_IMAGES_PATIENT if record.privacy.unit == "patient" else wording.IMAGE_UNIT_NOTE

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -16,10 +17,12 @@ from typing import Any
 from fedgan_audits import envelope, heads, recompute, render, standing
 from fedgan_audits.checks import Verification, said
 from fedgan_audits.errors import AuditError
+from fedgan_audits.key_standing import SignedReport
 from fedgan_audits.manifest import INDEX, MANIFEST, POLICY, Manifest
 from fedgan_audits.reading import Bundle, UnreadableFileError
-from fedgan_audits.report import check_sample, html_path, read_payload, sample_of, stem_of
-from fedgan_audits.sections import SCHEMA_VERSION, RoundReport
+from fedgan_audits.report import check_sample, html_path, read_any, sample_of, stem_of
+from fedgan_audits.sections import RoundReport
+from fedgan_audits.sign_off import readable
 from fedgan_audits.transcripts import TRANSCRIPTS, Evidence, TranscriptCheck, replay
 from fedgan_audits.trust import COORDINATOR, Roster
 
@@ -128,6 +131,9 @@ class RoundChecks:
     _models: dict[str, tuple[str, str]] = field(default_factory=dict)
     _last_sample: tuple[str, str] | None = None
     _other_pages: int = 0
+    signed: list[SignedReport] = field(default_factory=list)
+    """Whose valid signatures each report bears, and when it says that it ended."""
+    _versions: Counter[str] = field(default_factory=Counter)
     _replayed: int = 0
     _by_pld: int = 0
     _compared: int = 0
@@ -170,13 +176,14 @@ class RoundChecks:
     def _check(self, file: str) -> None:
         try:
             parsed = envelope.parse(self.ground.bundle.read(file))
-            report, subjects = read_payload(parsed.payload)
+            report, subjects, version = read_any(parsed.payload)
         except UnreadableFileError as error:
             self.result.failed(SCHEMA, error.problem, file)
             return
         except AuditError as error:
             self.result.failed(SCHEMA, str(error), file)
             return
+        self._versions[version] += 1
         read = Read(file, parsed, report, subjects, hashlib.sha256(parsed.payload).hexdigest())
         vouched = self._check_signatures(read)
         steps: list[tuple[str, Callable[[Read], None]]] = [
@@ -213,6 +220,8 @@ class RoundChecks:
         before = len(self.result.checks)
         signed = signed_by(self.result, roster, name, read.file, read.envelope, required=required)
         self._signers.append((read.number, read.file, len(signed - {COORDINATOR})))
+        header = read.report.header
+        self.signed.append(SignedReport(read.number, read.file, read.digest, header.ended, frozenset(signed)))
         vouched = len(self.result.checks) == before
         if missing and read.report.verdict.verdict != "INCOMPLETE":
             self.result.failed(name, "a signature is missing and the verdict is not INCOMPLETE", read.file)
@@ -315,7 +324,8 @@ class RoundChecks:
         if not self.chain and manifest is not None and not manifest.reports:
             self.result.conclude(SCHEMA, "no round has been reported")
         else:
-            self.result.conclude(SCHEMA, f"{len(self.chain)} reports of schema version {SCHEMA_VERSION}")
+            counts = ", ".join(f"{count} of schema version {name}" for name, count in sorted(self._versions.items()))
+            self.result.conclude(SCHEMA, f"{len(self.chain)} reports: {counts or 'none'}")
 
     def _conclude_signatures(self) -> None:
         roster = self.ground.roster
@@ -358,7 +368,8 @@ class RoundChecks:
         if manifest.renderer == render.RENDERER:
             try:
                 sample = self.ground.bundle.read(self._last_sample[0]) if self._last_sample else None
-                page = render.render_index(manifest.run, self.rows, self.last, sample)
+                reviews = readable(self.ground.bundle, [entry.path for entry in manifest.files])
+                page = render.render_index(manifest.run, self.rows, self.last, sample, reviews=reviews)
                 if self.ground.files.get(INDEX, (0, ""))[1] != hashlib.sha256(page).hexdigest():
                     self.result.failed(PAGES, "is not what the reports render to", INDEX)
             except Exception as error:  # noqa: BLE001 - see _guarded()

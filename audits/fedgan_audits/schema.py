@@ -1,6 +1,7 @@
 """The JSON Schemas (draft 2020-12) of what is signed, generated from the typed models and published in `schemas/`.
 
-`python -m fedgan_audits.schema` writes them again; a test compares them with the models.
+`python -m fedgan_audits.schema` writes them again; a test compares them with the models. The schemas of older versions
+stay in `schemas/` as they were published; what reads them is `versions`.
 """
 
 from __future__ import annotations
@@ -12,11 +13,11 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from fedgan_audits.manifest import Manifest
-from fedgan_audits.sections import SCHEMA_NOTE, RoundReport
+from fedgan_audits.sections import FIRST_NOTE, SCHEMA_NOTE, RoundReport
 from fedgan_audits.sign_off import SignOff
 
 SCHEMAS: Mapping[str, tuple[type[BaseModel], str]] = {
-    "round-report-0.json": (RoundReport, "The signed report of one round"),
+    "round-report-1.json": (RoundReport, "The signed report of one round"),
     "run-manifest-0.json": (Manifest, "The signed manifest of one run"),
     "sign-off-0.json": (SignOff, "The signed record that a round was reviewed"),
 }
@@ -30,7 +31,7 @@ def schema_text(name: str) -> str:
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "$id": f"urn:fedgan-secure:schema:{name.removesuffix('.json')}",
         "title": title,
-        "$comment": SCHEMA_NOTE,
+        "$comment": SCHEMA_NOTE if model is RoundReport else FIRST_NOTE,
     }
     return json.dumps({**schema, **head}, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
 

@@ -4,8 +4,8 @@ The report is the truth; HTML is rendered from it. Facts of the :class:`~fedgan_
 embedded word for word, and everything derived from them (epsilons, the verdict, the controls) stands beside them, so
 that a reader can recompute one from the other.
 
-Epsilons are text: rounded up at the fourth digit, or "unbounded". This is schema version 0: it may change without
-notice, and no promise is made that a later version of the software reads it.
+Epsilons are text: rounded up at the fourth digit, or "unbounded". This is schema version 1. A change to a model here,
+or to a record, makes a new version, and `versions` a step that reads the old one.
 """
 
 from __future__ import annotations
@@ -32,10 +32,12 @@ from fedgan_audits.records import (
 )
 from fedgan_audits.self_tests import SelfTest, TestName
 
-SCHEMA_VERSION: Literal["0"] = "0"
-REPORT_TYPE = "urn:fedgan-secure:audit:round-report:0"
+SCHEMA_VERSION: Literal["1"] = "1"
+REPORT_TYPE = "urn:fedgan-secure:audit:round-report:1"
 MANIFEST_TYPE = "urn:fedgan-secure:audit:run-manifest:0"
-SCHEMA_NOTE = "Schema version 0: it may change without notice; no promise of compatibility is made yet."
+SCHEMA_NOTE = "Schema version 1 of a round's report: later versions of this software go on reading and verifying it."
+FIRST_NOTE = "Schema version 0: it may change without notice; no promise of compatibility is made yet."
+"""Of manifests and sign-offs, whose version is still the first."""
 
 EpsilonText = Annotated[str, Field(pattern=r"^(unbounded|[0-9]+(\.[0-9]+)?)$", max_length=40)]
 DeltaText = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(e-[0-9]{1,3})?$", max_length=40)]
@@ -124,6 +126,7 @@ class MechanismRow(Facts):
     l2_clip_norm: float | None
     steps: int | None
     self_test: SelfTest
+    self_test_summary: Text
 
 
 class SelfTestLine(Facts):
@@ -184,6 +187,9 @@ class CompositionSection(Facts):
     hospitals: tuple[HospitalBudget, ...]
     two_hospitals: EpsilonText
     two_hospitals_text: Text
+    declared_hospitals: int
+    declared_hospitals_epsilon: EpsilonText
+    declared_hospitals_text: Text
     several_images: tuple[SeveralImages, ...]
     several_images_text: Text
     increase_text: Text
@@ -228,6 +234,7 @@ class IncidentSection(Facts):
 
     incidents: tuple[Incident, ...]
     missing_cosignatures: tuple[MissingSignature, ...]
+    withdrawals: Text
 
 
 class Control(Facts):
@@ -262,7 +269,7 @@ class VerificationSection(Facts):
 class RoundReport(Facts):
     """The predicate of a round's in-toto statement."""
 
-    schema_version: Literal["0"]
+    schema_version: Literal["1"]
     schema_note: Text
     renderer: Label
     header: RoundHeader

@@ -60,6 +60,18 @@ def overall(outcomes: Iterable[SelfTest]) -> SelfTest:
     return "PASS" if found == {"PASS"} else "NOT ASSESSED"
 
 
+def summary(outcomes: Sequence[tuple[str, SelfTest]]) -> str:
+    """How many of a hospital's tests passed, and which did not: the overall word alone would hide nine that passed."""
+    if not outcomes:
+        return "not assessed: no step was trained"
+    passed = sum(outcome == "PASS" for _, outcome in outcomes)
+    said = [f"all {passed} passed" if passed == len(outcomes) else f"{passed} of {len(outcomes)} passed"]
+    for outcome, word in (("FAIL", "failed"), ("NOT ASSESSED", "not assessed")):
+        if names := [name.replace("_", " ") for name, found in outcomes if found == outcome]:
+            said.append(f"{word}: {', '.join(names)}")
+    return "; ".join(said)
+
+
 def false_alarm_total(mechanisms: Sequence[MechanismRecord]) -> float:
     """Bound on the probability that any test fails over all of these sound mechanisms (union bound)."""
     tests = sum((RANDOM_TESTS_PER_STEP + RANDOM_TESTS_PER_RUN) * mechanism.steps for mechanism in mechanisms)

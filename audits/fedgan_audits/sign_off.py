@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -25,10 +26,12 @@ from fedgan_audits import envelope
 from fedgan_audits.bundle import write_atomic
 from fedgan_audits.checks import Verification
 from fedgan_audits.errors import AuditError, RecordInvalid
+from fedgan_audits.key_standing import ended_by
+from fedgan_audits.key_statements import public
 from fedgan_audits.reading import Bundle
 from fedgan_audits.records import Digest, Facts, Label, Name, Positive, Text, Time
 from fedgan_audits.report import stem_of
-from fedgan_audits.sections import SCHEMA_NOTE, SCHEMA_VERSION
+from fedgan_audits.sections import FIRST_NOTE
 from fedgan_audits.trust import Roster
 
 SIGN_OFFS = "sign-offs"
@@ -104,6 +107,15 @@ def read_all(public: Path) -> Iterator[SignOff]:
         yield read(bundle, file).statement
 
 
+def readable(bundle: Bundle, files: Sequence[str]) -> list[SignOff]:
+    """The sign-offs among `files` in order, for the roll-up page; what cannot be read is for :func:`check` to name."""
+    found = []
+    for file in listed(files):
+        with suppress(AuditError):
+            found.append(read(bundle, file).statement)
+    return found
+
+
 def sign_off(
     public: Path,
     *,
@@ -123,12 +135,16 @@ def sign_off(
     printed, and where the same signer signed the same round off in the same role before.
     """
     keyid = envelope.fingerprint(key.public_key())
-    signer = roster.by_keyid.get(keyid)
-    if signer is None:
+    found = roster.owner(keyid)
+    if found is None:
         raise RecordInvalid(
             f"the key {keyid} belongs to nobody in this run; expected that of a hospital or of the coordinator",
-            hint="Give the identity that the hospital takes part with, such as site/NAME/identity.pem.",
+            hint="Give the identity that the hospital takes part with, such as site/NAME/identity.pem; of a key that "
+            "followed it, also --trust with the statement of the rotation.",
         )
+    signer, held = found
+    if (why := ended_by(held, moment)) is not None:
+        raise RecordInvalid(f"the key {keyid} of {signer} {why}", hint="Sign with the key that is in use now.")
     if not 1 <= round_number <= len(chain):
         raise RecordInvalid(
             f"there is no report of round {round_number}; there are {len(chain)}",
@@ -147,8 +163,8 @@ def sign_off(
     report = f"reports/{stem_of(round_number)}.dsse.json"
     try:
         statement = SignOff(
-            schema_version=SCHEMA_VERSION,
-            schema_note=SCHEMA_NOTE,
+            schema_version="0",
+            schema_note=FIRST_NOTE,
             sequence=len(before) + 1,
             previous=before[-1].digest if before else None,
             run_id=run_id,
@@ -188,6 +204,7 @@ def check(
         result.failed(SIGN_OFFS, "no sign-off by its name, and listed in no manifest that could vouch for it", path)
     previous: Signed | None = None
     rounds: set[int] = set()
+    ended = 0
     for place, file in enumerate(names, start=1):
         try:
             signed = read(bundle, file)
@@ -196,12 +213,19 @@ def check(
             continue
         for text in _objections(signed, previous, place, files, roster, chain, run_id):
             result.failed(SIGN_OFFS, text, file)
+        found = roster.owner(next(iter(signed.envelope.signatures))) if roster else None
+        ended += found is not None and (found[1].retired is not None or bool(found[1].revoked))
         previous = signed
         rounds.add(signed.statement.round)
     if names:
         without = len(chain) - len(rounds & set(range(1, len(chain) + 1)))
         text = "every round" if not without else f"{len(rounds)} of {len(chain)} rounds"
         result.conclude(SIGN_OFFS, f"{len(names)} in order, each by a key of this run: {text} reviewed")
+    if ended and not result.has_failed(SIGN_OFFS):
+        result.skipped(
+            SIGN_OFFS,
+            f"{ended} with keys that have ended since: that they were signed before rests on their dates alone",
+        )
 
 
 def _objections(
@@ -214,15 +238,17 @@ def _objections(
     run_id: str | None,
 ) -> Iterator[str]:
     statement = signed.statement
-    key = roster.keys.get(statement.signer) if roster else None
-    if key is None:
+    if roster is None or statement.signer not in roster.keys:
         yield f"is signed by {statement.signer}, who is nobody in this run"
     else:
-        keyid = envelope.fingerprint(key)
-        if list(signed.envelope.signatures) != [keyid]:
+        keyid = next(iter(signed.envelope.signatures))
+        found = roster.owner(keyid) if len(signed.envelope.signatures) == 1 else None
+        if found is None or found[0] != statement.signer:
             yield f"is not signed with the key of {statement.signer} alone"
-        elif not envelope.verify(signed.envelope.payload, signed.envelope.signatures[keyid], key):
+        elif not envelope.verify(signed.envelope.payload, signed.envelope.signatures[keyid], public(found[1].raw)):
             yield f"the signature of {statement.signer} is not valid"
+        elif (why := ended_by(found[1], statement.time)) is not None:
+            yield f"is signed with {statement.signer}'s key {keyid}, which {why}"
     if signed.file != file_of(statement.sequence) or statement.sequence != place:
         yield f"is number {statement.sequence} where number {place} is due: a gap, a repetition or another name"
     if statement.previous != (previous.digest if previous else None):

@@ -17,19 +17,21 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from fedgan_audits import envelope, heads, recompute, round_checks, sign_off, standing
+from fedgan_audits import envelope, heads, key_standing, recompute, round_checks, sign_off, standing
 from fedgan_audits.checks import Verification
 from fedgan_audits.errors import AuditError, RecordInvalid
+from fedgan_audits.key_standing import SignedReport
 from fedgan_audits.manifest import MANIFEST, POLICY, Manifest, read_manifest
 from fedgan_audits.reading import Bundle, UnreadableFileError
 from fedgan_audits.round_checks import Ground, RoundChecks, signed_by
 from fedgan_audits.transcripts import TRANSCRIPTS, TranscriptCheck, TranscriptContext
-from fedgan_audits.trust import COORDINATOR, Roster, load_trust, public_key, roster
+from fedgan_audits.trust import COORDINATOR, Roster, Trust, load_trust, public_key, roster
 
 __all__ = ["TranscriptCheck", "TranscriptContext", "Verification", "public_folder", "read_roster", "verify_run"]
 
 ORDER = (
-    "files", "policy", "keys", "manifest", round_checks.SCHEMA, standing.SIGNATURES, round_checks.CHAIN,
+    "files", "policy", "keys", key_standing.KEY_STANDING, "manifest", round_checks.SCHEMA,
+    standing.SIGNATURES, round_checks.CHAIN,
     standing.POLICY_CONTENT, standing.WHOLENESS, standing.MODELS, standing.SELF_TESTS, standing.VERDICTS,
     round_checks.OPENSSL, round_checks.ARTEFACTS, round_checks.PAGES, TRANSCRIPTS, recompute.HISTORY,
     recompute.EPSILON, recompute.FIGURES, round_checks.TIMES, sign_off.SIGN_OFFS, heads.HEAD, heads.LEDGER,
@@ -41,19 +43,34 @@ _TRUST = re.compile(r"trust/(.+)\.pub\.pem\Z")
 
 
 def public_folder(path: Path) -> Path:
-    """The public folder of a run, or the folder itself; raises RecordInvalid where it is neither."""
-    for place in (path / "public", path):
-        if place.is_dir() and any((place / name).exists() for name in (MANIFEST, POLICY, "reports")):
-            return place
+    """The public folder of a run, or the folder itself; raises RecordInvalid where it is neither, or could be both.
+
+    A folder that is a run and holds another would let one be verified and the other be read.
+    """
+    found = [
+        place
+        for place in (path, path / "public")
+        if place.is_dir() and any((place / name).exists() for name in (MANIFEST, POLICY, "reports"))
+    ]
+    if len(found) > 1:
+        raise RecordInvalid(
+            f"{path} holds the files of a run and, below public/, those of another: which one is meant?",
+            hint="Give the folder that you want verified, and look at no other.",
+        )
+    if found and found[0] != path and found[0].is_symlink():
+        raise RecordInvalid(f"{found[0]} is a link, not a folder", hint="Give the folder that it leads to.")
+    if found:
+        return found[0]
     raise RecordInvalid(
         f"{path} holds no run: expected a run's folder, or a copy of its public folder with {MANIFEST} in it",
         hint="Give the folder that `fedgan-secure run` printed, such as runs/2026-03-02-1.",
     )
 
 
-def read_roster(public: Path) -> Roster:
-    """The roster of a run's policy, as it is; raises AuditError where it cannot be read."""
-    return roster(envelope.parse_canonical(Bundle(public).read(POLICY, MAX_POLICY_BYTES)), None)
+def read_roster(public: Path, trust: Sequence[Path] = ()) -> Roster:
+    """The roster of a run's policy, with the keys of `trust` where given; raises AuditError where it cannot be read."""
+    policy = envelope.parse_canonical(Bundle(public).read(POLICY, MAX_POLICY_BYTES))
+    return roster(policy, load_trust(trust) if trust else None)
 
 
 def verify_run(
@@ -73,9 +90,9 @@ def verify_run(
     if head is not None and not _DIGEST.match(head):
         raise RecordInvalid("a head is the SHA-256 of a report's payload: 64 lowercase hexadecimal digits")
     public = public_folder(path)
-    trusted = trust if isinstance(trust, Mapping) or trust is None else load_trust(trust)
+    trusted = None if trust is None else Trust.of(trust) if isinstance(trust, Mapping) else load_trust(trust)
     own = not isinstance(trust, Mapping) and any(
-        place.resolve().is_relative_to(public.resolve()) for place in trust or ()
+        place.resolve().is_relative_to(folder.resolve()) for place in trust or () for folder in (path, public)
     )
     return _Verifier(Bundle(public), trusted, transcript_check, ledger, head, full, own_keys=own).run()
 
@@ -86,7 +103,7 @@ class _Verifier:
     def __init__(
         self,
         bundle: Bundle,
-        trusted: Mapping[str, Ed25519PublicKey] | None,
+        trusted: Trust | None,
         transcript_check: TranscriptCheck | None,
         ledger: Path | None,
         head: str | None,
@@ -106,6 +123,7 @@ class _Verifier:
         self.policy: Mapping[str, Any] = {}
         self.roster: Roster | None = None
         self.manifest: Manifest | None = None
+        self.manifest_signers: frozenset[str] = frozenset()
 
     def run(self) -> Verification:
         for name, step in (
@@ -122,6 +140,13 @@ class _Verifier:
         compared = heads.LedgerComparison(self.result, self.ledger, hospitals) if self.ledger is not None else None
         rounds = RoundChecks(ground, self.result, compared)
         rounds.run()
+        if self.roster is not None and self.roster.statements:
+            listed, facts = self.roster, self.manifest.run if self.manifest else None
+            self._guarded(
+                key_standing.KEY_STANDING,
+                lambda: key_standing.check(self.result, listed, rounds.signed, self.manifest_signers, facts),
+            )
+        self._guarded("keys", lambda: self._check_signers(rounds.signed))
         digests = [digest for _, digest, _ in rounds.chain]
         if self.head is not None:
             heads.check_head(self.result, digests, self.head)
@@ -188,7 +213,15 @@ class _Verifier:
             return
         listed = self.roster
         for who in listed.mismatched:
-            self.result.failed(name, f"the policy's key for {who} is not the one that you trust", POLICY)
+            known = listed.histories[who]
+            which = "the one that you trust"
+            if len(known.keys) > 1:
+                which = (
+                    f"one of the {len(known.keys)} that you trust by their statements; is a newer statement missing?"
+                )
+            self.result.failed(name, f"the policy's key for {who} is not {which}", POLICY)
+        for file, text in self.trusted.findings if self.trusted else ():
+            self.result.failed(name, text, file)
         for file in self.files:
             found = _TRUST.match(file)
             if found is None:
@@ -216,6 +249,21 @@ class _Verifier:
                     name, f"no outside key was given for {', '.join(without[:12])}: the policy's key was used"
                 )
 
+    def _check_signers(self, reports: Sequence[SignedReport]) -> None:
+        """Keys that only stand in a policy vouch for nothing: one of those that are trusted has signed everything."""
+        if self.trusted is None or self.own_keys or self.roster is None or not self.roster.outside:
+            return
+        outside = self.roster.outside
+        text = "no key that you trust has signed it, whatever the policy lists"
+        if self.manifest is not None and not self.manifest_signers & outside:
+            self.result.failed("keys", text, MANIFEST)
+        for report in reports:
+            if not report.signers & outside:
+                self.result.failed("keys", text, report.file)
+        strangers = sorted(set(self.trusted.keys) - set(self.roster.keys))
+        if strangers:
+            self.result.skipped("keys", f"you gave keys that this run does not name: {', '.join(strangers[:12])}")
+
     def _check_manifest(self) -> None:
         name = "manifest"
         data = self._read(name, MANIFEST)
@@ -228,7 +276,8 @@ class _Verifier:
             self.result.failed(name, str(error), MANIFEST)
             return
         self.manifest = manifest
-        signed_by(self.result, self.roster, name, MANIFEST, parsed, required=(COORDINATOR,))
+        signers = signed_by(self.result, self.roster, name, MANIFEST, parsed, required=(COORDINATOR,))
+        self.manifest_signers = frozenset(signers)
         sizes = {entry.path: entry.size for entry in manifest.files}
         for path in sorted(subjects.keys() - self.files.keys()):
             self.result.failed("files", "missing; the manifest lists it", path)

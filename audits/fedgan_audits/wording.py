@@ -72,6 +72,11 @@ ACCESSES = (
     "Metrics on real images: none is published by this run.",
 )
 
+PRETRAINING_ACCESS = (
+    "Pretraining: {source}. The start from those weights is post-processing of what that run released. What that run "
+    "cost its patients is in the figure above only where a hospital's own ledger lists it."
+)
+
 OUTPUTS = (
     "The updates that leave a hospital, each of them and all of them together, and everything computed from "
     "them: the "
@@ -156,7 +161,14 @@ INCREASE_TEXT = (
 
 TWO_HOSPITALS_TEXT = (
     "A patient whom two hospitals know is in both data sets. Their figure is the composition of both hospitals' "
-    "mechanisms: larger than for one hospital, smaller than the sum."
+    "mechanisms: larger than for one hospital, smaller than the sum. It holds at the same delta. Target and caps are "
+    "each hospital's own and are not held against this figure; whether it is small enough is for people to decide."
+)
+
+DECLARED_HOSPITALS_TEXT = (
+    "The federation declared in how many of its hospitals one patient may be. This is the figure for such a patient; "
+    "the target and the caps are each hospital's own. Nobody compares the hospitals' patients, so the bound is not "
+    "checked: for a patient in more hospitals than declared the figure is larger."
 )
 
 SEVERAL_IMAGES_PATIENT = (
@@ -165,6 +177,14 @@ SEVERAL_IMAGES_PATIENT = (
 )
 
 EMPIRICAL_TEXT = "Not assessed. No membership attack, canary test or search for copied images is made in this version."
+
+WITHDRAWALS_TEXT = (
+    "A patient may withdraw at any time. The hospital leaves them out of every step from its next round on. That does "
+    "not undo what was released before: models and reports stay as they are, and what was spent for that patient stays "
+    "spent. Divisors, sampling and the figures of this report are the same whether or not anybody withdrew. Whether "
+    "anybody did would tell who was in the data, which epsilon does not cover, so it stands in that hospital's "
+    "confidential annex; this text is the same in every report."
+)
 
 GOVERNANCE_TEXT = "What is listed here was declared by people. The software repeats it and cannot check it."
 GOVERNANCE_EMPTY = (

@@ -1,4 +1,7 @@
-"""`fedgan-secure data`: look at a folder of images as the loaders will see it. Nothing is trained, nothing leaves."""
+"""`fedgan-secure data`: look at a folder of images as the loaders will see it, and make de-identified copies of it.
+
+Nothing is trained, nothing leaves this machine.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fedgan_cli.terminal import emit, progress, say
+from fedgan_cli.terminal import emit, note, printable, progress, say
 from fedgan_cli.withdraw import command as withdraw
 
 if TYPE_CHECKING:
@@ -22,7 +25,7 @@ _LAYOUTS = "auto, dicom, rsna-ct, rsna-pneumonia, eyepacs, aptos, idrid, messido
     epilog="\b\nExample:\n  fedgan-secure data check ./images --layout auto",
 )
 def command() -> None:
-    """Look at a folder of images as the loaders will see it, and keep a hospital's list of withdrawn patients."""
+    """Look at a folder of images as the loaders will see it, de-identify copies of it, leave patients out."""
 
 
 command.add_command(withdraw)
@@ -68,6 +71,13 @@ command.add_command(withdraw)
 @click.option("--label-column", metavar="NAME", help="For a table of labels: the column with the label.")
 @click.option("--patient-column", metavar="NAME", help="For a table of labels: the column that names the patient.")
 @click.option("--exclude-patient", "exclude", multiple=True, metavar="ID", help="Leave this patient out (repeatable).")
+@click.option(
+    "--html",
+    "page",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Write the findings as one page too (no script, no network; readable by you alone).",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object, with every file that was set aside.")
 @click.option("--quiet", is_flag=True, help="No progress.")
 def check(
@@ -82,15 +92,19 @@ def check(
     label_column: str | None,
     patient_column: str | None,
     exclude: tuple[str, ...],
+    page: Path | None,
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Show what would be loaded from PATH: patients, images, labels, and every file that was set aside and why.
+    """Show what would be loaded from PATH: patients, images, labels, identical images, which identifiers headers hold,
+    whether text may be burned into pixels, and every file that was set aside and why.
 
     Everything is read and decoded, as a run would, and thrown away again. The answer is confidential: it names files
-    and counts patients.
+    and counts patients. No value of a header is shown.
     """
+    from fedgan_cli import data_page
     from fedgan_secure.data import LoadSettings, load
+    from fedgan_secure.errors import InputError
 
     settings = LoadSettings(
         layout=layout,
@@ -106,6 +120,12 @@ def check(
     )
     with progress(quiet=quiet) as shown:
         findings = load(path, settings, shown.update).findings
+    if page is not None:
+        try:
+            data_page.write(page, data_page.render(str(path), findings))
+        except OSError as error:
+            raise InputError(f"{page} cannot be written ({error.strerror})", hint="give another --html") from None
+        note(f"wrote {printable(str(page))}")
     if as_json:
         emit({"path": str(path), "image_size": int(image_size), "channels": int(channels), **findings.to_dict()})
     else:
@@ -113,7 +133,7 @@ def check(
 
 
 def _show(path: Path, found: DataFindings) -> None:
-    say(f"{_safe(str(path))}")
+    say(f"{printable(str(path))}")
     rows: list[tuple[str, Any]] = [
         ("layout", found.layout),
         ("preprocessing", found.preprocessing),
@@ -135,18 +155,36 @@ def _show(path: Path, found: DataFindings) -> None:
         for name, count in found.labels.items():
             if count or name != "none":
                 bar = "#" * round(30 * count / largest)
-                say(f"  {_safe(name):<{width}}  {count:>7}  {bar}".rstrip())
+                say(f"  {printable(name):<{width}}  {count:>7}  {bar}".rstrip())
     _list("quarantined", [f"{name}: {reason}" for name, reason in found.quarantined])
     _list("identical images of different patients", [" = ".join(group) for group in found.duplicates])
     _list("identical images of one patient", [" = ".join(group) for group in found.duplicates_within_patient])
     _list("images without label", list(found.unlabelled))
     _list("labels without image", list(found.labels_without_image))
     _list("labels that cannot be used", [f"{name}: {reason}" for name, reason in found.unusable_labels])
+    _identifiers(found)
     for text in found.notes:
-        say(f"note: {_safe(text)}")
+        say(f"note: {printable(text)}")
     if found.duplicates:
         say("note: identical images are reported, never removed; exclude a patient by name with --exclude-patient")
     say("This list is confidential: it counts patients and names files.")
+
+
+def _identifiers(found: DataFindings) -> None:
+    counts = found.identifiers
+    if not counts.files:
+        return
+    say(f"identifiers in headers and EXIF (of {counts.files} files; not taken over)")
+    for row in found.safe_harbor:
+        held = [f"{name} {count}" for name, count in row.attributes]
+        more = f", and {len(held) - 4} more" if len(held) > 4 else ""
+        detail = f": {', '.join(held[:4])}{more}" if held else ""
+        say(f"  ({row.letter}) {row.identifier}: {row.status}{detail}")
+    if counts.private:
+        say(f"  private attributes: {counts.private} files")
+    say("text burned into pixels (not looked for; what headers say)")
+    for kind, count in counts.pixel_risk.items():
+        say(f"  {count:>7}  {kind}")
 
 
 def _list(title: str, lines: list[str]) -> None:
@@ -154,11 +192,89 @@ def _list(title: str, lines: list[str]) -> None:
         return
     say(f"{title} ({len(lines)})")
     for line in lines[:_SHOWN]:
-        say(f"  {_safe(line)}")
+        say(f"  {printable(line)}")
     if len(lines) > _SHOWN:
         say(f"  ... and {len(lines) - _SHOWN} more (--json lists them all)")
 
 
-def _safe(text: str) -> str:
-    """File names may hold control characters; a terminal must not obey them."""
-    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
+@command.command(
+    "deidentify",
+    epilog="\b\nExample:\n  fedgan-secure data deidentify ./from-the-archive ./copies\n"
+    "  fedgan-secure data deidentify ./fundus ./copies --layout eyepacs --pixels-reviewed",
+)
+@click.argument("source", type=click.Path(path_type=Path))
+@click.argument("target", type=click.Path(path_type=Path))
+@click.option("--layout", default="auto", show_default=True, metavar="NAME", help=f"How the files lie: {_LAYOUTS}.")
+@click.option(
+    "--patient-pattern",
+    metavar="REGEX",
+    help="For class folders: finds the patient in a file's name without suffix, in a group called patient.",
+)
+@click.option(
+    "--pixels-reviewed",
+    is_flag=True,
+    help="A person has looked: no text is burned into the pictures whose header does not say.",
+)
+@click.option(
+    "--secret-file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="The hospital's secret behind pseudonyms and UIDs; made on the first run otherwise.",
+)
+@click.option(
+    "--confidential",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Where manifest and secret go; otherwise beside TARGET. Never pass it on.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object, with every file that was set aside.")
+@click.option("--quiet", is_flag=True, help="No progress.")
+def deidentify(
+    source: Path,
+    target: Path,
+    layout: str,
+    patient_pattern: str | None,
+    pixels_reviewed: bool,
+    secret_file: Path | None,
+    confidential: Path | None,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Write de-identified copies of the pictures in SOURCE to TARGET; the originals are not touched.
+
+    DICOM goes through the Basic Application Confidentiality Profile and each copy is searched again before it is
+    written; pictures are written as bare pixels (PNG). Files that may have text burned in are set aside: nothing is
+    painted over. Begun again, it goes on where it was, and it never overwrites a file.
+    """
+    from fedgan_secure.data.deidentification.folder import DeidentifySettings, deidentify_folder
+
+    settings = DeidentifySettings(layout, patient_pattern, confidential, secret_file, pixels_reviewed)
+    try:
+        with progress(quiet=quiet) as shown:
+            result = deidentify_folder(source, target, settings, shown.update)
+    except KeyboardInterrupt:
+        note("the copies that are written stay; the same command goes on where this one stopped")
+        raise
+    if as_json:
+        emit({"source": str(source), "target": str(target), **result.to_dict()})
+        return
+    facts = result.to_dict()
+    say(f"{printable(str(source))} -> {printable(str(target))}{' (went on)' if result.resumed else ''}")
+    rows = [
+        ("layout", result.layout),
+        ("copies written", facts["written"]),
+        ("identical files left out", facts["duplicates"]),
+        ("set aside", len(facts["set_aside"])),
+        ("not copied (no pictures)", len(facts["not_copied"])),
+        ("residual scan of the copies", facts["residual_scan"]),
+        ("withheld by that scan", facts["withheld_by_residual_scan"]),
+        ("profile", f"{facts['profile']}, dicom-anonymizer {facts['dicom_anonymizer']}, code 113100"),
+        ("table of labels or patients", result.table or "none needed"),
+    ]
+    width = max(len(name) for name, _ in rows)
+    for name, value in rows:
+        say(f"  {name:<{width}}  {value}")
+    _list("set aside", [f"{one['path']}: {one['reason']}" for one in facts["set_aside"]])
+    say(f"Confidential, never to be passed on: {printable(str(result.confidential))} (names of originals, secret)")
+    if pixels_reviewed:
+        say("note: that no text is burned in was declared with --pixels-reviewed; the manifest records it")

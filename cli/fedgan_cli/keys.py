@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from fedgan_cli.terminal import emit, note, say
+
+if TYPE_CHECKING:
+    from fedgan_secure.federation.key_rotation import Done
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
 """What a run takes as the name of a hospital."""
@@ -32,7 +36,7 @@ class KeyName(click.ParamType):
 
 @click.group()
 def command() -> None:
-    """Make and name the identities of hospitals and coordinators.
+    """Make, name, rotate and revoke the identities of hospitals and coordinators.
 
     An identity is an Ed25519 key pair. Its public half is exchanged out of band, and people compare its fingerprint:
     SHA256: and the unpadded base64 of SHA-256 over the raw 32-byte public key.
@@ -104,3 +108,121 @@ def fingerprint(file: Path, as_json: bool) -> None:
         emit({"file": str(file), "fingerprint": text})
     else:
         say(f"{text}  {file}")
+
+
+class Moment(click.ParamType):
+    """A moment with its time zone, as ISO 8601 writes it."""
+
+    name = "moment"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
+        try:
+            moment = value if isinstance(value, datetime) else datetime.fromisoformat(value)
+        except ValueError:
+            moment = None
+        if moment is None or moment.tzinfo is None:
+            self.fail(f"{value!r} is no moment with a time zone, such as 2026-03-02T09:00:00Z", param, ctx)
+        return moment.astimezone(UTC)
+
+
+_KEY = click.Path(exists=True, dir_okay=False, path_type=Path)
+_NAMED = click.option(
+    "--name", type=KeyName(), help="Whose key it is. [default: the site's folder, or the file's name]"
+)
+_LEDGER = click.option("--ledger", type=_KEY, help="The hospital's ledger. [default: ledger.sqlite beside the key]")
+_OUTPUT = click.option(
+    "--output",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="A folder for a copy of what others need: the statement, and the key that is in use.",
+)
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+
+
+@command.command()
+@click.argument("key", type=_KEY)
+@_NAMED
+@_LEDGER
+@click.option("--remarks", default="", help="Why, for those who read the statement.")
+@_OUTPUT
+@_JSON
+def rotate(key: Path, name: str | None, ledger: Path | None, remarks: str, output: Path | None, as_json: bool) -> None:
+    """Let a new key follow the private key in the file KEY, and sign that it does.
+
+    The statement is signed by both keys and kept in the folder keys/ beside KEY. Hand it to everyone who verifies your
+    reports: it goes into their folder of keys, beside the key that they have. Reports signed with the old key go on
+    verifying; the old key itself is destroyed. A run that began with it cannot go on, so finish it first.
+
+    \b
+    Example:
+      fedgan-secure keys rotate site/north/identity.pem --output for-the-others
+    """
+    from fedgan_secure.federation.key_rotation import KeyPlace
+    from fedgan_secure.federation.key_rotation import rotate as follow
+
+    place = KeyPlace.of(key, name, ledger)
+    done = follow(place, datetime.now(UTC).replace(microsecond=0), remarks)
+    _told(place.name, done, output, as_json, f"{done.in_use} follows {done.key}")
+
+
+@command.command()
+@click.argument("fingerprint")
+@click.option(
+    "--signed-by", "key", type=_KEY, required=True, help="That key itself, or a later one of the same member."
+)
+@click.option("--since", type=Moment(), help="From when on it may have been in other hands. [default: now]")
+@click.option("--reason", required=True, help="Why, in a few words, such as 'laptop stolen'.")
+@_NAMED
+@_LEDGER
+@_OUTPUT
+@_JSON
+def revoke(
+    fingerprint: str,
+    key: Path,
+    since: datetime | None,
+    reason: str,
+    name: str | None,
+    ledger: Path | None,
+    output: Path | None,
+    as_json: bool,
+) -> None:
+    """Sign that the key FINGERPRINT counts for nothing from a moment on.
+
+    Hand the statement to everyone who verifies your reports, and tell them by another way too: nobody can see a
+    revocation that they were not given. Where the key was stolen, hand them your new key by that way as well, since a
+    thief can sign a rotation. An auditor may also list the fingerprint in revoked.txt in their own folder of keys.
+
+    \b
+    Example:
+      fedgan-secure keys revoke SHA256:uWb... --signed-by site/north/identity.pem --reason "laptop stolen" \\
+        --since 2026-03-02T09:00:00Z
+    """
+    from fedgan_secure.federation.key_rotation import KeyPlace
+    from fedgan_secure.federation.key_rotation import revoke as end
+
+    place, now = KeyPlace.of(key, name, ledger), datetime.now(UTC).replace(microsecond=0)
+    done = end(place, fingerprint, (since or now).replace(microsecond=0), now, reason)
+    _told(place.name, done, output, as_json, f"{done.key} is revoked from {since or now:%Y-%m-%d %H:%M:%S} UTC on")
+
+
+def _told(name: str, done: Done, output: Path | None, as_json: bool, what: str) -> None:
+    from fedgan_audits.bundle import write_atomic
+
+    files = [done.statement]
+    if output is not None:
+        files = [
+            write_atomic(output / done.statement.name, done.statement.read_bytes()),
+            write_atomic(output / f"{name}.in-use.pem", done.public_pem),
+        ]
+    if as_json:
+        facts = {"statement": str(done.statement), "key": done.key, "in_use": done.in_use, "runs_listed": done.signed}
+        emit({"name": name, **facts, "files": [str(file) for file in files]})
+        return
+    say(f"{name}: {what}.")
+    for file in files:
+        say(f"File: {file}")
+    if done.signed is None:
+        note("No ledger was found beside the key, so the statement lists no reports: others can compare dates alone.")
+    else:
+        runs = "the 1 run" if done.signed == 1 else f"each of the {done.signed} runs"
+        note(f"The statement lists the newest report of {runs} that {name} had signed.")
+    note("Hand it to everyone who verifies your reports; `audit verify --trust` takes it from the folder of keys.")

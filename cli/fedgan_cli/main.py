@@ -18,9 +18,14 @@ import click
 COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("fedgan_cli.run", "Run a whole federation in one process, or resume one."),
     "init": ("fedgan_cli.init", "Write a commented federation.toml."),
-    "plan": ("fedgan_cli.plan", "Plan a privacy budget: epsilon from noise, or noise from epsilon."),
-    "data": ("fedgan_cli.data", "Look at a folder of images as the loaders will see it."),
+    "plan": ("fedgan_cli.plan", "Plan a privacy budget: epsilon, noise, steps or batch from the other three."),
+    "tune": ("fedgan_cli.tune", "Search for good settings, and compare what they give for what epsilon."),
+    "data": (
+        "fedgan_cli.data",
+        "Look at a folder of images as the loaders see it; de-identify copies; leave patients out.",
+    ),
     "generate": ("fedgan_cli.generate", "Draw synthetic images from a run's generator."),
+    "release": ("fedgan_cli.release", "Make a release bundle of a run, behind the export gate."),
     "evaluate": ("fedgan_cli.evaluate", "Measure what a run's generator makes."),
     "audit": ("fedgan_cli.audit", "Show, verify and sign off a run's signed reports."),
     "keys": ("fedgan_cli.keys", "Make and name the identities of hospitals and coordinators."),

@@ -1,16 +1,19 @@
-"""`fedgan-secure plan`: what a schedule costs, or the noise that a target epsilon needs, before anything runs."""
+"""`fedgan-secure plan`: of probability, noise, steps and epsilon the fourth from three, before anything runs."""
 
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from fedgan_cli.plan_table import advise, show
 from fedgan_cli.terminal import emit, note, say
 
 if TYPE_CHECKING:
-    from fedgan_audits.mechanism import MechanismRecord, NoiseShares
+    from fedgan_audits.mechanism import DistributedMechanism, NoiseShares
+    from fedgan_secure.planning import HospitalPlan, Plan
 
 _IMAGES = (1, 2, 4, 8)
 _GRID_SHARE = 0.01
@@ -46,12 +49,6 @@ class _Number(click.ParamType):
         return low if self.most is None else f"{low} and at most {self.most:g}"
 
 
-def _text(value: float) -> str:
-    from fedgan_audits.accountant import round_up
-
-    return round_up(value)
-
-
 def _finite(value: float) -> float | str:
     """A number for JSON, or "unbounded"."""
     return value if math.isfinite(value) else "unbounded"
@@ -64,11 +61,11 @@ def _shares(options: dict[str, Any]) -> NoiseShares | None:
     given = [name for name in ("threshold", "colluders", "dimension") if options[name] is not None]
     if options["noise_placement"] == "per_hospital":
         if given:
-            raise click.UsageError(f"--{given[0]} is given, but only --noise-placement distributed takes it.")
+            raise click.UsageError(f"--{given[0]} is given, but only --noise-placement distributed (or both) takes it.")
         return None
     if len(given) < 3:
         missing = next(name for name in ("threshold", "colluders", "dimension") if options[name] is None)
-        raise click.UsageError(f"--noise-placement distributed needs --{missing}.")
+        raise click.UsageError(f"--noise-placement {options['noise_placement']} needs --{missing}.")
     if options["colluders"] >= options["threshold"]:
         raise click.UsageError(
             f"--colluders is {options['colluders']}, but less than --threshold ({options['threshold']}) is expected: "
@@ -83,66 +80,63 @@ def _shares(options: dict[str, Any]) -> NoiseShares | None:
     )
 
 
-def _figures(
-    sampling_probability: float,
-    steps: int,
-    delta: float,
-    noise_multiplier: float | None,
-    epsilon: float | None,
-    unit: str,
-    images_per_patient: int,
-    shares: NoiseShares | None,
-) -> dict[str, Any]:
-    from fedgan_audits import accountant, budget
+def _solved(given: dict[str, Any], shares: NoiseShares | None) -> Plan:
+    """The plan of one noise placement; messages name the options."""
+    from fedgan_audits.errors import RecordInvalid, UnreachableTarget
+    from fedgan_secure.planning import plan
 
-    plan = budget.plan_run(
-        sampling_probability=sampling_probability,
-        steps_per_round=steps,
-        rounds=1,
-        delta=delta,
-        noise_multiplier=noise_multiplier,
-        epsilon=epsilon,
-        unit="image" if unit == "image" else "patient",
-        images_per_patient=images_per_patient,
-        noise_placement="per_hospital" if shares is None else "distributed",
-        shares=shares,
-    )
-    run = [plan.mechanism]
+    try:
+        return plan(shares=shares, **given)
+    except UnreachableTarget as error:
+        raise UnreachableTarget(f"--epsilon: {error}", nearest_epsilon=error.nearest_epsilon, hint=error.hint) from None
+    except RecordInvalid as error:
+        text = str(error)
+        option = next((option for field, option in _FIELD_OPTIONS.items() if text.startswith(field)), None)
+        raise RecordInvalid(f"{option}: {text}" if option else text, hint=error.hint) from None
+
+
+def _figures(schedule: Plan, known_to: int) -> dict[str, Any]:
+    from fedgan_audits import accountant
+    from fedgan_audits.mechanism import DistributedMechanism
+
+    mechanism, delta = schedule.mechanism, schedule.delta
+    run = [mechanism]
     figures: dict[str, Any] = {
-        "sampling_probability": sampling_probability,
-        "steps": steps,
+        "solved_for": schedule.unknown,
+        "sampling_probability": mechanism.sampling_probability,
+        "steps": mechanism.steps,
         "delta": delta,
-        "noise_multiplier": plan.mechanism.noise_multiplier,
-        "unit": unit,
-        "images_per_patient": images_per_patient,
+        "noise_multiplier": mechanism.noise_multiplier,
+        "unit": mechanism.unit,
+        "images_per_patient": mechanism.images_per_patient,
         "neighbouring_relation": "add_or_remove_one",
         "sampler": "poisson",
-        "noise_placement": plan.mechanism.noise_placement,
+        "noise_placement": mechanism.noise_placement,
         "accountant": accountant.accountant_name(run),
-        "epsilon": _finite(accountant.epsilon(run, delta)),
-        "epsilon_rdp": _finite(accountant.epsilon_rdp(run, delta)),
-        "epsilon_two_hospitals": _finite(accountant.epsilon_two_hospitals(run, delta)),
+        "epsilon": _finite(schedule.epsilon),
+        "epsilon_rdp": _finite(schedule.epsilon_rdp),
+        "epsilon_two_hospitals": _finite(schedule.known_to(2)),
         "mu": _finite(accountant.mu_gdp(run, delta)),
         "mu_smallest_delta": delta,
         "colluders": accountant.colluder_figures(run),
     }
-    if epsilon is not None:
-        figures["epsilon_target"] = epsilon
-    if unit == "image":
-        figures["epsilon_by_images"] = {
-            str(images): _finite(accountant.epsilon_k_images(run, delta, images)) for images in _IMAGES
+    if known_to > 2:
+        figures["epsilon_by_hospitals"] = {
+            str(count): _finite(schedule.known_to(count)) for count in range(1, known_to + 1)
         }
-    if shares is not None:
-        figures |= _shared_figures(plan.mechanism, delta)
+    if schedule.target is not None:
+        figures["epsilon_target"] = schedule.target
+    if mechanism.unit == "image":
+        figures["epsilon_by_images"] = {str(images): _finite(schedule.with_images(images)) for images in _IMAGES}
+    if isinstance(mechanism, DistributedMechanism):
+        figures |= _shared_figures(mechanism, delta)
     return figures
 
 
-def _shared_figures(mechanism: MechanismRecord, delta: float) -> dict[str, Any]:
+def _shared_figures(mechanism: DistributedMechanism, delta: float) -> dict[str, Any]:
     """What is said of shared noise beside the proved figure; lengths in clip norms, the deviation in grid steps."""
     from fedgan_audits import accountant, colluders, integer_noise
-    from fedgan_audits.mechanism import DistributedMechanism
 
-    assert isinstance(mechanism, DistributedMechanism)  # noqa: S101 - for the type checker
     shares = mechanism.shares
     return {
         **shares.model_dump(mode="json"),
@@ -159,95 +153,49 @@ def _shared_figures(mechanism: MechanismRecord, delta: float) -> dict[str, Any]:
     }
 
 
-def _shown(value: float | str) -> str:
-    return value if isinstance(value, str) else _text(value)
-
-
-def _shared_rows(figures: dict[str, Any], one: str) -> list[tuple[str, str]]:
-    """The rows of the table that only shared noise has."""
-    honest = figures["threshold"] - figures["colluders"]
-    rows = [
-        ("  were the noise Gaussian (PLD, not proved)", _shown(figures["epsilon_gaussian_approximation"])),
-        (f"Epsilon, {one} in two hospitals", _shown(figures["epsilon_two_hospitals"])),
-        (
-            "  were the noise Gaussian (PLD, not proved)",
-            _shown(figures["epsilon_two_hospitals_gaussian_approximation"]),
-        ),
-        ("Noise shares counted", f"{honest} = threshold {figures['threshold']} - {figures['colluders']} colluders"),
-        ("Each hospital adds", f"{figures['share_deviation']:.6g} grid steps of {figures['grid_step']:.4g} clip norms"),
+def _hospital_figures(rows: tuple[HospitalPlan, ...]) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": row.name,
+            "patients": row.patients,
+            "sampling_probability": row.plan.mechanism.sampling_probability,
+            "expected_batch": row.expected_batch,
+            "epsilon": _finite(row.plan.epsilon),
+            "delta_advised": row.delta_advised,
+        }
+        for row in rows
     ]
-    for count, value in figures["epsilon_by_colluders"].items():
-        mark = "  <- declared" if int(count) == figures["colluders"] else ""
-        rows.append((f"Epsilon against {count} colluders", _shown(value) + mark))
-    return rows
 
 
-def _show(figures: dict[str, Any], declared_patients: int | None) -> None:
-    one = "image" if figures["unit"] == "image" else "patient"
-    shared = figures["noise_placement"] == "distributed"
-    rows = [
-        ("Sampling probability", f"{figures['sampling_probability']:g} per {one} and step"),
-        ("Steps", f"{figures['steps']}"),
-        (
-            "Noise multiplier",
-            f"{figures['noise_multiplier']:g} times the " + ("sensitivity" if shared else "clip norm"),
-        ),
-        ("Delta", f"{figures['delta']:g}"),
-        ("", ""),
-        (f"Epsilon, one {one}", _shown(figures["epsilon"])),
-    ]
-    if shared:
-        rows += _shared_rows(figures, one)
-    else:
-        rows += [
-            ("  second opinion (RDP, looser)", _shown(figures["epsilon_rdp"])),
-            (f"Epsilon, {one} in two hospitals", _shown(figures["epsilon_two_hospitals"])),
-        ]
-    rows += [
-        (f"Epsilon, patient with {images} image" + ("s" if images != "1" else ""), _shown(value))
-        for images, value in figures.get("epsilon_by_images", {}).items()
-    ]
-    rows.append((f"GDP mu (delta >= {figures['delta']:g})", _shown(figures["mu"])))
-    width = max(len(name) for name, _ in rows)
-    for name, value in rows:
-        say(f"{name:<{width}}  {value}".rstrip())
-    say()
-    if shared:
-        say("The figures hold against the coordinator together with the declared number of colluding hospitals, for")
-        say(f"adding or removing one {one}, and rest on secure aggregation.")
-        say(f"By {figures['accountant']}, rounded up.")
-    else:
-        say("The figures hold against the coordinator and all other hospitals together, for adding or removing one")
-        say(f"{one}, with every step released. By {figures['accountant']}, rounded up.")
-    if one == "image":
-        say("The unit is the image: a patient with several images is protected less, as the rows above say.")
-    if declared_patients is not None:
-        from fedgan_audits.budget import advised_delta
-
-        advised = advised_delta(declared_patients)
-        if figures["delta"] > advised:
-            note(f"delta {figures['delta']:g} is above {advised:.6g} = 1/(10 x {declared_patients}): choose less.")
+def _cohorts(texts: tuple[str, ...]) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for text in texts:
+        name, equals, count = text.partition("=")
+        if not equals or not name or not count.isdigit() or int(count) < 1 or name in found:
+            raise click.UsageError(
+                f"--hospital {text!r}: NAME=N with a public bound on its patients is expected, once."
+            )
+        found[name] = int(count)
+    return found
 
 
 @click.command(
     "plan",
-    short_help="Plan a privacy budget: epsilon from noise, or noise from epsilon.",
+    short_help="Plan a privacy budget: epsilon, noise, steps or batch from the other three.",
 )
 @click.option(
     "--sampling-probability",
     type=_Number(above=0, most=1),
-    required=True,
     metavar="Q",
     help="Probability with which each patient is drawn in each step.",
 )
 @click.option(
     "--steps",
     type=click.IntRange(1, 2**40),
-    required=True,
     metavar="T",
     help="Steps of the whole run: rounds (spare ones included) times steps per round.",
 )
-@click.option("--delta", type=_Number(least=1e-12, most=0.99), required=True, metavar="D", help="Delta of all figures.")
+@click.option("--delta", type=_Number(least=1e-12, most=0.99), metavar="D", help="Delta of all figures.")
 @click.option(
     "--noise-multiplier",
     type=_Number(least=0, most=1e9),
@@ -278,10 +226,10 @@ def _show(figures: dict[str, Any], declared_patients: int | None) -> None:
 )
 @click.option(
     "--noise-placement",
-    type=click.Choice(["per_hospital", "distributed"]),
+    type=click.Choice(["per_hospital", "distributed", "both"]),
     default="per_hospital",
     show_default=True,
-    help="Whether each hospital adds all of its noise, or a share of the sum's.",
+    help="Whether each hospital adds all of its noise, or a share of the sum's; both: side by side.",
 )
 @click.option(
     "--threshold",
@@ -308,53 +256,152 @@ def _show(figures: dict[str, Any], declared_patients: int | None) -> None:
     show_default=True,
     help="What each hospital's share of the noise is (distributed noise).",
 )
+@click.option(
+    "--hospital",
+    "hospital",
+    multiple=True,
+    metavar="NAME=N",
+    help="A hospital and a public bound on its patients (repeatable): a table, and advice on delta.",
+)
+@click.option(
+    "--batch",
+    type=_Number(above=0),
+    metavar="B",
+    help="Expected batch, the same at every --hospital, instead of --sampling-probability.",
+)
+@click.option(
+    "--known-to",
+    type=click.IntRange(2, 16),
+    default=2,
+    show_default=True,
+    metavar="M",
+    help="Show a patient whom up to M hospitals know.",
+)
+@click.option(
+    "--drop-outs",
+    type=click.IntRange(0),
+    metavar="K",
+    help="Show what up to K missing hospitals (of those given with --hospital) do to a round's noise.",
+)
+@click.option(
+    "--html", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Write a page with the curves."
+)
+@click.option("--run", "run", type=click.Path(path_type=Path), metavar="RUN", help="Ask what-if of a run.")
+@click.option("--more-rounds", type=click.IntRange(1, 10_000), metavar="R", help="What if R more rounds (with --run)?")
+@click.option(
+    "--more-hospitals", type=click.IntRange(1, 99), metavar="H", help="What if H more hospitals (with --run)?"
+)
+@click.option("--epsilon-cap", type=_Number(above=0), metavar="E", help="What if the cap were E (with --run)?")
+@click.option(
+    "--ledger",
+    type=click.Path(path_type=Path),
+    help="A hospital's ledger: count its other runs as well (with --run).",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
-def command(
-    sampling_probability: float,
-    steps: int,
-    delta: float,
-    noise_multiplier: float | None,
-    epsilon: float | None,
-    unit: str,
-    images_per_patient: int,
-    declared_patients: int | None,
-    as_json: bool,
-    **shared: Any,
-) -> None:
-    """Plan a privacy budget: the epsilon that a noise multiplier costs, or the noise that an epsilon needs.
+def command(**options: Any) -> None:
+    """Plan a privacy budget: of sampling probability, steps, noise and epsilon give three, and learn the fourth.
 
     Epsilon is proved by the privacy loss distribution (PLD) of the Poisson-sampled Gaussian mechanism, for adding or
-    removing one patient, with all noise added by each hospital. Nothing is read or written.
+    removing one patient, with all noise added by each hospital; with shared noise by Renyi's accountant. Nothing is
+    read, but with --run a run's public policy, and nothing written, but with --html.
 
     \b
     Example:
       fedgan-secure plan --sampling-probability 0.01 --steps 1000 --delta 1e-5 --epsilon 3
-      fedgan-secure plan --sampling-probability 0.01 --steps 1000 --delta 1e-5 --noise-multiplier 1 --json
+      fedgan-secure plan --sampling-probability 0.01 --delta 1e-5 --noise-multiplier 1 --epsilon 3
+      fedgan-secure plan --batch 64 --hospital north=3000 --hospital south=900 --steps 600 --delta 1e-5 --epsilon 4
+      fedgan-secure plan --run runs/2026-01-31-1 --more-rounds 3
     """
-    if (noise_multiplier is None) == (epsilon is None):
-        raise click.UsageError(
-            "Give one of --noise-multiplier and --epsilon: "
-            + ("both are given." if epsilon is not None else "neither is given.")
-        )
-    from fedgan_audits.errors import RecordInvalid, UnreachableTarget
+    if options["run"] is not None:
+        _what_if(options)
+        return
+    for name in ("more_rounds", "more_hospitals", "epsilon_cap", "ledger"):
+        if options[name] is not None:
+            raise click.UsageError(f"--{name.replace('_', '-')} asks about a run: give --run RUN.")
+    if options["delta"] is None:
+        raise click.UsageError("Missing option '--delta'.")
+    _plan(options)
 
-    shares = _shares(shared)
-    try:
-        figures = _figures(
-            sampling_probability, steps, delta, noise_multiplier, epsilon, unit, images_per_patient, shares
+
+def _plan(options: dict[str, Any]) -> None:
+    from fedgan_secure.planning import drop_outs, for_hospitals
+    from fedgan_secure.planning.schedule import UNKNOWNS
+
+    cohorts, batch = _cohorts(options["hospital"]), options["batch"]
+    probability = options["sampling_probability"]
+    if batch is not None:
+        if not cohorts or probability is not None:
+            raise click.UsageError("--batch takes the place of --sampling-probability and needs a --hospital NAME=N.")
+        probability = batch / min(cohorts.values())
+        if probability > 1:
+            raise click.UsageError(f"--batch {batch:g} is more than the smallest hospital's patients.")
+    if options["drop_outs"] is not None and options["drop_outs"] >= len(cohorts):
+        raise click.UsageError(f"--drop-outs {options['drop_outs']} needs more than so many --hospital NAME=N.")
+    given: dict[str, Any] = {str(name): options[name] for name in UNKNOWNS} | {"sampling_probability": probability}
+    missing = [f"--{name.replace('_', '-')}" for name, value in given.items() if value is None]
+    if len(missing) != 1:
+        raise click.UsageError(
+            "Give three of --sampling-probability, --steps, --noise-multiplier and --epsilon: "
+            + ("all four are given." if not missing else f"{', '.join(missing)} are left out.")
         )
-    except UnreachableTarget as error:
-        raise UnreachableTarget(f"--epsilon: {error}", nearest_epsilon=error.nearest_epsilon, hint=error.hint) from None
-    except RecordInvalid as error:
-        text = str(error)
-        option = next((option for field, option in _FIELD_OPTIONS.items() if text.startswith(field)), None)
-        raise RecordInvalid(f"{option}: {text}" if option else text, hint=error.hint) from None
-    if declared_patients is not None:
+    given |= {key: options[key] for key in ("delta", "unit", "images_per_patient")}
+    shares = _shares(options)
+    placements = [None, shares] if options["noise_placement"] == "both" else [shares]
+    schedules = [_solved(given, one) for one in placements]
+    every = []
+    for schedule in schedules:
+        figures = _figures(schedule, options["known_to"])
+        if cohorts:
+            rows = for_hospitals(schedule, cohorts, same_batch=batch is not None)
+            figures["hospitals"] = _hospital_figures(rows)
+        if options["drop_outs"] is not None:
+            found = drop_outs(schedule, len(cohorts), options["drop_outs"], options["threshold"])
+            figures["drop_outs"] = [{"missing": d.missing, "left": d.left, "noise": d.noise} for d in found]
+        every.append(figures)
+    figures = every[0]
+    if len(every) > 1:
+        figures["distributed"] = every[1]
+    largest = max([*cohorts.values(), options["declared_patients"] or 0])
+    if largest:
         from fedgan_audits.budget import advised_delta
 
-        figures["declared_patients"] = declared_patients
-        figures["delta_advised"] = advised_delta(declared_patients)
-    if as_json:
+        figures["declared_patients"] = largest
+        figures["delta_advised"] = advised_delta(largest)
+    if options["html"] is not None:
+        from fedgan_secure.planning.page import write_page
+
+        write_page(options["html"], schedules, figures)
+        note(f"page written: {options['html']}")
+    if options["as_json"]:
         emit(figures)
-    else:
-        _show(figures, declared_patients)
+        return
+    show(figures)
+    if largest:
+        advise(figures, largest)
+
+
+def _what_if(options: dict[str, Any]) -> None:
+    allowed = {"run", "more_rounds", "more_hospitals", "epsilon_cap", "ledger", "as_json"}
+    context = click.get_current_context()
+    from click.core import ParameterSource
+
+    other = [
+        name for name in options
+        if name not in allowed and context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+    ]  # fmt: skip
+    if other:
+        raise click.UsageError(f"--run takes the run's own settings; leave out {', '.join(sorted(other))}.")
+    from fedgan_secure.planning import what_if
+
+    found = what_if(
+        options["run"],
+        more_rounds=options["more_rounds"] or 0,
+        more_hospitals=options["more_hospitals"] or 0,
+        cap=options["epsilon_cap"],
+        ledger=options["ledger"],
+    )
+    if options["as_json"]:
+        emit({**found.figures, "sentences": list(found.sentences)})
+        return
+    for sentence in found.sentences:
+        say(sentence)

@@ -35,6 +35,7 @@ PLAIN_OPTIONS = {
     "l2_clip_norm": "privacy.l2_clip_norm",
     "noise_placement": "privacy.noise_placement",
     "epsilon_cap": "privacy.epsilon_cap",
+    "hospitals_per_patient": "privacy.hospitals_per_patient",
     "seed": "seed",
 }
 
@@ -80,9 +81,13 @@ Examples:
 @click.option("--threshold", type=int, help="Hospitals that must finish a round. [default: floor(2n/3) + 1]")
 @click.option("--no-privacy", is_flag=True, help="A researcher's baseline: epsilon unbounded, reports say so.")
 @click.option("--init-from", type=click.Path(path_type=Path), help="Start from another run's released model.")
+@click.option("--public-pretraining", metavar="WHICH", help="Declare which public images --init-from was trained on.")
 @click.option("--drop", multiple=True, metavar="NAME@ROUND[:STAGE]", help="Rehearse a drop-out (repeatable).")
 @click.option(
     "--site-dir", type=click.Path(path_type=Path), help="Keep identities, ledgers and caches here, over runs."
+)
+@click.option(
+    "--hospitals-per-patient", type=int, help="Public bound: in how many hospitals a patient may be. [default: 1]"
 )
 @click.option("--epsilon-cap", type=float, help="A hospital's own cap over its whole ledger.")
 @click.option("--output", type=click.Path(path_type=Path), help="The run's folder, new. [default: runs/DATE-N]")
@@ -186,6 +191,7 @@ def _request(options: dict[str, Any]) -> Any:
         init_from=options["init_from"],
         drops=tuple(options["drop"]),
         insecure_seed=settings.seed if options["insecure_deterministic"] else None,
+        public_pretraining=options["public_pretraining"],
     )
 
 
@@ -245,6 +251,9 @@ def _summary(federation: Federation, outcome: Outcome, root: Path, seconds: floa
         if federation.hospitals[name].cap is not None:
             bounds.append(f"cap {federation.hospitals[name].cap:g}")
         say(f"  hospital {name:<12} epsilon {epsilon}" + (f"  ({', '.join(bounds)})" if bounds else ""))
+    if outcome.several_hospitals is not None:
+        count = policy.mechanism.hospitals_per_patient
+        say(f"  a patient in {count} hospitals, the declared bound: epsilon {outcome.several_hospitals}")
     if policy.distributed is not None:
         shares = policy.distributed.shares
         others = "1 colluding hospital" if shares.colluders == 1 else f"{shares.colluders} colluding hospitals"
@@ -295,6 +304,8 @@ def _as_json(federation: Federation, outcome: Outcome, root: Path) -> dict[str, 
         "rounds_scheduled": policy.rounds,
         "rounds_finished": outcome.finished,
         "epsilon": outcome.epsilons,
+        "hospitals_per_patient": policy.mechanism.hospitals_per_patient,
+        "epsilon_declared_hospitals": outcome.several_hospitals,
         "delta": policy.mechanism.delta,
         "noise_multiplier": policy.mechanism.noise_multiplier,
         "noise_placement": policy.mechanism.noise_placement,

@@ -67,7 +67,7 @@ def sign_off(
     public = public_folder(run)
     made = write(
         public,
-        roster=read_roster(public),
+        roster=read_roster(public, trust),
         key=identity.private_key,
         chain=result.digests,
         run_id=result.run["run_id"],

@@ -32,6 +32,11 @@ def note(text: str) -> None:
     click.echo(text, err=True)
 
 
+def printable(text: str) -> str:
+    """File names may hold control characters; a terminal must not obey them."""
+    return "".join(one if one.isprintable() or one == "\n" else "\N{REPLACEMENT CHARACTER}" for one in text)
+
+
 class Progress:
     """Advances one named piece of work; made by :func:`progress`."""
 

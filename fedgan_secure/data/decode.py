@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedgan_secure.data.dicom import read_dicom
+from fedgan_secure.data.identifiers import HeaderFacts
 from fedgan_secure.data.pictures import Unreadable, read_picture
 from fedgan_secure.data.plans import Item
 from fedgan_secure.data.preprocess import CT_ABDOMEN, preprocess
@@ -39,6 +40,7 @@ class Decoded:
     digests: tuple[bytes, ...] = ()
     reason: str = ""
     excluded: bool = False
+    facts: HeaderFacts = field(default_factory=HeaderFacts)
 
 
 def decode_batch(settings: DecodeSettings, items: list[Item]) -> list[Decoded]:
@@ -52,10 +54,14 @@ def _decode(settings: DecodeSettings, item: Item) -> Decoded:
         path = settings.root / item.path
         images: list[NDArray[np.uint8]] = []
         digests: list[bytes] = []
+        frames: Iterable[tuple[NDArray[np.uint8], memoryview | bytes]]
         if item.kind == "picture":
-            frames: Iterator[tuple[NDArray[np.uint8], bytes]] = _picture(path)
+            read, facts = read_picture(path)
+            read = np.ascontiguousarray(read)
+            frames = [(read, read.data.cast("B"))]
         else:
             header, frames = read_dicom(path, hounsfield_window=settings.preprocessing == CT_ABDOMEN)
+            facts = header.facts
             patient = patient or header.patient_id or None
         if settings.needs_patient and patient is None:
             return Decoded(None, None, reason="its PatientID is missing or empty")
@@ -63,16 +69,13 @@ def _decode(settings: DecodeSettings, item: Item) -> Decoded:
             return Decoded(patient, None, excluded=True)
         for pixels, stored in frames:
             images.append(preprocess(pixels, settings.preprocessing, settings.size, settings.channels))
-            digests.append(hashlib.sha256(b"%d %d " % pixels.shape[:2] + stored).digest()[:16])
+            digest = hashlib.sha256(b"%d %d " % pixels.shape[:2])
+            digest.update(stored)
+            digests.append(digest.digest()[:16])
         if not images:
             return Decoded(patient, None, reason="it holds no frame")
-        return Decoded(patient, np.stack(images), tuple(digests))
+        return Decoded(patient, np.stack(images), tuple(digests), facts=facts)
     except Unreadable as reason:
         return Decoded(patient, None, reason=str(reason))
     except (MemoryError, OSError, ValueError) as error:
         return Decoded(patient, None, reason=f"broken or inconsistent ({type(error).__name__})")
-
-
-def _picture(path: Path) -> Iterator[tuple[NDArray[np.uint8], bytes]]:
-    pixels = read_picture(path)
-    yield pixels, pixels.tobytes()

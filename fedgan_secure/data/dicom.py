@@ -3,16 +3,18 @@
 Grey values go through the modality transformation and then through a window that is either the preprocessing's (CT:
 Hounsfield units, 40/400) or the file's own value-of-interest transformation, or the bounds of the stored type: never
 through a statistic of the pixels (DICOM PS3.3 C.11.1, C.11.2). Colour is converted to RGB. Sizes are bounded before
-anything is decoded. Decoding is pydicom's, with the decoders that are installed; none of them is under the GPL.
+anything is decoded. Decoding is pydicom's, with the decoders of :mod:`decoders`; none of them is under the GPL.
 """
 
 from __future__ import annotations
 
+import logging
 import os
+import re
 import warnings
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -22,12 +24,16 @@ import pydicom
 from numpy.typing import NDArray
 from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi_lut, iter_pixels
 
+from fedgan_secure.data.decoders import WRONG_SIZE, plugin_for
+from fedgan_secure.data.gdcm_process import CRASHED, TOO_LONG
+from fedgan_secure.data.identifiers import HeaderFacts, dicom_facts
 from fedgan_secure.data.pictures import MAXIMUM_PIXELS, Unreadable
 from fedgan_secure.data.preprocess import CT_WINDOW, to_levels
 
 MAXIMUM_FILE_BYTES = 1024 * 1024 * 1024
 MAXIMUM_DECODED_BYTES = 512 * 1024 * 1024
 MAXIMUM_FRAMES = 4096
+_LOG = logging.getLogger("pydicom")
 _DEFLATED = b"1.2.840.10008.1.2.1.99"
 _NOT_PRIMARY = frozenset({"SEG", "RTDOSE", "RTSTRUCT", "RTPLAN", "SR", "PR", "KO", "DOC"})
 
@@ -39,6 +45,7 @@ class DicomHeader:
     patient_id: str
     modality: str
     frames: int
+    facts: HeaderFacts = field(default_factory=HeaderFacts)
 
 
 def looks_like_dicom(path: Path) -> bool:
@@ -52,7 +59,7 @@ def looks_like_dicom(path: Path) -> bool:
 
 def read_header(path: Path) -> DicomHeader:
     """Identifier, modality and number of frames, without pixels. Raises :class:`Unreadable` with the reason."""
-    with _reasons():
+    with dicom_reasons():
         return _header(_read(path, stop_before_pixels=True))
 
 
@@ -62,7 +69,7 @@ def read_dicom(path: Path, *, hounsfield_window: bool, all_frames: bool = True) 
     With `hounsfield_window` the file must be a CT in Hounsfield units, and the abdominal window is applied. The
     iterator too raises :class:`Unreadable` with the reason.
     """
-    with _reasons():
+    with dicom_reasons():
         dataset = _read(path, stop_before_pixels=False)
         header = _header(dataset)
         _check_pixels(dataset, header)
@@ -70,13 +77,15 @@ def read_dicom(path: Path, *, hounsfield_window: bool, all_frames: bool = True) 
             raise Unreadable(f"modality {header.modality or 'missing'}, expected CT")
         if not hounsfield_window and header.modality in _NOT_PRIMARY:
             raise Unreadable(f"modality {header.modality} holds no picture of a patient")
+        header = replace(header, facts=dicom_facts(dataset))
     return header, _frames(dataset, header, hounsfield_window, all_frames)
 
 
 def _frames(dataset: Any, header: DicomHeader, hounsfield_window: bool, all_frames: bool) -> Iterator[Any]:
-    with _reasons():
+    with dicom_reasons():
         wanted = None if all_frames and header.frames > 1 else [0]
-        for number, frame in enumerate(iter_pixels(dataset, indices=wanted)):
+        plugin = plugin_for(dataset.file_meta.TransferSyntaxUID)
+        for number, frame in enumerate(iter_pixels(dataset, indices=wanted, decoding_plugin=plugin)):
             stored = np.asarray(frame)
             if stored.ndim == 3:
                 pixels = _colour(dataset, stored)
@@ -90,16 +99,18 @@ def _frames(dataset: Any, header: DicomHeader, hounsfield_window: bool, all_fram
             yield pixels, stored.tobytes()
 
 
-class _reasons:  # noqa: N801 - reads as a phrase: `with _reasons():`
+class dicom_reasons:  # noqa: N801 - reads as a phrase: `with dicom_reasons():`
     """Turn whatever a parser or decoder raises on a hostile file into :class:`Unreadable` with a reason."""
 
     def __enter__(self) -> None:
+        self._propagate, _LOG.propagate = _LOG.propagate, False  # pydicom's remarks quote values
         self._warnings = warnings.catch_warnings()
         self._warnings.__enter__()
         warnings.simplefilter("ignore")
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
         self._warnings.__exit__(None, None, None)
+        _LOG.propagate = self._propagate
         if error is None or isinstance(error, Unreadable) or not isinstance(error, Exception):
             return
         if isinstance(error, PermissionError):
@@ -110,30 +121,50 @@ class _reasons:  # noqa: N801 - reads as a phrase: `with _reasons():`
             reason = "sequences nested too deeply"
         elif isinstance(error, pydicom.errors.InvalidDicomError):
             reason = "not DICOM: the mark DICM is missing"
-        elif isinstance(error, RuntimeError | NotImplementedError) and "plugin" in str(error):
-            reason = "no installed decoder takes its transfer syntax or its bit depth"
+        elif isinstance(error, RuntimeError | NotImplementedError | ValueError) and WRONG_SIZE in str(error):
+            reason = "its compressed pixels announce another size than its header"
+        elif CRASHED in str(error) or TOO_LONG in str(error):
+            reason = "decoding it crashed the decoder or took too long"
+        elif isinstance(error, RuntimeError) and "exceptions were raised" in str(error):
+            reason = "its compressed pixels are broken, or of a kind that its decoder does not take"
+        elif isinstance(error, RuntimeError | NotImplementedError) and re.search("plugin|decod", str(error)):
+            reason = "no installed decoder takes its transfer syntax"
         else:
             reason = f"broken, truncated or inconsistent ({type(error).__name__})"
         raise Unreadable(reason) from None
 
 
 def _read(path: Path, *, stop_before_pixels: bool) -> Any:
+    if not stop_before_pixels:
+        return pydicom.dcmread(BytesIO(read_guarded(path)))
+    with path.open("rb") as file:
+        _check_start(path, file)
+        return pydicom.dcmread(file, stop_before_pixels=True)
+
+
+def read_guarded(path: Path) -> bytes:
+    """The bytes of a DICOM file, after what can be refused by its size, its mark or its deflated length.
+
+    Raises :class:`Unreadable` with the reason, or OSError.
+    """
+    with path.open("rb") as file:
+        _check_start(path, file)
+        return file.read()
+
+
+def _check_start(path: Path, file: Any) -> None:
     size = path.stat().st_size
     if size > MAXIMUM_FILE_BYTES:
         raise Unreadable(f"the file is larger than {MAXIMUM_FILE_BYTES // 2**20} MiB")
     if size == 0:
         raise Unreadable("the file is empty")
-    with path.open("rb") as file:
-        start = file.read(2048)
-        if start[128:132] != b"DICM":
-            raise Unreadable("not DICOM: the mark DICM is missing")
-        if _DEFLATED in start:
-            file.seek(0)
-            _check_deflated(file.read())
-        file.seek(0, os.SEEK_SET)
-        if stop_before_pixels:
-            return pydicom.dcmread(file, stop_before_pixels=True)
-        return pydicom.dcmread(BytesIO(file.read()))
+    start = file.read(2048)
+    if start[128:132] != b"DICM":
+        raise Unreadable("not DICOM: the mark DICM is missing")
+    if _DEFLATED in start:
+        file.seek(0)
+        _check_deflated(file.read())
+    file.seek(0, os.SEEK_SET)
 
 
 def _check_deflated(data: bytes) -> None:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
+
+from fedgan_secure.data.identifiers import IdentifierCounts, counts_from_dict
+from fedgan_secure.data.safe_harbor import SafeHarborRow, rows
 
 _GROUPS = ("duplicates", "duplicates_within_patient", "duplicate_patients")
 
@@ -17,7 +20,8 @@ class DataFindings:
     `labels` maps a class name (and ``none``) to its number of images; `duplicates` are groups of files with identical
     pixels that belong to different patients, `duplicates_within_patient` to one, `duplicate_patients` the groups of
     patients concerned; nothing is removed because of them
-    (removing depends on other patients and would break the guarantee of differential privacy).
+    (removing depends on other patients and would break the guarantee of differential privacy). `identifiers`: what the
+    headers of the files that were read hold besides the pixels, by name and number of files.
     """
 
     layout: str
@@ -38,6 +42,12 @@ class DataFindings:
     excluded_found: tuple[str, ...]
     excluded_images: int
     notes: tuple[str, ...]
+    identifiers: IdentifierCounts = field(default_factory=IdentifierCounts)
+
+    @property
+    def safe_harbor(self) -> tuple[SafeHarborRow, ...]:
+        """The 18 identifiers of 45 CFR 164.514(b)(2)(i), and what can be said of each here."""
+        return rows(self.identifiers)
 
     def to_dict(self) -> dict[str, Any]:
         """A dictionary of JSON types."""
@@ -48,6 +58,11 @@ class DataFindings:
             result[name] = [list(group) for group in getattr(self, name)]
         for name in ("unlabelled", "labels_without_image", "excluded_found", "notes"):
             result[name] = list(getattr(self, name))
+        result["identifiers"] = self.identifiers.to_dict()
+        result["safe_harbor"] = [
+            {**asdict(row), "attributes": [{"name": name, "files": count} for name, count in row.attributes]}
+            for row in self.safe_harbor
+        ]
         return result
 
 
@@ -60,6 +75,8 @@ def findings_from_dict(stored: dict[str, Any]) -> DataFindings:
         values[name] = tuple(tuple(group) for group in stored[name])
     for name in ("unlabelled", "labels_without_image", "excluded_found", "notes"):
         values[name] = tuple(stored[name])
+    values["identifiers"] = counts_from_dict(stored["identifiers"])
+    del values["safe_harbor"]
     return DataFindings(**values)
 
 

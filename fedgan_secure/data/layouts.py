@@ -31,7 +31,7 @@ from fedgan_secure.errors import InputError
 KNOWN_LAYOUTS = (
     "auto", "dicom", "rsna-ct", "rsna-pneumonia", "eyepacs", "aptos", "idrid", "messidor", "folders", "npz", "csv",
 )  # fmt: skip
-SUPPORTED_LAYOUTS = tuple(name for name in KNOWN_LAYOUTS if name != "messidor")
+SUPPORTED_LAYOUTS = KNOWN_LAYOUTS
 DR_GRADES = ("0 no DR", "1 mild", "2 moderate", "3 severe", "4 proliferative")
 DEFAULT_PATTERN = r"^(?P<patient>.+?)[_-](?:L|R|OD|OS|left|right)(?:[_-]\d+)?$"
 _EYE = re.compile(r"^(?P<patient>.+)_(?:left|right)$", re.IGNORECASE)
@@ -51,6 +51,7 @@ def plan_folder(listing: Listing, layout: str, options: LayoutOptions) -> Plan:
         "eyepacs": _plan_eyepacs,
         "aptos": _plan_aptos,
         "idrid": _plan_idrid,
+        "messidor": _plan_messidor,
         "folders": _plan_folders,
         "csv": _plan_csv,
     }
@@ -62,10 +63,9 @@ def plan_folder(listing: Listing, layout: str, options: LayoutOptions) -> Plan:
 
 
 def unsupported(layout: str) -> InputError:
-    """The error for a layout that cannot be read (yet)."""
-    known = "known but not read yet" if layout in KNOWN_LAYOUTS else "unknown"
+    """The error for a layout that cannot be read."""
     return InputError(
-        f"the layout {layout!r} is {known}; supported: {', '.join(SUPPORTED_LAYOUTS)}",
+        f"the layout {layout!r} is unknown; supported: {', '.join(SUPPORTED_LAYOUTS)}",
         hint="use --layout csv with column names, or arrange the images as class folders",
     )
 
@@ -102,8 +102,12 @@ def detect(listing: Listing, kinds: Kinds) -> str:
                 found = "idrid"
             elif {"adjudicated_dr_grade"} <= set(columns):
                 found = "messidor"
-        if found is None and all("/" in entry.path for entry in kinds.pictures):
-            found = "folders"
+        if found is None:
+            for path, columns in tables.items():
+                if not columns:
+                    read_table(listing.root / path)  # says what is wrong with it
+            if all("/" in entry.path for entry in kinds.pictures):
+                found = "folders"
     if found is not None:
         return found
     if kinds.arrays and not kinds.pictures:
@@ -236,6 +240,40 @@ def _plan_idrid(listing: Listing, kinds: Kinds, options: LayoutOptions) -> Plan:
     return _some(plan, "IDRiD_001.jpg")
 
 
+def _plan_messidor(listing: Listing, kinds: Kinds, options: LayoutOptions) -> Plan:
+    """Grades in one table, and in another, without a column image_id, the two images of every exam."""
+    wanted = {"image_id", "adjudicated_dr_grade"}
+    table = _table_with(listing, kinds, wanted, "a CSV with the columns image_id,adjudicated_dr_grade")
+    exams: dict[str, str] = {}
+    by_stem = {PurePosixPath(entry.path).stem.casefold() for entry in kinds.pictures}
+    for path, columns in _columns_at_root(listing, kinds).items():
+        if "image_id" in columns or len(columns) < 2:
+            continue
+        sheet = read_table(listing.root / path)
+        pairs = [columns[:2], *(tuple(row[column] for column in columns[:2]) for row in sheet.rows)]
+        for pair in pairs:
+            left, right = (PurePosixPath(name.strip()).stem.casefold() for name in pair)
+            if {left, right} & by_stem:
+                exam = min(exams.get(left, left), exams.get(right, right), left, right)
+                exams.update({left: exam, right: exam})
+    plan = Plan("messidor", listing.root, names_patient=bool(exams), preprocessing=FUNDUS, folds_case=True)
+    index = NameIndex(kinds.pictures)
+    key = "image_id"
+    labels = labels_of(plan, table, key, "adjudicated_dr_grade", options, DR_GRADES, shared=_shared(index, key))
+    if not exams:
+        plan.notes.append("there is no pairing sheet (a CSV with the two images of every exam): no patient is named")
+    else:
+        plan.unit_remark = "in this data set an examination of two eyes stands for a patient"
+
+    def patient_of(stem: str) -> str:
+        if stem.casefold() not in exams:
+            raise Unreadable("the pairing sheet does not name it")
+        return exams[stem.casefold()]
+
+    _add_pictures(plan, kinds, _labels_by_path(plan, labels, index), patient_of if exams else None)
+    return _some(plan, "images with a table of grades and a pairing sheet")
+
+
 def _plan_csv(listing: Listing, kinds: Kinds, options: LayoutOptions) -> Plan:
     if len(kinds.tables) != 1:
         raise InputError(
@@ -293,6 +331,8 @@ def _plan_folders(listing: Listing, kinds: Kinds, options: LayoutOptions) -> Pla
     plan.quarantined += [(entry.path, "DICOM among class folders of pictures") for entry in kinds.dicom]
     if options.label_names is None:
         plan.notes.append("the classes are the names of the folders found here")
+    if kinds.tables:
+        plan.notes.append(f"{len(kinds.tables)} tables lie here and were not used: class folders need none")
     return _some(plan, "CLASS/PatientNNN_L.jpg")
 
 

@@ -18,6 +18,7 @@ from fedgan_secure.data import cache
 from fedgan_secure.data.arrays import Arrays, blocks, open_arrays
 from fedgan_secure.data.decode import TARGET, Decoded, DecodeSettings
 from fedgan_secure.data.findings import DataFindings, findings_from_dict, reasons
+from fedgan_secure.data.identifiers import IdentifierCounter
 from fedgan_secure.data.layouts import KNOWN_LAYOUTS, plan_folder, unsupported
 from fedgan_secure.data.listing import list_folder
 from fedgan_secure.data.parallel import Failed, default_workers, map_batches
@@ -28,7 +29,7 @@ from fedgan_secure.errors import InputError
 
 Progress = Callable[[str, int, int], None]
 TASK = "reading images"
-CACHE_VERSION = 2
+CACHE_VERSION = 3
 BATCH = 64
 MOST_LISTED = 100_000
 
@@ -269,6 +270,7 @@ class _Collector:
         self._excluded: set[str] = set()
         self._excluded_images = 0
         self._files = 0
+        self._identifiers = IdentifierCounter()
 
     def labels(self) -> NDArray[np.int32]:
         return np.array(self._labels, dtype=np.int32)
@@ -310,6 +312,7 @@ class _Collector:
         if label < 0 and decoded.patient is not None:
             label = self._plan.patient_labels.get(decoded.patient, -1)
         self._files += 1
+        self._identifiers.add(decoded.facts)
         if label < 0 and self._plan.label_names:
             self._unlabelled.append(path)
         self._building.append(decoded.images)
@@ -398,4 +401,5 @@ class _Collector:
             excluded_found=tuple(sorted(self._excluded)),
             excluded_images=self._excluded_images,
             notes=tuple(notes),
+            identifiers=self._identifiers.counts(),
         )

@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from fedgan_secure.data.identifiers import HeaderFacts, picture_facts
+
 MAXIMUM_PIXELS = 64 * 1024 * 1024
 MAXIMUM_FILE_BYTES = 512 * 1024 * 1024
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "PPM")
@@ -23,9 +25,12 @@ class Unreadable(Exception):  # noqa: N818 - the reason goes to the person as it
     """This one file cannot be used; the message is the reason, without any content of the file."""
 
 
-def read_picture(path: Path) -> NDArray[np.uint8]:
-    """uint8[h,w] or uint8[h,w,3] of the first frame. 16-bit grey is scaled by the bounds of its type, never by its own
-    content. Raises :class:`Unreadable` with the reason."""
+def read_picture(path: Path) -> tuple[NDArray[np.uint8], HeaderFacts]:
+    """uint8[h,w] or uint8[h,w,3] of the first frame, and which headers the file has.
+
+    16-bit grey is scaled by the bounds of its type, never by its own content. Raises
+    :class:`Unreadable` with the reason.
+    """
     try:
         if path.stat().st_size > MAXIMUM_FILE_BYTES:
             raise Unreadable(f"the file is larger than {MAXIMUM_FILE_BYTES // 2**20} MiB")
@@ -35,7 +40,10 @@ def read_picture(path: Path) -> NDArray[np.uint8]:
             with Image.open(path, formats=FORMATS) as image:
                 if image.width * image.height > MAXIMUM_PIXELS:
                     raise Unreadable(f"{image.width} x {image.height} pixels are more than the limit allows")
-                return _pixels(ImageOps.exif_transpose(image))
+                image.load()  # a PNG may name its text and EXIF behind the pixels
+                facts = picture_facts(image)
+                ImageOps.exif_transpose(image, in_place=True)
+                return _pixels(image), facts
     except Unreadable:
         raise
     except UnidentifiedImageError:
@@ -60,4 +68,4 @@ def _pixels(image: Image.Image) -> NDArray[np.uint8]:
         return np.asarray(image.convert("L"), dtype=np.uint8)
     if image.mode == "LA":
         return np.asarray(image.convert("RGBA").convert("RGB").convert("L"), dtype=np.uint8)
-    return np.asarray(image.convert("RGB"), dtype=np.uint8)
+    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"), dtype=np.uint8)

@@ -1,4 +1,4 @@
-"""Read a table of labels: comma, semicolon or tab, UTF-8 with or without a mark, bounded in size."""
+"""Read a table of labels: comma, semicolon, tab or bar, UTF-8 with or without a mark, bounded in size."""
 
 from __future__ import annotations
 
@@ -67,4 +67,4 @@ def _names(cells: list[str]) -> tuple[str, ...]:
 
 
 def _delimiter(line: str) -> str:
-    return max(",;\t", key=line.count)
+    return max(",;\t|", key=line.count)

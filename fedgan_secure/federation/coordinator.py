@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from fedgan_audits import bundle, envelope, manifest
+from fedgan_audits.inventory import Inventory
 from fedgan_audits.records import Artefact, Incident
 from fedgan_audits.report import RoundDraft, read_payload
 from fedgan_protocols.keys import Identity
@@ -87,6 +88,7 @@ class Coordinator:
         self.stepwise: StepwiseRound | None = None
         """The round in progress where noise is shared."""
         self._optimiser: SharedOptimiser | None = None
+        self._inventory = Inventory()
 
     def begin(self, vector: np.ndarray) -> None:
         """Start a new run from `vector`, float32[d]."""
@@ -236,7 +238,7 @@ class Coordinator:
             incidents=tuple(incidents),
         )
         with explain_disk(self.run.public):
-            return manifest.draft_manifest(self.run.public, facts)
+            return manifest.draft_manifest(self.run.public, facts, self._inventory)
 
     def publish_manifest(self, payload: bytes, signatures: Sequence[envelope.Signature]) -> None:
         """Publish a manifest with the coordinator's and the hospitals' signatures."""

@@ -111,11 +111,16 @@ class RunDirectory:
 
 @dataclass(frozen=True)
 class SiteDirectory:
-    """One hospital's own folder; `lasting` where it outlives the run (``--site-dir``)."""
+    """One hospital's own folder; `lasting` where it outlives the run (``--site-dir``).
+
+    `patients_of` is the lasting folder of the same hospital whose list of withdrawn patients counts here, where this
+    one is made for a trial on its patients.
+    """
 
     root: Path
     run_id: str
     lasting: bool
+    patients_of: Path | None = None
 
     def prepare(self) -> SiteDirectory:
         """Make the folders, owner-only."""
@@ -136,6 +141,11 @@ class SiteDirectory:
     @property
     def pseudonym_secret(self) -> Path:
         return self.root / "pseudonym.key"
+
+    @property
+    def withdrawals(self) -> Path:
+        """The folder whose list of withdrawn patients counts."""
+        return self.patients_of or self.root
 
     @property
     def ledger(self) -> Path:

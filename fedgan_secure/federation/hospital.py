@@ -121,7 +121,7 @@ class Hospital:
         Raises:
             InputError: the list cannot be read.
         """
-        found = take_effect(self.site.root, self.dataset, self.run_id, round_number)
+        found = take_effect(self.site.withdrawals, self.dataset, self.run_id, round_number)
         self._incidents[round_number] = list(found.incidents)
         if found.patients is not self.dataset:
             if self._watch is not None:

@@ -83,6 +83,7 @@ def hospital_mechanism(settings: RunSettings, recipe: Recipe, declared: int) -> 
         expected_batch_size=probability * declared,
         unit=settings.data.unit,
         images_per_patient=images,
+        hospitals_per_patient=privacy.hospitals_per_patient,
     )
 
 

@@ -14,13 +14,15 @@ from fedgan_audits.ledger import Ledger
 from fedgan_protocols.journal import Journal
 from fedgan_protocols.keys import Identity
 from fedgan_protocols.parameters import default_threshold
+from fedgan_secure.data.golden import golden_digest, refuse_other_preprocessing
 from fedgan_secure.errors import InputError
 from fedgan_secure.federation.coordinator import Coordinator
 from fedgan_secure.federation.defaults import Recipe
 from fedgan_secure.federation.directories import RunDirectory, SiteDirectory
 from fedgan_secure.federation.drivers.local import parse_drop
 from fedgan_secure.federation.entropy import entropy_for
-from fedgan_secure.federation.hospital import Hospital, load_identity
+from fedgan_secure.federation.hospital import Hospital, load_identity, load_secret
+from fedgan_secure.federation.key_rotation import KeyPlace, refuse_revoked
 from fedgan_secure.federation.mechanisms import (
     hospital_mechanism,
     mechanism_and_ring,
@@ -64,6 +66,8 @@ class Request:
         init_from: a run whose released model is the start, or None.
         drops: rehearsed drop-outs, as given.
         insecure_seed: fixes all randomness (tests only), or None.
+        patients_of: lasting sites of the same hospitals, whose pseudonyms and withdrawals count in this run, too.
+        public_pretraining: which public images `init_from` was trained on, as the operator declares, or None.
     """
 
     settings: RunSettings
@@ -72,6 +76,8 @@ class Request:
     init_from: Path | None = None
     drops: tuple[str, ...] = ()
     insecure_seed: int | None = None
+    public_pretraining: str | None = None
+    patients_of: Path | None = None
 
 
 @dataclass
@@ -136,7 +142,8 @@ def resume(root: Path, progress: Progress | None, before_models: Hook = _nothing
             hint="nothing was spent; remove the folder and start the run again",
         ) from error
     site_dir = Path(str(info["site_dir"])) if info.get("site_dir") else None
-    sites = _sites(run, site_dir, policy.names, policy.run_id)
+    patients_of = Path(str(info["patients_of"])) if info.get("patients_of") else None
+    sites = _sites(run, site_dir, policy.names, policy.run_id, patients_of)
     source = read(settings, run, sites, progress)
     before_models()
     if source.classes != policy.data.classes:
@@ -146,7 +153,7 @@ def resume(root: Path, progress: Progress | None, before_models: Hook = _nothing
         )
     seed = info.get("insecure_seed")
     federation = _assemble(
-        run, settings, policy, sites, source, insecure_seed=seed if isinstance(seed, int) else None,
+        run, settings, policy, sites, source, site_dir=site_dir, insecure_seed=seed if isinstance(seed, int) else None,
         drops=tuple(str(item) for item in _list(info.get("drops"))), create=False,
     )  # fmt: skip
     federation.coordinator.restore()
@@ -232,6 +239,7 @@ def _training_table(
     chosen = {
         "discriminator_learning_rate": section.discriminator_learning_rate,
         "generator_learning_rate": section.generator_learning_rate,
+        "steps_per_generator_step": section.steps_per_generator_step,
     }
     fields = mechanism_fields(mechanism)
     constants = {"decay_steps": rounds * mechanism.steps_per_round, **recipe.constants}
@@ -246,10 +254,16 @@ def _start(
     settings = request.settings
     run_entropy = entropy_for("run", insecure_seed=request.insecure_seed)
     run_id = run_entropy(16).hex()
-    sites = _sites(run, request.site_dir, names, run_id)
+    sites = _sites(run, request.site_dir, names, run_id, request.patients_of)
     if request.init_from is not None:
         before_models()
-    initial = None if request.init_from is None else read_initial(request.init_from, settings.privacy.no_privacy)
+    if request.public_pretraining is not None and request.init_from is None:
+        raise InputError("--public-pretraining without --init-from: no other run is started from", hint="leave it out")
+    initial = (
+        None
+        if request.init_from is None
+        else read_initial(request.init_from, settings.privacy.no_privacy, request.public_pretraining)
+    )
     source = read(settings, run, sites, progress)
     before_models()
     declared = settings.privacy.declared_patients or (
@@ -267,7 +281,9 @@ def _start(
     mechanism, ring = mechanism_and_ring(settings, recipe, declared, len(names), spec)
     policy = FederationPolicy.build(
         run_id=run_id,
-        coordinator=CoordinatorEntry(public_key=_coordinator_identity(run, request.insecure_seed).public_key.hex()),
+        coordinator=CoordinatorEntry(
+            public_key=_coordinator_identity(run, request.site_dir, request.insecure_seed).public_key.hex()
+        ),
         hospitals=tuple(
             HospitalEntry(name=name, public_key=_identity(sites[name], request.insecure_seed).public_key.hex())
             for name in names
@@ -282,6 +298,7 @@ def _start(
             classes=source.classes,
             label_names=source.label_names,
             preprocessing=source.preprocessing,
+            preprocessing_digest=golden_digest(source.preprocessing, settings.data.image_size, settings.data.channels),
             phantoms=source.phantoms,
             unit_remark=source.unit_remark,
         ),
@@ -308,6 +325,7 @@ def _start(
             "status": "prepared",
             "settings": settings.model_dump(mode="json", exclude_none=True),
             "site_dir": None if request.site_dir is None else str(request.site_dir.resolve()),
+            "patients_of": None if request.patients_of is None else str(request.patients_of.resolve()),
             "drops": list(request.drops),
             "insecure_seed": request.insecure_seed,
         }
@@ -318,6 +336,7 @@ def _start(
         policy,
         sites,
         source,
+        site_dir=request.site_dir,
         insecure_seed=request.insecure_seed,
         drops=request.drops,
         create=True,
@@ -339,6 +358,7 @@ def _assemble(
     sites: dict[str, SiteDirectory],
     source: Source,
     *,
+    site_dir: Path | None,
     insecure_seed: int | None,
     drops: tuple[str, ...],
     create: bool,
@@ -350,6 +370,8 @@ def _assemble(
         )
     from fedgan_secure.models.vectors import VectorLayout
 
+    data = policy.data
+    refuse_other_preprocessing(data.preprocessing_digest, data.preprocessing, data.image_size, data.channels)
     layout = VectorLayout.of(model_of(policy))
     if policy.distributed is not None and policy.distributed.shares.dimension != layout.size - layout.generator_size:
         raise InputError(
@@ -361,10 +383,12 @@ def _assemble(
     for entry in policy.hospitals:
         site = sites[entry.name]
         identity = _identity(site, insecure_seed)
+        refuse_revoked(KeyPlace.of(site.identity, entry.name))
         if identity.public_key.hex() != entry.public_key:
             raise InputError(
                 f"hospital {entry.name}: the key in {site.identity} is not the one in the policy",
-                hint="restore the identity that the run was started with",
+                hint="a run goes on only with the key it began with: after `keys rotate` start a new run; otherwise "
+                "restore the identity that the run was started with",
             )
         refuse_foreign_declarations(policy, site, entry.name)
         hospitals[entry.name] = Hospital(
@@ -379,11 +403,14 @@ def _assemble(
             entropy=entropy_for(f"hospital/{entry.name}", insecure_seed=insecure_seed),
             journal=Journal(site.journal),
         )
-    own = _coordinator_identity(run, insecure_seed)
+    own = _coordinator_identity(run, site_dir, insecure_seed)
+    if site_dir is not None:
+        refuse_revoked(KeyPlace.of(site_dir / "coordinator" / "identity.pem", "coordinator"))
     if own.public_key.hex() != policy.coordinator.public_key:
         raise InputError(
             "the coordinator's key is not the one in the policy",
-            hint="restore site/coordinator/identity.pem from a backup",
+            hint="a run goes on only with the key it began with: after `keys rotate` start a new run; otherwise "
+            "restore coordinator/identity.pem below the site directory from a backup",
         )
     coordinator = Coordinator(
         run,
@@ -405,11 +432,20 @@ def _ledger(site: SiteDirectory, name: str, *, create: bool) -> Ledger:
     return Ledger.open(site.ledger, hospital=name, create=create)
 
 
-def _sites(run: RunDirectory, site_dir: Path | None, names: tuple[str, ...], run_id: str) -> dict[str, SiteDirectory]:
+def _sites(
+    run: RunDirectory, site_dir: Path | None, names: tuple[str, ...], run_id: str, patients_of: Path | None = None
+) -> dict[str, SiteDirectory]:
     base = site_dir if site_dir is not None else run.sites
     with explain_disk(base):
         private_folder(base)
-    return {name: SiteDirectory(base / name, run_id, site_dir is not None).prepare() for name in names}
+    made = {}
+    for name in names:
+        lasting = None if patients_of is None else patients_of / name
+        made[name] = SiteDirectory(base / name, run_id, site_dir is not None, lasting).prepare()
+        if lasting is not None and not made[name].pseudonym_secret.exists():
+            secret = load_secret(private_folder(lasting) / made[name].pseudonym_secret.name)
+            write_bytes(made[name].pseudonym_secret, secret, private=True)
+    return made
 
 
 def _identity(site: SiteDirectory, insecure_seed: int | None) -> Identity:
@@ -417,8 +453,11 @@ def _identity(site: SiteDirectory, insecure_seed: int | None) -> Identity:
     return load_identity(site.identity, entropy_for(name, insecure_seed=insecure_seed))
 
 
-def _coordinator_identity(run: RunDirectory, insecure_seed: int | None) -> Identity:
-    folder = private_folder(run.sites / "coordinator")
+def _coordinator_identity(run: RunDirectory, site_dir: Path | None, insecure_seed: int | None) -> Identity:
+    """The coordinator's key, which like a hospital's lasts over the runs of a site directory."""
+    inside = run.sites / "coordinator"
+    lasting = site_dir is not None and not (inside / "identity.pem").exists()
+    folder = private_folder(site_dir / "coordinator" if site_dir is not None and lasting else inside)
     return load_identity(folder / "identity.pem", entropy_for("identity/coordinator", insecure_seed=insecure_seed))
 
 

@@ -1,95 +1,134 @@
-"""Images out of a run: drawn from its released generator, with what the reports say of it beside them."""
+"""A release bundle: a run's weights with everything that says where they come from and what they may cost.
+
+```
+BUNDLE/
+  MODEL_CARD.md     what the model is, from which data as declared, what it is for, what is not shown
+  PRIVACY.md        the statement: epsilon, delta, unit, mechanism, assumptions
+  release.json      the same for programs: digests of every file, the gate's outcome, an override
+  public/           the run's public folder as the hospitals signed it: weights (model/*.keras), policy, reports,
+                    signatures, transcripts, keys; `audit verify BUNDLE` checks it
+```
+
+The weights are not copied beside ``public/``: a second copy would lie outside of what was signed. The same run gives
+the same bytes, so a bundle can be made again from a bundle and compared.
+"""
 
 from __future__ import annotations
 
 import hashlib
-import secrets
+import json
+import shutil
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from fedgan_audits.manifest import read_report, report_files
 from fedgan_audits.reading import Bundle
+from fedgan_audits.trust import load_trust
+from fedgan_audits.verify import TranscriptCheck, public_folder
 from fedgan_secure.errors import InputError
-from fedgan_secure.generate import Provenance, write_dicom, write_png
-from fedgan_secure.models.spec import ModelSpec
+from fedgan_secure.federation.export_gate import Judgement, Override, judge
+from fedgan_secure.federation.model_card import model_card, privacy_statement
+from fedgan_secure.federation.storage import explain_disk
 from fedgan_secure.policy import FederationPolicy
 
+SCHEMA = "fedgan-secure/release/1"
+CARD = "MODEL_CARD.md"
+STATEMENT = "PRIVACY.md"
+DESCRIPTION = "release.json"
+MODELS = ("model/generator.keras", "model/discriminator.keras")
 
-def draw(run: Path, *, count: int, form: str, label: str | None, output: Path, seed: int | None) -> dict[str, Any]:
-    """Draw `count` images into `output` as PNG or DICOM.
+
+def release(
+    run: Path,
+    output: Path,
+    *,
+    trust: Sequence[Path] = (),
+    transcript_check: TranscriptCheck | None = None,
+    override: Override | None = None,
+) -> dict[str, Any]:
+    """Write the bundle of a run to `output`, whole or not at all; returns what ``release.json`` says.
+
+    The copy is verified, not the original, so that what is described is what lies in the bundle.
+
+    Args:
+        run: a run's folder, a copy of its public folder, or a bundle.
+        output: a folder that is not there yet, or an empty one.
+        trust: the hospitals' keys from a source other than the run.
+        transcript_check: the protocol's own check of the transcripts.
+        override: who answers for a run that is not PASS.
 
     Raises:
-        InputError: no finished round, an unknown label, or an `output` that is not empty.
+        RecordInvalid, InputError: no run, no finished round, or a wrong `output` (exit code 2).
+        ExportRefused: the run is not PASS and nobody overrides that (exit code 3, or 2 where it is only unfinished).
+        VerificationFailed: a check fails (exit code 5); no override helps.
     """
-    public = run / "public" if (run / "public").is_dir() else run
-    model = public / "model" / "generator.keras"
-    if not (public / "policy.json").is_file():
-        raise InputError(f"no such run: {run}", hint="give the folder that `fedgan-secure run` printed")
-    if not model.is_file():
-        raise InputError(f"{run} has no generator: no round of it was finished", hint="finish a round first")
+    source = public_folder(run)
+    load_trust(trust)
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise InputError(f"{output} is there already and not empty", hint="choose another --output")
+    missing = [name for name in MODELS if not (source / name).is_file()]
+    if missing:
+        raise InputError(f"{run} has no {missing[0]}: no round of it was finished", hint="finish a round first")
+    if output.resolve().is_relative_to(source.resolve()):
+        raise InputError(f"{output} lies inside the folder that is released", hint="choose another --output")
+    with explain_disk(output):
+        output.parent.mkdir(parents=True, exist_ok=True)
+        building = Path(tempfile.mkdtemp(prefix=f".{output.name}-building-", dir=output.parent))
+        try:
+            building.chmod(0o755)
+            _copy(source, building / "public")
+            judgement = judge(building, trust=trust, transcript_check=transcript_check)
+            judgement.require(override)
+            described = _describe(building, judgement, override)
+            if output.exists():
+                output.rmdir()
+            building.rename(output)
+        finally:
+            shutil.rmtree(building, ignore_errors=True)
+    return described
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy plain files alone; a link or an odd name is refused by the verification of the copy, so it must arrive."""
+    shutil.copytree(source, target, symlinks=True, copy_function=shutil.copyfile)
+    for path in target.rglob("*"):
+        if not path.is_symlink():
+            path.chmod(0o755 if path.is_dir() else 0o644)
+
+
+def _describe(building: Path, judgement: Judgement, override: Override | None) -> dict[str, Any]:
+    public = building / "public"
     policy = FederationPolicy.parse((public / "policy.json").read_bytes())
-    spec = ModelSpec.from_json(policy.model)
-    labels = _labels(policy, count, label)
-    from fedgan_secure.models.dcgan import draw_images, load_generator
-
-    generator = load_generator(model)
-    used = secrets.randbits(31) if seed is None else seed
-    images = draw_images(generator, spec, labels, count, used)
-    report, digest = read_report(Bundle(public), list(report_files(public).values())[-1])
-    provenance = Provenance(
-        run=policy.run_id,
-        model_digest=hashlib.sha256(model.read_bytes()).hexdigest(),
-        report_digest=digest,
-        epsilon=report.verdict.spent,
-        delta=f"{policy.mechanism.delta:g}",
-        unit=policy.mechanism.unit,
-        rounds=report.header.round,
-        statement=_statement(policy),
-    )
-    write = write_png if form == "png" else write_dicom
-    named = list(policy.data.label_names) or None
-    files = write(output, images, None if labels is None else [int(item) for item in labels], provenance, named)
-    return {
-        "run_id": policy.run_id,
-        "count": count,
-        "format": form,
-        "output": str(output),
-        "files": len(files),
-        "epsilon": provenance.epsilon,
-        "delta": provenance.delta,
-        "model_digest": provenance.model_digest,
-        "report_digest": provenance.report_digest,
+    bundle = Bundle(public)
+    files = {f"public/{path}": bundle.digest(path)[1] for path, _ in bundle.walk()}
+    models = {f"public/{name}": files[f"public/{name}"] for name in MODELS}
+    texts = {
+        CARD: model_card(policy, judgement, override, models),
+        STATEMENT: privacy_statement(policy, judgement, override),
     }
-
-
-def _labels(policy: FederationPolicy, count: int, label: str | None) -> np.ndarray | None:
-    names = policy.data.label_names
-    if not names:
-        if label is not None:
-            raise InputError(f"--label {label}: this generator takes no label", hint="leave --label out")
-        return None
-    if label is None:
-        return np.arange(count, dtype=np.int32) % len(names)
-    if label in names:
-        number = names.index(label)
-    elif label.isdigit() and int(label) < len(names):
-        number = int(label)
-    else:
-        raise InputError(f"--label {label}: no such label", hint=f"expected one of: {', '.join(names)}")
-    return np.full(count, number, dtype=np.int32)
-
-
-def _statement(policy: FederationPolicy) -> str:
-    """What a person who finds the images should know of where they come from."""
-    parts = ["Synthetic images; no patient is shown."]
-    if policy.data.phantoms:
-        parts.append("The generator was trained on phantoms that the software drew, not on patients.")
-    if policy.flags.no_privacy:
-        parts.append("It was trained WITHOUT differential privacy: its images may show what it was trained on.")
-    if policy.flags.insecure_deterministic:
-        parts.append("Its noise was repeatable: no privacy figure holds.")
-    if policy.initial_model.pretraining != "none":
-        parts.append(f"It started from {policy.initial_model.pretraining}.")
-    return " ".join(parts)
+    for name, text in texts.items():
+        data = text.encode("utf-8")
+        (building / name).write_bytes(data)
+        files[name] = hashlib.sha256(data).hexdigest()
+    report = judgement.report
+    described = {
+        "schema": SCHEMA,
+        "run_id": policy.run_id,
+        "gate": "PASS" if judgement.passed else "OVERRIDDEN",
+        "objections": list(judgement.objections),
+        "override": None if override is None else override.to_json(),
+        "epsilon": report.privacy.epsilon,
+        "delta": report.privacy.delta,
+        "unit": policy.mechanism.unit,
+        "neighbouring_relation": report.privacy.neighbouring_relation,
+        "phantoms": policy.data.phantoms,
+        "head": judgement.digest,
+        "not_checked": sorted(
+            {check.name for check in judgement.verification.checks if check.outcome == "NOT CHECKED"}
+        ),
+        "sha256": dict(sorted(files.items())),
+    }
+    text = json.dumps(described, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+    (building / DESCRIPTION).write_text(text, encoding="utf-8")
+    return described

@@ -27,6 +27,7 @@ from fedgan_audits.records import (
 )
 from fedgan_audits.records import Flags as ReportFlags
 from fedgan_protocols.session import AggregateResult, ServerSession
+from fedgan_secure.data.fields import fields_read
 from fedgan_secure.federation.distributed import sums_digest
 from fedgan_secure.federation.distributed_round import left_on_the_way
 from fedgan_secure.policy import FederationPolicy
@@ -143,6 +144,7 @@ def record_of(
             epsilon_target=mechanism.epsilon_target,
             planned=policy.mechanism_record(),
             images_per_patient=mechanism.images_per_patient,
+            hospitals_per_patient=mechanism.hospitals_per_patient,
             sampling=SAMPLING,
             noise="none: privacy is switched off" if policy.flags.no_privacy else noise_of(policy),
             clipping=CLIPPING,
@@ -175,6 +177,7 @@ def record_of(
             pretraining=policy.initial_model.pretraining,
             unit_remark=policy.data.unit_remark,
             deidentification=DEIDENTIFICATION,
+            fields_read=fields_read(layouts),
         ),
         artefacts=tuple(artefacts),
         incidents=tuple(incidents),

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from fedgan_audits.accountant import epsilon, round_up
+from fedgan_audits.accountant import epsilon, epsilon_several_hospitals, round_up
 from fedgan_audits.records import Incident
 from fedgan_audits.report import RoundDraft, build_round
 from fedgan_audits.report import record_of as facts_of
@@ -48,6 +48,7 @@ class Outcome:
         finished: rounds whose sum was applied.
         epsilons: hospital -> epsilon at the policy's delta over this run, rounded up ("unbounded" without privacy).
         score: what the trained generator reaches against the untrained one, where that costs nothing (phantoms).
+        several_hospitals: epsilon of a patient in as many hospitals as the policy declares; None where that is one.
     """
 
     status: str
@@ -55,6 +56,7 @@ class Outcome:
     finished: int
     epsilons: dict[str, str]
     score: dict[str, Any] | None
+    several_hospitals: str | None = None
 
     @property
     def exit_code(self) -> int:
@@ -116,7 +118,7 @@ class _Run:
         ends: dict[str, RunOutcome] = {"complete": "complete", "refused": "refused", "aborted": "ended early"}
         self._manifest(ends[status], reason, ended=now())
         score = self._score() if finished else None
-        outcome = Outcome(status, reason, finished, self.epsilons(), score)
+        outcome = Outcome(status, reason, finished, self.epsilons(), score, self._several_hospitals())
         self._status(
             status, reason=reason, ended=now().isoformat(), epsilon=outcome.epsilons, score=score,
             finished_rounds=finished,
@@ -137,6 +139,7 @@ class _Run:
             self.coordinator.state.finished,
             self.epsilons(),
             score if isinstance(score, dict) else None,
+            self._several_hospitals(),
         )
 
     def epsilons(self) -> dict[str, str]:
@@ -146,6 +149,16 @@ class _Run:
             name: round_up(epsilon(hospital.ledger.mechanisms(run_id=self.policy.run_id), delta))
             for name, hospital in self.hospitals.items()
         }
+
+    def _several_hospitals(self) -> str | None:
+        """The same for a patient in as many hospitals as the policy declares, those with the largest figures."""
+        mechanism = self.policy.mechanism
+        if mechanism.hospitals_per_patient == 1:
+            return None
+        ledgers = [hospital.ledger.mechanisms(run_id=self.policy.run_id) for hospital in self.hospitals.values()]
+        ledgers.sort(key=lambda ledger: epsilon(ledger, mechanism.delta))
+        chosen = ledgers[-mechanism.hospitals_per_patient :]
+        return round_up(epsilon_several_hospitals(chosen, mechanism.delta))
 
     # one attempt ----------------------------------------------------------------------------------------------
 

@@ -32,14 +32,15 @@ def phantom_score(
         ``trained`` and ``untrained``, each with ``tstr_accuracy`` (higher is better; None when unconditional) and
         ``feature_distance`` (lower is better).
     """
-    test = _fresh_phantoms(spec, names, preprocessing, seed + 1_000_003)
+    test = fresh_phantoms(spec, names, preprocessing, seed + 1_000_003)
     return {
         which: generator_score(generator_of(vector, spec), spec, test, seed)
         for which, vector in (("trained", trained), ("untrained", untrained))
     }
 
 
-def _fresh_phantoms(spec: ModelSpec, names: Sequence[str], preprocessing: str, seed: int) -> PatientDataset:
+def fresh_phantoms(spec: ModelSpec, names: Sequence[str], preprocessing: str, seed: int) -> PatientDataset:
+    """Phantoms of every hospital's camera, drawn from `seed`, written and read back as a run's own are."""
     settings = PhantomSettings(patients=PATIENTS_PER_HOSPITAL, image_size=spec.image_size, seed=seed)
     wanted = LoadSettings(
         layout="dicom",

@@ -119,6 +119,17 @@ def sync_folder(path: Path) -> None:
 
 
 @contextmanager
+def in_turn(path: Path) -> Iterator[None]:
+    """Hold an advisory lock on `path` while the body runs, after waiting for whoever holds it."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
 def sole_owner(path: Path, what: str) -> Iterator[None]:
     """Hold an advisory lock on `path` while the body runs.
 

@@ -1,7 +1,13 @@
 """Starting from another run's released model instead of from a seed (``--init-from``).
 
-Weights are taken over by name where the shape agrees; the rest starts from the seed. What a released model may cost
-its own patients is stated by that run's reports; it is post-processing here.
+Weights are taken over by name where the shape agrees. The generator's last layer is adapted between grey and colour: a
+grey one paints all three colours alike, a colour one is averaged. Where only one of the two takes a label, the rows
+that read the noise are taken over. What depends on the classes, and the first trained layer of a discriminator that
+sees other channels, start from the seed.
+
+What the other run cost its own patients is stated by its reports, and repeated in this run's; its released model is
+post-processing here. A model that was trained without privacy starts a private run only where a person declares that
+its images are public.
 """
 
 from __future__ import annotations
@@ -14,11 +20,20 @@ from typing import Any
 
 import numpy as np
 
-from fedgan_audits.verify import verify_run
+from fedgan_audits.errors import VerificationFailed
+from fedgan_audits.manifest import read_report, report_files
+from fedgan_audits.reading import Bundle
+from fedgan_audits.verify import Verification, verify_run
 from fedgan_secure.errors import InputError
 from fedgan_secure.federation.fedavg import model_digest
 from fedgan_secure.models.spec import ModelSpec
 from fedgan_secure.policy import FederationPolicy
+from fedgan_secure.settings import CLAIMS
+
+CONDITIONED = ("generator/g_dense/", "generator/g_scale", "generator/g_shift")
+"""The generator's layers that read the noise vector, followed by the label's where there is one."""
+MAY_DIFFER = ("channels", "classes")
+"""What of the architecture a start from another run need not share."""
 
 
 @dataclass(frozen=True)
@@ -28,24 +43,27 @@ class Initial:
     Attributes:
         run_id: the run that made it.
         digest: SHA-256 over both model files, hex.
-        statement: one sentence on what pretraining saw.
+        statement: one sentence on what pretraining saw and what it cost.
+        spec: its architecture.
         weights: name -> float32 array.
     """
 
     run_id: str
     digest: str
     statement: str
+    spec: ModelSpec
     weights: dict[str, np.ndarray]
 
 
-def read_initial(root: Path, no_privacy: bool) -> Initial:
-    """Read ``public/model`` of a run (or of a copied ``public`` folder), once its reports and files verify.
+def read_initial(root: Path, no_privacy: bool, declared_public: str | None = None) -> Initial:
+    """Read ``public/model`` of a run (or of a copied ``public`` folder, or a bundle), once it verifies and is PASS.
 
-    The statement carries the whole chain of earlier runs. A model that was trained without privacy starts only a run
-    that claims none (`no_privacy`).
+    The statement carries the whole chain of earlier runs. A model that was trained without privacy starts a run that
+    claims none (`no_privacy`), or one whose operator declares the images public (`declared_public`: which, in words).
 
     Raises:
-        InputError: no run, or no model in it.
+        InputError: no run, no model in it, not PASS, or a declaration that does not fit (exit code 2).
+        VerificationFailed: its reports or files do not verify (exit code 5).
     """
     public = root / "public" if (root / "public").is_dir() else root
     policy_file, folder = public / "policy.json", public / "model"
@@ -59,16 +77,12 @@ def read_initial(root: Path, no_privacy: bool) -> Initial:
     verified = verify_run(root, trust=None, transcript_check=None)
     if not verified.ok:
         failed = next(check for check in verified.checks if check.outcome == "FAIL")
-        raise InputError(
+        raise VerificationFailed(
             f"--init-from {root} does not verify: {failed.name}: {failed.detail}",
             hint=f"see `fedgan-secure audit verify {root}`",
         )
     policy = FederationPolicy.parse(policy_file.read_bytes())
-    if (policy.flags.no_privacy or policy.flags.insecure_deterministic) and not no_privacy:
-        raise InputError(
-            f"--init-from {root}: that model was trained without privacy; this run would claim an epsilon for it",
-            hint="start from a private run, or give --no-privacy here too",
-        )
+    _check_standing(root, policy, verified, no_privacy, declared_public)
     from fedgan_secure.models.dcgan import load_generator
     from fedgan_secure.models.vectors import named_weights
 
@@ -78,10 +92,56 @@ def read_initial(root: Path, no_privacy: bool) -> Initial:
         for model in map(load_generator, paths)
         for name, weight in named_weights(model)
     }
-    seen = "phantoms (no patients)" if policy.data.phantoms else "patients, accounted in that run's own reports"
+    statement = _statement(public, policy, declared_public)
+    return Initial(policy.run_id, digest, statement, ModelSpec.from_json(policy.model), weights)
+
+
+def _check_standing(
+    root: Path, policy: FederationPolicy, verified: Verification, no_privacy: bool, declared_public: str | None
+) -> None:
+    unprotected = policy.flags.no_privacy or policy.flags.insecure_deterministic
+    if declared_public is not None:
+        if not 5 <= len(declared_public.strip()) <= 500 or not declared_public.isprintable():
+            raise InputError(
+                "--public-pretraining: expected 5 to 500 printable characters that name the public images",
+                hint='for instance --public-pretraining "RSNA 2023 Abdominal Trauma, public"',
+            )
+        if claim := CLAIMS.search(declared_public):
+            raise InputError(f"--public-pretraining says {claim.group()!r}, a claim that no report makes")
+    if unprotected and not no_privacy and declared_public is None:
+        raise InputError(
+            f"--init-from {root}: that model was trained without privacy; this run would claim an epsilon for it",
+            hint="start from a private run, give --no-privacy here too, or declare its images public: "
+            "--public-pretraining WHICH",
+        )
+    verdict = verified.run["verdicts"][-1]
+    if verdict != "PASS" and not (verdict == "STOP" and unprotected):
+        raise InputError(
+            f"--init-from {root}: the verdict of its last round is {verdict}, expected PASS",
+            hint=f"see `fedgan-secure audit show {root}`; finish that run first, or start from another one",
+        )
+
+
+def _statement(public: Path, policy: FederationPolicy, declared_public: str | None) -> str:
+    """What the first weights saw, whose, and at what cost, for the policy and every report of the new run."""
+    report, digest = read_report(Bundle(public), list(report_files(public).values())[-1])
+    if declared_public is not None:
+        seen = f"on images that the operator declares public ({declared_public.strip()})"
+    elif policy.data.phantoms:
+        seen = "on phantoms (no patients)"
+    else:
+        seen = f"on patients of its hospitals {', '.join(policy.names)[:200]}"
+    cost = "without privacy: epsilon is unbounded"
+    if not policy.flags.no_privacy:
+        cost = (
+            f"at epsilon {report.privacy.epsilon}, delta {report.privacy.delta}, per {policy.mechanism.unit}, over "
+            "everything in its hospitals' ledgers"
+        )
+    if policy.flags.insecure_deterministic:
+        cost += " (with repeatable noise: the figure does not hold)"
     before = policy.initial_model.pretraining
-    chain = f"run {policy.run_id}, trained on {seen}" + ("" if before == "none" else f"; before that: {before}")
-    return Initial(policy.run_id, digest, chain, weights)
+    chain = "" if before == "none" else f"; before that: {before}"
+    return f"run {policy.run_id}, trained {seen} {cost}, as its own reports say (the last one: {digest}){chain}"
 
 
 @lru_cache(maxsize=4)
@@ -94,23 +154,48 @@ def seeded_start(spec: ModelSpec, seed: int) -> str:
 
 
 def initial_vector(layout: Any, seed: int, initial: Initial | None, spec: ModelSpec) -> np.ndarray:
-    """float32[d]: the seeded start, with every weight of `initial` that has the same name and shape laid over it.
+    """float32[d]: the seeded start, with every weight of `initial` that fits laid over it (see the module).
 
     Raises:
-        InputError: nothing of `initial` fits this run's networks.
+        InputError: the architectures differ in more than channels and classes, naming what differs.
     """
     vector: np.ndarray = layout.initial_vector(seed)
     if initial is None:
         return vector
-    taken = 0
+    mine, theirs = spec.to_json(), initial.spec.to_json()
+    wrong = [f"{name} {theirs[name]} there, {mine[name]} here" for name in mine if mine[name] != theirs[name]]
+    wrong = [text for text in wrong if text.split()[0] not in MAY_DIFFER]
+    if wrong:
+        raise InputError(
+            f"--init-from: run {initial.run_id} has another architecture: {'; '.join(wrong)}",
+            hint="start from a run with the same --image-size and training.latent_dim",
+        )
+    last = f"generator/g_up{spec.doublings - 1}/"
     for entry in layout.entries:
         weight = initial.weights.get(entry.name)
+        if weight is not None and entry.name.startswith(last):
+            weight = _recoloured(weight, entry.shape)
+        elif weight is not None and entry.name.startswith(CONDITIONED) and weight.ndim == 2:
+            weight = _noise_rows(weight, vector[entry.start : entry.stop].reshape(entry.shape), spec.latent_dim)
         if weight is not None and tuple(weight.shape) == tuple(entry.shape):
             vector[entry.start : entry.stop] = weight.reshape(-1)
-            taken += entry.stop - entry.start
-    if not taken:
-        raise InputError(
-            f"--init-from: no weight of run {initial.run_id} fits a {spec.image_size}-pixel model",
-            hint="start from a run with the same --image-size and --channels",
-        )
     return vector
+
+
+def _noise_rows(weight: np.ndarray, fresh: np.ndarray, latent_dim: int) -> np.ndarray:
+    """`fresh`, [inputs, outputs], with the rows that read the noise (the first ones) taken from `weight`."""
+    if weight.shape == fresh.shape or weight.shape[1] != fresh.shape[1]:
+        return weight
+    joined: np.ndarray = fresh.copy()
+    joined[:latent_dim] = weight[:latent_dim]
+    return joined
+
+
+def _recoloured(weight: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """The weight of a layer that paints, for another number of channels: the axis that differs is repeated or
+    averaged."""
+    axes = [axis for axis, (old, new) in enumerate(zip(weight.shape, shape, strict=True)) if old != new]
+    if len(axes) != 1:
+        return weight
+    mean = weight.mean(axis=axes[0], keepdims=True)
+    return np.repeat(mean, shape[axes[0]], axis=axes[0]).astype(np.float32)

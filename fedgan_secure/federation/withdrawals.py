@@ -25,10 +25,11 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from fedgan_secure.data.patients import PSEUDONYM_HEX_DIGITS, PatientDataset, pseudonym
 from fedgan_secure.errors import InputError
-from fedgan_secure.federation.storage import read_json, write_json
+from fedgan_secure.federation.storage import in_turn, read_json, write_json
 
 FILE = "withdrawn.json"
 _SECRET = "pseudonym.key"  # noqa: S105 - a file's name
+_LOCK = ".withdrawn.lock"
 _LARGEST = 1_000_000
 
 
@@ -88,17 +89,19 @@ def withdraw(site: Path, patients: Sequence[str]) -> int:
             hint="name RUN/site/NAME or, with --site-dir DIR, DIR/NAME; a run that splits one data set (--dataset) is "
             "started anew with --exclude-patient instead",
         )
-    key, kept = secret.read_bytes(), _read(site)
-    known = {entry.pseudonyms for entry in kept.withdrawn}
+    key = secret.read_bytes()
     told = datetime.datetime.now(datetime.UTC).replace(microsecond=0)
     new = []
-    for name in dict.fromkeys(patients):
-        names = tuple(dict.fromkeys(pseudonym(key, form) for form in (name, name.casefold())))
-        if names not in known:
-            new.append(_Withdrawn(pseudonyms=names, told=told))
-            known.add(names)
-    if new:
-        _write(site, _List(format=1, withdrawn=(*kept.withdrawn, *new)))
+    with in_turn(site / _LOCK):
+        kept = _read(site)
+        known = {entry.pseudonyms for entry in kept.withdrawn}
+        for name in dict.fromkeys(patients):
+            names = tuple(dict.fromkeys(pseudonym(key, form) for form in (name, name.casefold())))
+            if names not in known:
+                new.append(_Withdrawn(pseudonyms=names, told=told))
+                known.add(names)
+        if new:
+            _write(site, _List(format=1, withdrawn=(*kept.withdrawn, *new)))
     return len(new)
 
 
@@ -108,13 +111,14 @@ def take_effect(site: Path, patients: PatientDataset, run_id: str, number: int) 
     Raises:
         InputError: the list cannot be read or written.
     """
-    kept = _read(site)
-    entries = tuple(
-        entry if run_id in entry.since else entry.model_copy(update={"since": {**entry.since, run_id: number}})
-        for entry in kept.withdrawn
-    )
-    if entries != kept.withdrawn:
-        _write(site, _List(format=1, withdrawn=entries))
+    with in_turn(site / _LOCK):
+        kept = _read(site)
+        entries = tuple(
+            entry if run_id in entry.since else entry.model_copy(update={"since": {**entry.since, run_id: number}})
+            for entry in kept.withdrawn
+        )
+        if entries != kept.withdrawn:
+            _write(site, _List(format=1, withdrawn=entries))
     gone = {name for entry in entries for name in entry.pseudonyms}
     staying = np.array([name not in gone for name in patients.pseudonyms], dtype=np.bool_)
     held = int(np.count_nonzero(~staying))

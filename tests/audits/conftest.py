@@ -310,8 +310,8 @@ def transcript_check() -> Callable[[Any], str]:
     return toy_transcript_check
 
 
-def variants(make: Callable[..., Any]) -> dict[str, bytes]:
-    """Pages of every kind of round."""
+def variants(make: Callable[..., Any]) -> dict[str, RoundDraft]:
+    """Every kind of round."""
     image = MechanismRecord(sampling_probability=0.05, noise_multiplier=2, steps=5, l2_clip_norm=1, unit="image")
     none = image.model_copy(update={"noise_multiplier": 0.0})
     killed = make().record(1).model_dump()
@@ -329,31 +329,33 @@ def variants(make: Callable[..., Any]) -> dict[str, bytes]:
     separate["hospitals"][3].update(took_part=False, dropped_at="masked-input", drop_reason="late", receipt="not due")
     separate["aggregation"].update(survivors=("a", "b", "c"), dropouts=("d",))
     return {
-        "pass": build_round(make().record(1)).html,
-        "last": build_round(make(rounds=1).record(1)).html,
-        "stop": build_round(make().record(1, hospital={"b": {"cap": 1.0}})).html,
-        "image": build_round(make(mechanism=image).record(1)).html,
-        "no privacy": build_round(make(mechanism=none, target=None).record(1, flags=Flags(no_privacy=True))).html,
-        "insecure": build_round(make().record(1, flags=Flags(insecure_deterministic=True))).html,
-        "unsigned": build_round(
-            make().record(1, missing_cosignatures=(MissingSignature(name="c", reason="away"),))
-        ).html,
-        "governed": build_round(
-            make().record(1, governance=(GovernanceEntry(topic="Purpose", text="Research."),))
-        ).html,
-        "killed": build_round(record.model_validate(killed)).html,
-        "separate": build_round(record.model_validate(separate)).html,
+        "pass": build_round(make().record(1)),
+        "last": build_round(make(rounds=1).record(1)),
+        "stop": build_round(make().record(1, hospital={"b": {"cap": 1.0}})),
+        "image": build_round(make(mechanism=image).record(1)),
+        "no privacy": build_round(make(mechanism=none, target=None).record(1, flags=Flags(no_privacy=True))),
+        "insecure": build_round(make().record(1, flags=Flags(insecure_deterministic=True))),
+        "unsigned": build_round(make().record(1, missing_cosignatures=(MissingSignature(name="c", reason="away"),))),
+        "governed": build_round(make().record(1, governance=(GovernanceEntry(topic="Purpose", text="Research."),))),
+        "killed": build_round(record.model_validate(killed)),
+        "separate": build_round(record.model_validate(separate)),
     }
 
 
 @pytest.fixture(scope="session")
-def pages(tmp_path_factory: pytest.TempPathFactory, whole_run: Run) -> dict[str, bytes]:
-    """Pages of every kind of round, and of every kind of run."""
+def drafts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, RoundDraft]:
+    """A report of every kind of round."""
 
     def make(**settings: Any) -> Any:
         return Run(tmp_path_factory.mktemp("page"), **settings)
 
-    found = variants(make)
+    return variants(make)
+
+
+@pytest.fixture(scope="session")
+def pages(drafts: dict[str, RoundDraft], whole_run: Run) -> dict[str, bytes]:
+    """Pages of every kind of round, and of every kind of run."""
+    found = {name: draft.html for name, draft in drafts.items()}
     found["with picture"] = whole_run.drafts[1].html
     found["index"] = (whole_run.public / "index.html").read_bytes()
     reports = [draft.report for draft in whole_run.drafts]
@@ -361,4 +363,18 @@ def pages(tmp_path_factory: pytest.TempPathFactory, whole_run: Run) -> dict[str,
     for outcome in ("running", "ended early", "refused"):
         found[f"index {outcome}"] = render.render_index(whole_run.facts(outcome, "As said."), rows, reports[-1])
     found["index empty"] = render.render_index(whole_run.facts("refused", "Every hospital refused."), [], None)
+    return found
+
+
+@pytest.fixture(scope="session")
+def german(drafts: dict[str, RoundDraft], whole_run: Run) -> dict[str, bytes]:
+    """The same pages in German."""
+    found = {name: render.render_round(draft.report, None, "de") for name, draft in drafts.items()}
+    reports = [draft.report for draft in whole_run.drafts]
+    rows = [render.IndexRow.of(report) for report in reports]
+    for outcome in ("running", "complete", "ended early", "refused"):
+        found[f"index {outcome}"] = render.render_index(
+            whole_run.facts(outcome), rows, reports[-1], small_png(7), language="de"
+        )
+    found["index empty"] = render.render_index(whole_run.facts("refused"), [], None, language="de")
     return found

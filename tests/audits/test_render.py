@@ -132,6 +132,7 @@ QUESTIONS = {
     "May we go on?": (r"May we go on\? (Yes|No|Finished)", r"still scheduled fit"),
     "What did this round cost and what is left?": (
         r"What was spent\? 1\.5292 of 8",
+        r"Of it this round added 1\.5292",
         r"What is left\? 6\.4708",
         r"Increase",
     ),
@@ -144,12 +145,13 @@ QUESTIONS = {
     "Who took part, who dropped out, did it matter?": (
         r"In the sum a, b, c ",
         r"Dropped out d ",
+        r"In this round d dropped out\. The figures on this page hold all the same",
         r"d dropped out masked-input: late",
         r"finish the round without it, as long as at least 3 of 4",
     ),
     "What left our hospital, who could read it?": (
         r"No image and no identifier left a hospital",
-        r"can be read by everyone",
+        r"can be read by the coordinator and by every hospital",
     ),
     "What if other hospitals collude?": (
         r"The coordinator and all 3 other hospitals 1\.5292",
@@ -234,11 +236,11 @@ def test_charts_stay_inside_their_frame(rounds: int) -> None:
 
 
 def test_suspicion_is_bounded_by_bayes_rule() -> None:
-    assert render._odds("0", 0.5) == "50 in 100"
-    assert render._odds("0.6932", 0.5) == "66.7 in 100"
-    assert render._odds("unbounded", 0.01) == "100 in 100"
-    assert render._odds("50", 0.01) == "almost 100 in 100"
-    assert render._odds("7.3432", 0.5) == "99.94 in 100"
+    assert render.odds("0", 0.5) == "50 in 100"
+    assert render.odds("0.6932", 0.5) == "66.7 in 100"
+    assert render.odds("unbounded", 0.01) == "100 in 100"
+    assert render.odds("50", 0.01) == "almost 100 in 100"
+    assert render.odds("7.3432", 0.5) == "99.94 in 100"
 
 
 @pytest.mark.parametrize(

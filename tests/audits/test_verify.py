@@ -247,7 +247,7 @@ def test_a_policy_with_other_keys_does_not_replace_the_trusted_ones(whole_run: A
         (lambda p: p["aggregation"]["facts"].update(transcript_sha256="0" * 64), "artefacts"),
         (lambda p: p["aggregation"]["participants"].pop(), "schema"),
         (lambda p: p["verdict"].update(surprise="x"), "schema"),
-        (lambda p: p.update(schema_version="1"), "schema"),
+        (lambda p: p.update(schema_version="0"), "schema"),
         (lambda p: p["controls"]["controls"][0].update(status="failed"), "figures"),
     ],
 )

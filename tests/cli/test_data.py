@@ -12,6 +12,7 @@ from PIL import Image
 
 from fedgan_cli.data import command
 from fedgan_cli.main import main
+from tests.fedgan_secure.data.conftest import make_dicom, noise
 
 
 @pytest.fixture
@@ -72,7 +73,7 @@ def test_settings_reach_the_loader(folder: Path) -> None:
     ("arguments", "message"),
     [
         (["nowhere"], "does not exist"),
-        (["{folder}", "--layout", "messidor"], "known but not read yet"),
+        (["{folder}", "--layout", "messidor"], "no label table; expected a CSV with the columns image_id"),
         (["{folder}", "--layout", "dicom"], "no image in the layout dicom"),
         (["{folder}", "--preprocessing", "other"], "the preprocessing is 'other'"),
         (["{folder}", "--image-size", "32"], "32"),
@@ -102,6 +103,7 @@ def test_help_ends_with_an_example() -> None:
         text = CliRunner().invoke(command, arguments).output
         assert "Example:" in text
         assert text.rstrip().splitlines()[-1].strip().startswith("fedgan-secure data check")
+    assert "fedgan-secure data deidentify" in CliRunner().invoke(command, ["deidentify", "--help"]).output
 
 
 def test_no_tensorflow_is_loaded(folder: Path) -> None:
@@ -114,3 +116,129 @@ def test_no_tensorflow_is_loaded(folder: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
+
+
+# Identifiers, the page, and de-identified copies.
+
+VALUES = ("Zyxwvutsen", "MRN-4711", "19370214", "Saint Elsewhere")
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Path:
+    """Four CT slices of two patients with telling headers, one ultrasound picture and one file that is no DICOM."""
+    root = tmp_path / "archive"
+    for number in range(5):
+        dataset = make_dicom(noise(number, 24, 24), f"MRN-4711-{number // 2}", "US" if number == 4 else "CT")
+        dataset.PatientName, dataset.PatientBirthDate = "Zyxwvutsen^Quorralina", "19370214"
+        dataset.InstitutionName = "Saint Elsewhere"
+        dataset.DeviceSerialNumber = "Zyxwvutsen 7"
+        dataset.RescaleSlope, dataset.RescaleIntercept = 1, 0
+        dataset.private_block(0x0029, "VENDOR", create=True).add_new(0x10, "LO", "Zyxwvutsen")
+        (root / "d").mkdir(parents=True, exist_ok=True)
+        dataset.save_as(root / "d" / f"{number}.dcm", enforce_file_format=True)
+    (root / "d" / "broken.dcm").write_bytes(b"x" * 300)
+    return root
+
+
+def test_identifiers_are_counted_by_attribute_and_no_value_is_shown(archive: Path, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    result = _run(str(archive), "--json", "--html", str(page), "--preprocessing", "plain/1")
+    found = json.loads(result.stdout)
+    assert found["identifiers"]["attributes"]["PatientName"] == 5
+    assert found["identifiers"]["attributes"]["InstitutionName"] == 5
+    assert found["identifiers"]["private"] == 5
+    risk = found["identifiers"]["pixel_risk"]
+    assert sorted(risk.values()) == [1, 4]
+    rows = {row["letter"]: row for row in found["safe_harbor"]}
+    assert "".join(rows) == "ABCDEFGHIJKLMNOPQR"
+    assert {row["status"] for row in rows.values()} == {"removed", "absent", "cannot determine"}
+    assert rows["C"]["attributes"] == [{"name": "PatientBirthDate", "files": 5}]
+    assert rows["A"]["status"] == "cannot determine"  # the ultrasound picture may have it burned in
+    assert (rows["M"]["status"], rows["N"]["status"]) == ("removed", "absent")
+    assert rows["Q"]["status"] == "cannot determine"
+    text = page.read_text(encoding="utf-8")
+    terminal = _run(str(archive), "--preprocessing", "plain/1")
+    assert "(A) Names: cannot determine: PatientName 5" in terminal.stdout
+    for shown in (result.stdout, result.stderr, terminal.stdout, terminal.stderr, text):
+        assert not [value for value in VALUES if value in shown]
+    assert "<script" not in text and "http" not in text.replace("http-equiv", "")
+    assert "broken.dcm" in text and "mark DICM is missing" in text
+    assert page.stat().st_mode & 0o777 == 0o600
+
+
+def test_exif_is_counted_by_name(folder: Path) -> None:
+    exif = Image.Exif()
+    exif[0x013B], exif[0x8827] = "Zyxwvutsen", 100
+    exif.get_ifd(0x8769)[0x9003] = "1937:02:14 00:00:00"
+    exif.get_ifd(0x8825)[2] = (1.0, 2.0, 3.0)
+    Image.new("RGB", (40, 40)).save(folder / "train" / "2_right.jpeg", exif=exif, comment=b"Zyxwvutsen")
+    result = _run(str(folder), "--json")
+    found = json.loads(result.stdout)["identifiers"]["attributes"]
+    wanted = ("EXIF Artist", "EXIF DateTimeOriginal", "EXIF GPSLatitude", "JPEG comment")
+    assert [found.get(name) for name in wanted] == [1, 1, 1, 1]
+    assert not [value for value in VALUES if value in result.stdout + result.stderr]
+
+
+def test_a_page_that_cannot_be_written_is_an_error(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["data", "check", str(folder), "--html", str(folder / "nowhere" / "page.html"), "--quiet"])
+    assert caught.value.code == 2
+    assert "cannot be written" in capsys.readouterr().err
+
+
+def _deidentify(*arguments: str) -> Result:
+    return CliRunner().invoke(command, ["deidentify", *arguments])
+
+
+def test_deidentify_writes_copies_says_what_it_did_and_goes_on(archive: Path, tmp_path: Path) -> None:
+    target = tmp_path / "copies"
+    result = _deidentify(str(archive), str(target), "--quiet")
+    assert result.exit_code == 0, result.output
+    lines = result.stdout.splitlines()
+    assert "  copies written               4" in lines
+    assert "  residual scan of the copies  PASS" in lines
+    assert any("d/4.dcm: a picture of a kind that often has text burned in" in line for line in lines)
+    assert any("d/broken.dcm: not DICOM" in line for line in lines)
+    assert "never to be passed on" in result.stdout
+    again = json.loads(_deidentify(str(archive), str(target), "--pixels-reviewed", "--json").stdout)
+    assert (again["written"], again["resumed"], again["residual_scan"]) == (5, True, "PASS")
+    assert (again["profile"], again["codes"]) == ("dicomfields_2026c", ["113100"])
+    assert [one["path"] for one in again["set_aside"]] == ["d/broken.dcm"]
+    for path in target.rglob("*"):
+        assert not [value for value in VALUES if value in str(path.relative_to(tmp_path))]
+        assert path.is_dir() or not [value for value in VALUES if value.encode() in path.read_bytes()]
+    for shown in (result.stdout, result.stderr):
+        assert not [value for value in VALUES if value in shown]
+    checked = json.loads(_run(str(target), "--json", "--preprocessing", "plain/1").stdout)
+    assert (checked["patients"], checked["identifiers"]["declared_removed"]) == (3, 5)
+
+
+def test_an_interrupted_run_says_how_to_go_on(
+    archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("fedgan_secure.data.deidentification.folder.deidentify_folder", interrupted)
+    with pytest.raises(SystemExit) as caught:
+        main(["data", "deidentify", str(archive), str(tmp_path / "c"), "--quiet"])
+    assert caught.value.code == 130
+    assert "the same command goes on" in capsys.readouterr().err
+
+
+def test_deidentify_mistakes_end_with_2(archive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    Image.new("RGB", (40, 40)).save(pictures / "a.png")
+    cases = [
+        ([str(archive), str(archive / "below")], "inside the source"),
+        ([str(tmp_path / "nowhere"), str(tmp_path / "c")], "does not exist"),
+        ([str(pictures), str(tmp_path / "c")], "--pixels-reviewed"),
+    ]
+    for arguments, message in cases:
+        with pytest.raises(SystemExit) as caught:
+            main(["data", "deidentify", *arguments, "--quiet"])
+        captured = capsys.readouterr()
+        assert caught.value.code == 2
+        assert message in captured.err
+        assert "Traceback" not in captured.err and captured.out == ""

@@ -31,26 +31,28 @@ SETTINGS = [
 ]  # fmt: skip
 
 
-def one_run(hospitals: Path, output: Path) -> Path:
+def one_run(hospitals: Path, output: Path, placement: str) -> Path:
     names = [word for name in "abc" for word in ("--hospital", f"{name}={hospitals / name}")]
-    done = fedgan("run", *names, *SETTINGS, "--output", output, "--quiet")
+    done = fedgan("run", *names, *SETTINGS, "--noise-placement", placement, "--output", output, "--quiet")
     assert done.code == 0, done.err
     return output
 
 
-@pytest.fixture(scope="module")
-def neighbours(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Two runs on the same folders, but for one patient of hospital b."""
+@pytest.fixture(scope="module", params=["per_hospital", pytest.param("distributed", marks=pytest.mark.slow)])
+def neighbours(
+    request: pytest.FixtureRequest, finished: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Path]:
+    """Two runs on the same folders, but for one patient of hospital b; of either placement of the noise."""
     root = tmp_path_factory.mktemp("neighbours")
     folders = root / "data"
     shutil.copytree(finished / "phantoms", folders, ignore=shutil.ignore_patterns(".*"))
-    first = one_run(folders, root / "with")
+    first = one_run(folders, root / "with", request.param)
     before = json.loads((first / "site/b/confidential/round-0001.json").read_text())["annex"]["patients"]
     images = sorted((folders / "b").glob("PHANTOM-b-0002*"))
     assert images
     for image in images:
         image.unlink()
-    second = one_run(folders, root / "without")
+    second = one_run(folders, root / "without", request.param)
     after = json.loads((second / "site/b/confidential/round-0001.json").read_text())["annex"]["patients"]
     assert after == before - 1, (before, after)
     return first, second

@@ -199,3 +199,64 @@ def test_it_takes_under_three_seconds_and_no_tensorflow() -> None:
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["epsilon"] <= 3
     assert (after.ru_utime - before.ru_utime) + (after.ru_stime - before.ru_stime) < 4.0
+
+
+def test_each_of_the_four_can_be_left_out() -> None:
+    row = VECTORS["rows"][3]
+    given = {
+        "--sampling-probability": row["sampling_probability"], "--steps": row["steps"],
+        "--noise-multiplier": row["noise_multiplier"], "--epsilon": 2.3482,
+    }  # fmt: skip
+    for left_out, value in given.items():
+        rest = [part for option, number in given.items() if option != left_out for part in (option, number)]
+        figures = planned(*rest, "--delta", row["delta"])
+        name = left_out[2:].replace("-", "_")
+        assert figures["solved_for"] == name
+        assert figures[name] == pytest.approx(value, rel=1e-3)
+        assert figures["epsilon"] <= 2.3482
+
+
+def test_hospitals_with_their_own_bounds_and_rounds_with_some_missing(tmp_path: Path) -> None:
+    arguments = [
+        "--batch", 30, "--steps", 20, "--noise-multiplier", 2, "--delta", 1e-4, "--hospital", "north=300",
+        "--hospital", "south=3000", "--hospital", "west=900", "--drop-outs", 1, "--known-to", 3,
+        "--noise-placement", "both", "--threshold", 3, "--colluders", 1, "--dimension", 1000,
+    ]  # fmt: skip
+    page = tmp_path / "plan.html"
+    figures = planned(*arguments, "--html", page)
+    north, south, west = figures["hospitals"]
+    assert (north["sampling_probability"], south["sampling_probability"]) == (0.1, 0.01)
+    assert south["epsilon"] < west["epsilon"] < north["epsilon"] == figures["epsilon"]
+    assert south["delta_advised"] == figures["delta_advised"] == pytest.approx(1 / 30_000)
+    assert figures["distributed"]["noise_placement"] == "distributed"
+    assert figures["distributed"]["drop_outs"][1]["noise"] is None
+    assert figures["drop_outs"][0]["noise"] == pytest.approx(3**0.5)
+    assert list(figures["epsilon_by_hospitals"]) == ["1", "2", "3"]
+    text = page.read_text()
+    assert f"{south['epsilon']:.3f}"[:4] in text and "<polyline" in text and "<script" not in text
+    done = CliRunner().invoke(command, list(map(str, arguments)))
+    assert "Hospital by hospital" in done.stdout and "aborted" in done.stdout
+    assert "choose less" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--batch", "9"], "--batch"),
+        (["--hospital", "north"], "--hospital"),
+        (["--hospital", "north=0"], "--hospital"),
+        (["--drop-outs", "1"], "--drop-outs"),
+        (["--more-rounds", "3"], "--run"),
+        (["--run", "nowhere", "--more-rounds", "3"], "--run takes the run's own settings"),
+    ],
+)
+def test_options_that_do_not_fit_are_named(arguments: list[str], named: str) -> None:
+    done = CliRunner().invoke(command, [*GOOD, *arguments])
+    assert done.exit_code == 2
+    assert named in done.stderr
+
+
+def test_steps_out_of_reach_name_the_nearest_epsilon() -> None:
+    arguments = ["--sampling-probability", "0.5", "--noise-multiplier", "1", "--delta", "1e-5", "--epsilon", "0.01"]
+    with pytest.raises(errors.UnreachableTarget, match=r"--epsilon: .*one step costs \d"):
+        CliRunner().invoke(command, arguments, catch_exceptions=False)

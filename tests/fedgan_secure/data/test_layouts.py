@@ -8,7 +8,7 @@ import pytest
 from pydicom.dataset import FileDataset
 
 from fedgan_secure.data import LoadSettings, load, resolve
-from fedgan_secure.data.layouts import DR_GRADES
+from fedgan_secure.data.layouts import DR_GRADES, KNOWN_LAYOUTS, SUPPORTED_LAYOUTS
 from fedgan_secure.errors import InputError
 
 Picture = Callable[..., None]
@@ -231,6 +231,25 @@ def test_aptos_and_idrid_name_no_patient(tmp_path: Path, picture: Picture) -> No
         assert (result.layout, result.dataset.labels.tolist()) == (layout, [label])
 
 
+@pytest.mark.parametrize("sheet", ["left;right\nA1.png;A2.png\nB1.png;B2.png\n", "A1.png,A2.png\nB1.png,B2.png\n"])
+def test_messidor_pairs_are_the_patients(tmp_path: Path, picture: Picture, sheet: str) -> None:
+    for number, name in enumerate(("A1", "A2", "B1", "B2", "C1")):
+        picture(tmp_path / "IMAGES" / f"{name}.png", number)
+    grades = "A1.png,2,0,1\nA2.png,0,0,1\nB1.png,1,0,1\nB2.png,,,0\nC1.png,3,0,1\n"
+    header = "image_id,adjudicated_dr_grade,adjudicated_dme,adjudicated_gradable\n"
+    (tmp_path / "messidor_data.csv").write_text(header + grades)
+    with pytest.raises(InputError, match="names no patient"):
+        load(tmp_path, LoadSettings())
+    (tmp_path / "pairs.csv").write_text(sheet)
+    result = load(tmp_path, LoadSettings())
+    assert (result.layout, result.preprocessing, result.dataset.patients) == ("messidor", "fundus-crop/1", 2)
+    assert result.dataset.labels.tolist() == [2, 0, 1, -1]
+    assert result.dataset.patient_labels().tolist() == [2, 1]
+    assert result.findings.quarantined == (("IMAGES/C1.png", "the pairing sheet does not name it"),)
+    assert result.findings.unusable_labels == (("B2.png", "the label is empty"),)
+    assert "examination" in result.unit_remark
+
+
 def test_any_folder_with_a_table(tmp_path: Path, picture: Picture) -> None:
     for number in range(3):
         picture(tmp_path / f"{number}.png", number)
@@ -248,6 +267,29 @@ def test_a_table_in_another_encoding_is_refused(eyepacs_tree: Path) -> None:
     (eyepacs_tree / "trainLabels.csv").write_bytes("image,level\ngr\xf6\xdfe_left,1\n".encode("latin-1"))
     with pytest.raises(InputError, match="not UTF-8"):
         load(eyepacs_tree, LoadSettings())
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-32"])
+def test_a_table_that_cannot_be_read_never_turns_folders_into_classes(eyepacs_tree: Path, encoding: str) -> None:
+    text = (eyepacs_tree / "trainLabels.csv").read_text()
+    (eyepacs_tree / "trainLabels.csv").write_bytes(text.encode(encoding))
+    with pytest.raises(InputError, match="not UTF-8"):
+        load(eyepacs_tree, LoadSettings())
+
+
+@pytest.mark.parametrize("delimiter", [";", "\t", "|"])
+def test_other_delimiters_are_understood(eyepacs_tree: Path, delimiter: str) -> None:
+    table = eyepacs_tree / "trainLabels.csv"
+    table.write_text(table.read_text().replace(",", delimiter))
+    result = load(eyepacs_tree, LoadSettings())
+    assert (result.layout, result.dataset.patients, result.findings.unlabelled) == ("eyepacs", 4, ())
+
+
+def test_a_delimiter_that_is_not_understood_is_said(eyepacs_tree: Path) -> None:
+    table = eyepacs_tree / "trainLabels.csv"
+    table.write_text(table.read_text().replace(",", "~"))
+    with pytest.raises(InputError, match=r"no label table; expected trainLabels\.csv with"):
+        load(eyepacs_tree, LoadSettings(layout="eyepacs"))
 
 
 def test_missing_empty_mixed_and_unknown_folders(tmp_path: Path, dicom_tree: Path, picture: Picture) -> None:
@@ -275,9 +317,7 @@ def test_missing_empty_mixed_and_unknown_folders(tmp_path: Path, dicom_tree: Pat
 def test_layouts_that_are_not_read_say_which_are(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"'dicoms' is unknown; supported: auto, dicom"):
         LoadSettings(layout="dicoms")
-    (tmp_path / "a.txt").write_text("x")
-    with pytest.raises(InputError, match="'messidor' is known but not read yet"):
-        load(tmp_path, LoadSettings(layout="messidor"))
+    assert set(SUPPORTED_LAYOUTS) == set(KNOWN_LAYOUTS)
 
 
 @pytest.mark.parametrize(

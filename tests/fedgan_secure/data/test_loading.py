@@ -82,7 +82,7 @@ def test_a_picture_bomb_is_refused_by_its_header(eyepacs_tree: Path) -> None:
 
 def test_sixteen_bit_png_is_scaled_by_its_type(tmp_path: Path) -> None:
     Image.fromarray(np.full((28, 28), 0x4000, np.uint16)).save(tmp_path / "a.png")
-    assert set(np.unique(pictures.read_picture(tmp_path / "a.png"))) == {64}
+    assert set(np.unique(pictures.read_picture(tmp_path / "a.png")[0])) == {64}
 
 
 def test_identical_images_of_different_patients_are_reported_and_kept(eyepacs_tree: Path) -> None:

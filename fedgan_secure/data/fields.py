@@ -1,0 +1,62 @@
+"""Which fields of a data set the loaders look at: a public fact of each layout, whatever the data hold.
+
+A parser has the whole file in memory; what is listed is what the loaders take from it. Everything else is dropped when
+a file has been read. A test holds the DICOM list against what reading a file really asks for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+DICOM_IDENTIFIER = "PatientID"
+DICOM_KIND = ("Modality", "NumberOfFrames")
+DICOM_PIXELS = (
+    "Rows", "Columns", "SamplesPerPixel", "BitsAllocated", "BitsStored", "PixelRepresentation",
+    "PhotometricInterpretation", "RescaleSlope", "RescaleIntercept", "WindowCenter", "WindowWidth", "VOILUTFunction",
+    "PresentationLUTShape", "ModalityLUTSequence", "VOILUTSequence", "PerFrameFunctionalGroupsSequence",
+    "SharedFunctionalGroupsSequence", "PixelValueTransformationSequence", "FrameVOILUTSequence", "LUTDescriptor",
+    "FloatPixelData", "DoubleFloatPixelData", "PixelData",
+)  # fmt: skip
+"""What the loader itself asks a data set for in order to turn stored values into grey levels or colours."""
+DICOM_DECODING = (
+    "FileMetaInformationGroupLength", "TransferSyntaxUID", "HighBit", "PlanarConfiguration", "ExtendedOffsetTable",
+    "ExtendedOffsetTableLengths",
+    "RedPaletteColorLookupTableDescriptor", "GreenPaletteColorLookupTableDescriptor",
+    "BluePaletteColorLookupTableDescriptor", "RedPaletteColorLookupTableData", "GreenPaletteColorLookupTableData",
+    "BluePaletteColorLookupTableData", "SegmentedRedPaletteColorLookupTableData", "AlphaPaletteColorLookupTableData",
+    "PaletteColorLookupTableUID", "LUTData", "SpecificCharacterSet", "ICCProfile",
+)  # fmt: skip
+"""What decoding the pixels may ask for beside that."""
+
+_DICOM = ("DICOM: pixels with the attributes that decoding them needs", "DICOM: Modality, NumberOfFrames")
+_NAMED = ("DICOM: PatientID, made a keyed pseudonym at once", *_DICOM)
+_PICTURE = ("picture: pixels",)
+
+FIELDS: Mapping[str, tuple[str, ...]] = {
+    "dicom": (*_NAMED, "labels.csv: the columns of file or patient, and of the label"),
+    "rsna-ct": ("path: patient folder, made a keyed pseudonym at once", *_DICOM, "train.csv: patient_id, any_injury"),
+    "rsna-pneumonia": (
+        "file name: examination, made a keyed pseudonym at once",
+        *_DICOM,
+        "stage_2_train_labels.csv: patientId, Target",
+    ),
+    "eyepacs": (
+        "file name: patient and eye, made a keyed pseudonym at once",
+        *_PICTURE,
+        "trainLabels.csv: image, level",
+    ),
+    "aptos": ("file name", *_PICTURE, "train.csv: id_code, diagnosis"),
+    "idrid": ("file name", *_PICTURE, "table: Image name, Retinopathy grade"),
+    "folders": ("folder name: label", "file name: patient, made a keyed pseudonym at once", *_PICTURE),
+    "csv": ("table: the columns of file, patient and label", *_PICTURE, *_NAMED),
+    "npz": ("arrays: images, labels, patient (made a keyed pseudonym at once)",),
+}
+"""By layout. Identifiers never leave the loader but as keyed pseudonyms."""
+
+
+def fields_read(layouts: Iterable[str]) -> tuple[str, ...]:
+    """What the loaders take from data sets of these layouts, each once, in a fixed order.
+
+    Raises KeyError for a layout without a list: a new layout needs one.
+    """
+    return tuple(dict.fromkeys(field for layout in sorted(set(layouts)) for field in FIELDS[layout]))

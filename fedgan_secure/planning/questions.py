@@ -1,0 +1,250 @@
+"""What-if for a run that is under way or over: more rounds, more hospitals, a smaller cap, in plain words.
+
+Read are the run's public policy and, where it is given, one hospital's ledger. Nothing is reserved or changed: a
+schedule is fixed before it starts, so what is said of more rounds is said of the next run, or of this one had it been
+planned so.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fedgan_audits import accountant, budget
+from fedgan_audits.binding import colluders_against_lying
+from fedgan_audits.errors import UnreachableTarget
+from fedgan_audits.ledger import Ledger
+from fedgan_audits.mechanism import DistributedMechanism, MechanismRecord
+from fedgan_protocols.parameters import default_threshold
+from fedgan_secure.errors import InputError
+from fedgan_secure.policy import FederationPolicy
+
+_MOST_ROUNDS = 10_000
+
+
+@dataclass(frozen=True)
+class WhatIf:
+    """An answer: figures by name, and the same in sentences.
+
+    Attributes:
+        figures: JSON-ready numbers; epsilons are at the policy's delta, an unbounded one is "unbounded".
+        sentences: what an officer reads.
+    """
+
+    figures: dict[str, float | int | str | None] = field(default_factory=dict)
+    sentences: tuple[str, ...] = ()
+
+
+def read_policy(run: Path) -> FederationPolicy:
+    """The policy of a run, from its folder or from a copy of its `public` folder. Raises InputError."""
+    public = run / "public" if (run / "public").is_dir() else run
+    try:
+        return FederationPolicy.parse((public / "policy.json").read_bytes())
+    except OSError as error:
+        raise InputError(
+            f"no such run: {run} holds no public/policy.json", hint="give the folder that `fedgan-secure run` printed"
+        ) from error
+
+
+def what_if(
+    run: Path, *, more_rounds: int = 0, more_hospitals: int = 0, cap: float | None = None, ledger: Path | None = None
+) -> WhatIf:
+    """What changes for one patient's epsilon and for the noise.
+
+    Args:
+        run: a run's folder, or its public part.
+        more_rounds: rounds after the scheduled ones, of the same steps and noise.
+        more_hospitals: hospitals that join.
+        cap: an epsilon that must not be exceeded.
+        ledger: one hospital's ledger: everything else that it holds is counted, by the filter of caps.
+
+    Raises:
+        InputError: nothing is asked, the run cannot be read, or a number is out of range.
+    """
+    if not more_rounds and not more_hospitals and cap is None:
+        raise InputError("nothing is asked", hint="give --more-rounds, --more-hospitals or --epsilon-cap")
+    if not 0 <= more_rounds <= _MOST_ROUNDS or not 0 <= more_hospitals <= 99:
+        raise InputError("expected 0 to 10000 more rounds and 0 to 99 more hospitals")
+    if cap is not None and not (cap > 0 and math.isfinite(cap)):
+        raise InputError(f"the cap is {cap}, expected a finite epsilon above 0")
+    policy = read_policy(run)
+    if policy.flags.no_privacy:
+        raise InputError(
+            f"the run {run} has no noise: its epsilon is unbounded, whatever changes",
+            hint="ask about a run with differential privacy",
+        )
+    question = _Question(policy, more_rounds, more_hospitals, cap, _other_runs(ledger, policy.run_id))
+    return question.answer()
+
+
+def _other_runs(ledger: Path | None, run_id: str) -> dict[str, list[MechanismRecord]]:
+    """What a ledger holds beside this run, by run."""
+    if ledger is None:
+        return {}
+    found: dict[str, list[MechanismRecord]] = {}
+    with Ledger.open(ledger, read_only=True) as book:
+        for entry in book.entries():
+            if entry.mechanism is not None and entry.run_id != run_id:
+                found.setdefault(str(entry.run_id), []).append(entry.mechanism)
+    return found
+
+
+class _Question:
+    def __init__(
+        self,
+        policy: FederationPolicy,
+        more_rounds: int,
+        more_hospitals: int,
+        cap: float | None,
+        others: dict[str, list[MechanismRecord]],
+    ) -> None:
+        self.policy, self.cap, self.others = policy, cap, others
+        self.more_rounds, self.more_hospitals = more_rounds, more_hospitals
+        self.round = policy.mechanism_record()
+        self.delta = policy.mechanism.delta
+        self.figures: dict[str, float | int | str | None] = {}
+        self.sentences: list[str] = []
+
+    def epsilon(self, mechanism: MechanismRecord, rounds: int) -> float:
+        """Of so many rounds, with everything else in the ledger; held against the cap as a ledger would."""
+        own = list(budget.repeated(mechanism, rounds))
+        return budget.capped_epsilon({**self.others, self.policy.run_id: own}, self.delta, self.cap)
+
+    def answer(self) -> WhatIf:
+        rounds = self.policy.rounds
+        now = self.epsilon(self.round, rounds)
+        who = "image" if self.policy.mechanism.unit == "image" else "patient"
+        earlier = ", with the other runs in this ledger," if self.others else ""
+        self.figures |= {"rounds": rounds, "hospitals": len(self.policy.hospitals), "delta": self.delta}
+        self.figures |= {"noise_multiplier": self.round.noise_multiplier, "epsilon": _json(now)}
+        self.sentences.append(
+            f"As planned, {_rounds(rounds)} of {self.round.steps} steps{earlier} cost one {who} an epsilon of "
+            f"{accountant.round_up(now)} at delta {self.delta:g}, with noise multiplier "
+            f"{self.round.noise_multiplier:g}."
+        )
+        if self.more_rounds:
+            self._rounds(now)
+        if self.more_hospitals:
+            self._hospitals()
+        if self.cap is not None:
+            self._cap(self.cap)
+        return WhatIf(self.figures, tuple(self.sentences))
+
+    def _rounds(self, now: float) -> None:
+        total = self.policy.rounds + self.more_rounds
+        more = self.epsilon(self.round, total)
+        self.figures |= {"more_rounds": self.more_rounds, "epsilon_with_more_rounds": _json(more)}
+        self.sentences.append(
+            f"With {_rounds(self.more_rounds)} more, {total} in all, at the same noise, it would be "
+            f"{accountant.round_up(more)}."
+        )
+        target = self.policy.mechanism.epsilon_target or now
+        noise = self._noise_for(self.round, total, target)
+        self.figures["noise_for_more_rounds"] = noise
+        self.sentences.append(
+            f"To stay at {target:.6g} over all {total} rounds, "
+            + (
+                f"the noise multiplier would have had to be {noise:g}, {_percent(noise / self.round.noise_multiplier)}."
+                if noise is not None
+                else "no noise would have been enough."
+            )
+            + " The noise of rounds that have taken place cannot be raised: more rounds are a new run, charged as one."
+        )
+
+    def _hospitals(self) -> None:
+        old, new = len(self.policy.hospitals), len(self.policy.hospitals) + self.more_hospitals
+        self.figures["more_hospitals"] = self.more_hospitals
+        if not isinstance(self.round, DistributedMechanism):
+            share = math.sqrt(old / new)
+            self.figures |= {"epsilon_with_more_hospitals": self.figures["epsilon"], "noise_in_mean_times": share}
+            self.sentences.append(
+                f"With {_hospitals(self.more_hospitals)} more, {new} in all, epsilon stays as it is at every hospital: "
+                f"each adds all of its own noise. The noise in the average of their updates would be {share:.3f} times "
+                f"what it is ({_percent(share)}). A patient whom several hospitals know is protected less, the more of "
+                "them take part."
+            )
+            return
+        shares = self.round.shares
+        threshold = max(default_threshold(new), shares.threshold)
+        wider = shares.model_copy(update={"threshold": threshold, "colluders": colluders_against_lying(new, threshold)})
+        same = self.round.model_copy(update={"shares": wider})
+        cost = self.epsilon(same, self.policy.rounds)
+        share = math.sqrt((new / wider.honest_shares) / (old / shares.honest_shares))
+        self.figures |= {
+            "epsilon_with_more_hospitals": _json(cost),
+            "threshold": threshold,
+            "colluders": wider.colluders,
+            "noise_in_sum_times": share,
+        }
+        self.sentences.append(
+            f"With {_hospitals(self.more_hospitals)} more, {new} in all, a round would need {threshold} hospitals and "
+            f"{wider.colluders} could collude. At the same declared noise it would cost {accountant.round_up(cost)}, "
+            f"the noise in the sum would be {share:.3f} times what it is, for {new / old:.3f} times the hospitals."
+        )
+
+    def _cap(self, cap: float) -> None:
+        rounds = self.policy.rounds
+        fits = self._fitting(cap)
+        noise = self._noise_for(self.round, rounds, cap)
+        self.figures |= {"cap": cap, "rounds_within_cap": fits, "noise_for_cap": noise}
+        if fits >= rounds:
+            self.sentences.append(f"Under a cap of {cap:g} all {rounds} scheduled rounds fit.")
+            return
+        self.sentences.append(
+            f"Under a cap of {cap:g}, {_rounds(fits)} of {rounds} would fit at this noise; the next would be refused."
+        )
+        self.sentences.append(
+            "For all of them, "
+            + (
+                f"the noise multiplier would have to be {noise:g}, {_percent(noise / self.round.noise_multiplier)}."
+                if noise is not None
+                else "no noise would be enough: what the ledger holds already is too much, or the cap is too small."
+            )
+        )
+
+    def _fitting(self, cap: float) -> int:
+        low, high = 0, self.policy.rounds + 1
+        while high - low > 1:
+            middle = (low + high) // 2
+            if self.epsilon(self.round, middle) <= cap:
+                low = middle
+            else:
+                high = middle
+        return low
+
+    def _noise_for(self, mechanism: MechanismRecord, rounds: int, target: float) -> float | None:
+        """The noise multiplier at which so many rounds, with the rest of the ledger, cost at most `target`."""
+        whole = mechanism.model_copy(update={"steps": mechanism.steps * rounds})
+        try:
+            if self.others:
+                from fedgan_audits import calibration
+
+                def figure(sigma: float) -> float:
+                    return self.epsilon(mechanism.model_copy(update={"noise_multiplier": sigma}), rounds)
+
+                return calibration.by(figure, mechanism.sampling_probability, whole.steps, target, self.delta)
+            if isinstance(whole, DistributedMechanism):
+                return accountant.calibrate_distributed(whole, target=target, delta=self.delta)
+            return accountant.calibrate_noise_multiplier(
+                sampling_probability=whole.sampling_probability, steps=whole.steps, epsilon=target, delta=self.delta
+            )
+        except UnreachableTarget:
+            return None
+
+
+def _json(value: float) -> float | str:
+    return value if math.isfinite(value) else "unbounded"
+
+
+def _rounds(count: int) -> str:
+    return "1 round" if count == 1 else f"{count} rounds"
+
+
+def _hospitals(count: int) -> str:
+    return "1 hospital" if count == 1 else f"{count} hospitals"
+
+
+def _percent(ratio: float) -> str:
+    change = (ratio - 1) * 100
+    return "about the same" if abs(change) < 0.5 else f"{abs(change):.0f} % {'more' if change > 0 else 'less'}"

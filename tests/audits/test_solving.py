@@ -1,0 +1,119 @@
+"""The four unknowns of a schedule: solved for in turn they agree, and every answer moves the way it must."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+
+from fedgan_audits import accountant, solving
+from fedgan_audits.errors import NotAccounted, RecordInvalid, UnreachableTarget
+from fedgan_audits.mechanism import DistributedMechanism, MechanismRecord, NoiseShares
+
+SLOW_GRID = list(
+    itertools.product((0.001, 0.01, 0.05, 0.2, 1.0), (0.7, 1.0, 2.0, 6.0), (1, 40, 600, 5000, 60_000), (1e-5, 1e-6))
+)
+"""200 settings: (sampling probability, noise multiplier, steps, delta)."""
+LEAN = [(0.01, 1.0, 600, 1e-5), (0.2, 6.0, 40, 1e-6), (1.0, 10.0, 50, 1e-5), (0.02, 0.8, 1, 1e-5)]
+
+
+def record(q: float, sigma: float, steps: int) -> MechanismRecord:
+    return MechanismRecord(
+        sampling_probability=q, noise_multiplier=sigma, steps=steps, l2_clip_norm=1.0, unit="patient"
+    )
+
+
+def agree(q: float, sigma: float, steps: int, delta: float) -> None:
+    """Each of the four follows from the other three, to 1e-3."""
+    mechanism = record(q, sigma, steps)
+    epsilon = accountant.epsilon([mechanism], delta)
+    found_steps = solving.most_steps(mechanism, target=epsilon, delta=delta)
+    assert found_steps == pytest.approx(steps, rel=1e-3)
+    found_q = solving.largest_probability(mechanism, target=epsilon, delta=delta)
+    assert found_q == pytest.approx(q, rel=1e-3)
+    noise = accountant.calibrate_noise_multiplier(sampling_probability=q, steps=steps, epsilon=epsilon, delta=delta)
+    assert noise == pytest.approx(sigma, rel=1e-3)
+    for answer in (
+        record(q, sigma, found_steps), record(found_q, sigma, steps), record(q, noise, steps),
+    ):  # fmt: skip
+        assert accountant.epsilon([answer], delta) <= epsilon * (1 + 1e-12)
+
+
+@pytest.mark.parametrize("row", LEAN, ids=str)
+def test_each_of_the_four_follows_from_the_other_three(row: tuple[float, float, int, float]) -> None:
+    agree(*row)
+
+
+def well_posed(q: float, sigma: float, steps: int, delta: float) -> bool:
+    """Whether the accountant can tell this setting's neighbours apart: epsilon between .01 and 60, noise in reach."""
+    return 0.01 < accountant.epsilon([record(q, sigma, steps)], delta) < 60
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", range(8))
+def test_two_hundred_settings_agree(part: int) -> None:
+    """All that have an epsilon between .01 and 60; elsewhere a thousandth of noise changes nothing that shows."""
+    mine = SLOW_GRID[part::8]
+    assert len(SLOW_GRID) == 200
+    for row in mine:
+        if well_posed(*row):
+            agree(*row)
+
+
+@settings(max_examples=4, deadline=None, phases=[Phase.explicit, Phase.generate])
+@given(st.floats(0.005, 0.3), st.floats(1.0, 5.0), st.integers(20, 400), st.floats(1.03, 1.5))
+def test_more_is_dearer_and_answers_move_with_the_question(q: float, sigma: float, steps: int, factor: float) -> None:
+    delta = 1e-5
+    base = accountant.epsilon([record(q, sigma, steps)], delta)
+    assert accountant.epsilon([record(min(1.0, q * factor), sigma, steps)], delta) >= base
+    assert accountant.epsilon([record(q, sigma * factor, steps)], delta) <= base
+    assert accountant.epsilon([record(q, sigma, math.ceil(steps * factor))], delta) >= base
+    assert accountant.epsilon([record(q, sigma, steps)], delta * factor) <= base
+    few = solving.most_steps(record(q, sigma, 1), target=base, delta=delta)
+    assert few == steps
+    assert solving.most_steps(record(q, sigma, 1), target=base * factor, delta=delta) >= few
+    assert solving.most_steps(record(q, sigma * factor, 1), target=base, delta=delta) >= few
+
+
+def shared(q: float = 0.01, sigma: float = 1.0, steps: int = 1000) -> DistributedMechanism:
+    shares = NoiseShares(threshold=5, colluders=2, grid_step=1e-5, dimension=10_000)
+    return DistributedMechanism(**record(q, sigma, steps).model_dump(exclude={"noise_placement"}), shares=shares)
+
+
+def test_shared_noise_is_solved_for_in_the_same_way() -> None:
+    epsilon = accountant.epsilon([shared()], 1e-5)
+    assert solving.most_steps(shared(steps=1), target=epsilon, delta=1e-5) == 1000
+    assert solving.largest_probability(shared(q=0.5), target=epsilon, delta=1e-5) == pytest.approx(0.01, rel=1e-3)
+
+
+def test_the_last_step_is_the_last_one() -> None:
+    steps = solving.most_steps(record(0.02, 1.1, 1), target=2.0, delta=1e-5)
+    assert accountant.epsilon([record(0.02, 1.1, steps)], 1e-5) <= 2.0
+    assert accountant.epsilon([record(0.02, 1.1, steps + 1)], 1e-5) > 2.0
+
+
+def test_what_cannot_be_reached_names_the_nearest() -> None:
+    with pytest.raises(UnreachableTarget, match=r"one step costs \d") as caught:
+        solving.most_steps(record(0.5, 1.0, 1), target=0.01, delta=1e-5)
+    assert caught.value.nearest_epsilon == pytest.approx(accountant.epsilon([record(0.5, 1.0, 1)], 1e-5))
+    assert caught.value.exit_code == 2
+    with pytest.raises(UnreachableTarget, match="no sampling probability"):
+        solving.largest_probability(record(0.5, 0.1, 1_000_000), target=1e-4, delta=1e-12)
+    assert solving.largest_probability(record(0.5, 100.0, 1), target=8.0, delta=1e-5) == 1.0
+
+
+@pytest.mark.parametrize("target", [0.0, -1.0, math.inf, math.nan])
+def test_a_target_that_is_none_is_refused(target: float) -> None:
+    with pytest.raises(RecordInvalid, match="target epsilon"):
+        solving.most_steps(record(0.1, 1.0, 1), target=target, delta=1e-5)
+
+
+def test_no_noise_and_other_neighbours_are_refused() -> None:
+    with pytest.raises(RecordInvalid, match="noise_multiplier is 0"):
+        solving.most_steps(record(0.1, 0.0, 1), target=1.0, delta=1e-5)
+    odd = record(0.1, 1.0, 1).model_copy(update={"sampler": "shuffle"})
+    with pytest.raises(NotAccounted):
+        solving.largest_probability(odd, target=1.0, delta=1e-5)

@@ -1,0 +1,91 @@
+"""The page of `data check` in a real browser: axe-core finds nothing, nothing overflows, nothing is fetched."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from axe_playwright_python.base import AXE_FILE_PATH
+from playwright.sync_api import Browser, Error, sync_playwright
+
+from fedgan_cli import data_page
+from fedgan_secure.data import LoadSettings, load
+from tests.fedgan_secure.data.conftest import make_dicom, noise
+
+pytestmark = pytest.mark.xdist_group("browser")
+
+FLAGS = (
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+)  # fmt: skip
+RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    place = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if place is None:
+        if os.environ.get("FEDGAN_REQUIRE_BROWSER"):
+            pytest.fail("FEDGAN_REQUIRE_BROWSER is set and there is no Chromium: install the package `chromium`")
+        pytest.skip("there is no Chromium on this machine; CI checks the page in one")
+    with sync_playwright() as playwright:
+        try:
+            opened = playwright.chromium.launch(executable_path=place, args=list(FLAGS))
+        except Error as error:
+            if os.environ.get("FEDGAN_REQUIRE_BROWSER"):
+                raise
+            pytest.skip(f"{place} does not start here: {str(error).splitlines()[0]}")
+        yield opened
+        opened.close()
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A page with something in every table, and a hostile file name."""
+    root = tmp_path_factory.mktemp("archive") / "set"
+    root.mkdir()
+    for number in range(6):
+        dataset = make_dicom(noise(number // 5 * number, 24, 24), f"P{number}", "US" if number == 4 else "MR")
+        dataset.StudyDate, dataset.InstitutionName = "20200101", "somewhere"
+        dataset.private_block(0x0029, "VENDOR", create=True).add_new(0x10, "LO", "x")
+        dataset.save_as(root / f"{number}.dcm", enforce_file_format=True)
+    (root / "<b onload=x>&\x1b.dcm").write_bytes(b"x" * 200)
+    (root / "labels.csv").write_text("file,label\n0.dcm,a\n1.dcm,b\n9.dcm,a\n2.dcm,\n" + "z" * 120 + ".dcm,a\n")
+    place = root.parent / "page.html"
+    findings = load(root, LoadSettings(image_size=28, channels=1, workers=1)).findings
+    assert all((findings.duplicates, findings.unlabelled, findings.labels_without_image, findings.quarantined))
+    data_page.write(place, data_page.render(str(root), findings))
+    return place
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "dark"), (360, "light")])
+def test_axe_finds_nothing_and_nothing_is_fetched(browser: Browser, page: Path, width: int, scheme: str) -> None:
+    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)  # type: ignore[arg-type]
+    shown = context.new_page()
+    asked: list[str] = []
+    shown.on("request", lambda request: asked.append(request.url))
+    shown.goto(page.as_uri())
+    shown.evaluate(Path(AXE_FILE_PATH).read_text(encoding="utf-8"))
+    found = shown.evaluate("rules => axe.run(document, {runOnly: {type: 'tag', values: rules}})", RULES)
+    overflow = shown.evaluate("document.documentElement.scrollWidth")
+    context.close()
+    assert asked == [page.as_uri()]
+    assert len(found["passes"]) > 20, "axe-core looked at next to nothing"
+    problems = [
+        (rule["id"], node["html"][:200])
+        for kind in ("violations", "incomplete")
+        for rule in found[kind]
+        for node in rule["nodes"]
+    ]
+    assert problems == []
+    assert overflow <= width
+
+
+def test_what_comes_from_the_folder_is_escaped(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert "&lt;b onload=x&gt;&amp;\ufffd.dcm" in text
+    assert "<b onload" not in text and "\x1b" not in text
+    assert "20200101" not in text and "somewhere" not in text
