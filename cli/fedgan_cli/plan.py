@@ -271,6 +271,8 @@ def _cohorts(texts: tuple[str, ...]) -> dict[str, int]:
 )
 @click.option(
     "--known-to",
+    "--hospitals-per-patient",
+    "known_to",
     type=click.IntRange(2, 16),
     default=2,
     show_default=True,

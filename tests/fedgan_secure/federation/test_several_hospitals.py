@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from pathlib import Path
@@ -45,6 +46,24 @@ def test_the_hospitals_that_spent_most_are_composed(tmp_path: Path) -> None:
     assert found > figures.several_hospitals(record.hospitals, 1e-4, 2)
 
 
+def test_of_ledgers_that_differ_it_is_at_least_that_of_any_choice(tmp_path: Path) -> None:
+    """Four ledgers in four ways: the two that are dearest alone need not be the dearest pair."""
+    record = Run(tmp_path).record(1)
+    other = MECHANISM.model_copy(update={"noise_multiplier": 3.0})
+    earlier = [
+        (MECHANISM.model_copy(update={"steps": 90}),),
+        (other.model_copy(update={"steps": 500}),),
+        (MECHANISM.model_copy(update={"steps": 60}), other.model_copy(update={"steps": 100})),
+        (),
+    ]
+    hospitals = tuple(
+        hospital.model_copy(update={"earlier": ran}) for hospital, ran in zip(record.hospitals, earlier, strict=True)
+    )
+    found = figures.several_hospitals(hospitals, 1e-4, 2)
+    for pair in itertools.combinations(hospitals, 2):
+        assert found >= accountant.epsilon_several_hospitals([figures.of_ledger(one) for one in pair], 1e-4)
+
+
 def test_a_report_that_states_another_bound_than_the_policy_is_contradicted(tmp_path: Path) -> None:
     run = Run(tmp_path)
     policy = json.loads(run.policy)
@@ -73,5 +92,6 @@ def test_a_bound_above_the_number_of_hospitals_is_refused(tmp_path: Path) -> Non
 def test_plan_gives_the_figure_for_the_bound() -> None:
     words = ["--sampling-probability", "0.1", "--steps", "20", "--delta", "1e-4", "--noise-multiplier", "1.4", "--json"]
     said = json.loads(CliRunner().invoke(plan, [*words, "--hospitals-per-patient", "3"]).stdout)
-    assert said["epsilon_declared_hospitals"] == accountant.epsilon_several_hospitals([[MECHANISM]] * 3, 1e-4)
-    assert "epsilon_declared_hospitals" not in json.loads(CliRunner().invoke(plan, words).stdout)
+    expected = accountant.epsilon_several_hospitals([[MECHANISM]] * 3, 1e-4)
+    assert float(said["epsilon_by_hospitals"]["3"]) == pytest.approx(expected, rel=1e-6)
+    assert "epsilon_by_hospitals" not in json.loads(CliRunner().invoke(plan, words).stdout)
