@@ -27,10 +27,19 @@ DICOM_DECODING = (
     "PaletteColorLookupTableUID", "LUTData", "SpecificCharacterSet", "ICCProfile",
 )  # fmt: skip
 """What decoding the pixels may ask for beside that."""
+DICOM_FINDINGS = (
+    "BurnedInAnnotation", "RecognizableVisualFeatures", "PatientIdentityRemoved", "SOPClassUID", "ConversionType",
 
-_DICOM = ("DICOM: pixels with the attributes that decoding them needs", "DICOM: Modality, NumberOfFrames")
+)  # fmt: skip
+"""What the hospital's own findings are made of (`identifiers`), beside the names of elements that hold something."""
+
+_DICOM = (
+    "DICOM: pixels with the attributes that decoding them needs",
+    "DICOM: Modality, NumberOfFrames",
+    "DICOM, for the hospital's own findings: names of elements that hold something, BurnedInAnnotation and its kin",
+)
 _NAMED = ("DICOM: PatientID, made a keyed pseudonym at once", *_DICOM)
-_PICTURE = ("picture: pixels",)
+_PICTURE = ("picture: pixels, orientation", "picture, for the hospital's own findings: names of its headers")
 
 FIELDS: Mapping[str, tuple[str, ...]] = {
     "dicom": (*_NAMED, "labels.csv: the columns of file or patient, and of the label"),
@@ -47,6 +56,12 @@ FIELDS: Mapping[str, tuple[str, ...]] = {
     ),
     "aptos": ("file name", *_PICTURE, "train.csv: id_code, diagnosis"),
     "idrid": ("file name", *_PICTURE, "table: Image name, Retinopathy grade"),
+    "messidor": (
+        "file name",
+        *_PICTURE,
+        "table: image_id, adjudicated_dr_grade",
+        "pairing sheet: the two images of an examination, made a keyed pseudonym at once",
+    ),
     "folders": ("folder name: label", "file name: patient, made a keyed pseudonym at once", *_PICTURE),
     "csv": ("table: the columns of file, patient and label", *_PICTURE, *_NAMED),
     "npz": ("arrays: images, labels, patient (made a keyed pseudonym at once)",),
