@@ -64,7 +64,8 @@ def release(
         VerificationFailed: a check fails (exit code 5); no override helps.
     """
     source = public_folder(run)
-    load_trust(trust)
+    if trust:
+        load_trust(trust)
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise InputError(f"{output} is there already and not empty", hint="choose another --output")
     missing = [name for name in MODELS if not (source / name).is_file()]
