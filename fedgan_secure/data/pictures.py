@@ -7,11 +7,13 @@ pixels than `MAXIMUM_PIXELS` is refused before it is decoded.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from fedgan_secure.data.identifiers import HeaderFacts, picture_facts
 
@@ -25,6 +27,17 @@ class Unreadable(Exception):  # noqa: N818 - the reason goes to the person as it
     """This one file cannot be used; the message is the reason, without any content of the file."""
 
 
+@contextmanager
+def _whole_files() -> Iterator[None]:
+    """A truncated picture is broken, also where another library of this process told Pillow to fill in what is missing."""
+    before = ImageFile.LOAD_TRUNCATED_IMAGES
+    ImageFile.LOAD_TRUNCATED_IMAGES = False
+    try:
+        yield
+    finally:
+        ImageFile.LOAD_TRUNCATED_IMAGES = before
+
+
 def read_picture(path: Path) -> tuple[NDArray[np.uint8], HeaderFacts]:
     """uint8[h,w] or uint8[h,w,3] of the first frame, and which headers the file has.
 
@@ -34,7 +47,7 @@ def read_picture(path: Path) -> tuple[NDArray[np.uint8], HeaderFacts]:
     try:
         if path.stat().st_size > MAXIMUM_FILE_BYTES:
             raise Unreadable(f"the file is larger than {MAXIMUM_FILE_BYTES // 2**20} MiB")
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _whole_files():
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path, formats=FORMATS) as image:

@@ -43,6 +43,7 @@ delta = 1e-3
 """
 
 
+@pytest.mark.slow
 def test_a_free_search_is_compared_and_its_choice_runs(tmp_path: Path) -> None:
     (tmp_path / "tiny.toml").write_text(TINY)
     dry = fedgan("tune", "tiny.toml", "--dry-run", "--json", cwd=tmp_path)

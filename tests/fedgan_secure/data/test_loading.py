@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile
 from pydicom.dataset import FileDataset
 
 from fedgan_secure.data import LoadSettings, cache, load, loading, pictures, pseudonym
@@ -61,6 +61,7 @@ def test_pictures_broken_renamed_and_oversized(
     (train / "3_left.jpeg").write_text("hello")
     picture(train / "4_left.jpeg", 1, (400, 300))
     monkeypatch.setattr(pictures, "MAXIMUM_PIXELS", 100_000)
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)  # as a library for PDF does, to the whole process
     result = load(eyepacs_tree, LoadSettings(workers=1))
     assert dict(result.findings.quarantined) == {
         "train/2_left.jpeg": "broken or truncated (OSError)",
