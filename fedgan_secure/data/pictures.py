@@ -29,7 +29,7 @@ class Unreadable(Exception):  # noqa: N818 - the reason goes to the person as it
 
 @contextmanager
 def _whole_files() -> Iterator[None]:
-    """A truncated picture is broken, also where another library of this process told Pillow to fill in what is missing."""
+    """A truncated picture is broken, also where another library told Pillow to fill in what is missing."""
     before = ImageFile.LOAD_TRUNCATED_IMAGES
     ImageFile.LOAD_TRUNCATED_IMAGES = False
     try:

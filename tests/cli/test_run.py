@@ -138,7 +138,9 @@ def start_and_signal(root: Path, number: signal.Signals, *more: str) -> int:
     return process.wait(timeout=120)
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number", [signal.SIGKILL, signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
+)
 def test_a_kill_in_round_two_is_resumed_and_stays_spent(number: signal.Signals, tmp_path: Path) -> None:
     root = tmp_path / "run"
     code = start_and_signal(root, number)
