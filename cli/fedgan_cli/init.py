@@ -23,10 +23,18 @@ def command(file: Path) -> None:
 
     FILE is federation.toml where it is left out. A file that exists is never overwritten; "-" prints to stdout.
     """
+    write(template(), file, "run")
+
+
+def write(text: str, file: Path, next_command: str) -> None:
+    """Write a commented file where there is none, or print it for "-"; says which command takes it.
+
+    Raises:
+        InputError: the file exists, or its folder does not, or the disk refuses.
+    """
     from fedgan_secure.errors import InputError
     from fedgan_secure.federation.storage import explain_disk
 
-    text = template()
     if str(file) == "-":
         click.echo(text, nl=False)
         return
@@ -38,9 +46,9 @@ def command(file: Path) -> None:
             raise InputError(f"{file} exists already", hint="choose another name, or move it away first") from error
         except FileNotFoundError as error:
             raise InputError(f"no such folder: {file.parent}", hint="make it first") from error
-    terminal.say(f"{file} written. Edit it, then: fedgan-secure run {file}")
+    terminal.say(f"{file} written. Edit it, then: fedgan-secure {next_command} {file}")
 
 
-def template() -> str:
-    """The commented file, as it is shipped."""
-    return resources.files("fedgan_cli").joinpath("federation.toml").read_text(encoding="utf-8")
+def template(name: str = "federation.toml") -> str:
+    """A commented file, as it is shipped."""
+    return resources.files("fedgan_cli").joinpath(name).read_text(encoding="utf-8")

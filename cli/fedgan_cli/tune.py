@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import click
 
 from fedgan_cli import terminal
+from fedgan_cli.init import template, write
 
 
 class _Group(click.Group):
@@ -154,24 +154,4 @@ Examples:
 @click.argument("file", required=False, default="experiment.toml", type=click.Path(path_type=Path, dir_okay=False))
 def init(file: Path) -> None:
     """Write a commented experiment.toml; a file that exists is never overwritten, "-" prints to stdout."""
-    from fedgan_secure.errors import InputError
-    from fedgan_secure.federation.storage import explain_disk
-
-    text = template()
-    if str(file) == "-":
-        click.echo(text, nl=False)
-        return
-    with explain_disk(file):
-        try:
-            with file.open("x", encoding="utf-8") as stream:
-                stream.write(text)
-        except FileExistsError as error:
-            raise InputError(f"{file} exists already", hint="choose another name, or move it away first") from error
-        except FileNotFoundError as error:
-            raise InputError(f"no such folder: {file.parent}", hint="make it first") from error
-    terminal.say(f"{file} written. Edit it, then: fedgan-secure tune {file}")
-
-
-def template() -> str:
-    """The commented file, as it is shipped."""
-    return resources.files("fedgan_cli").joinpath("experiment.toml").read_text(encoding="utf-8")
+    write(template("experiment.toml"), file, "tune")

@@ -2,44 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from axe_playwright_python.base import AXE_FILE_PATH
-from playwright.sync_api import Browser, Error, sync_playwright
+from playwright.sync_api import Browser
 
 from fedgan_cli import data_page
 from fedgan_secure.data import LoadSettings, load
+from tests.audits.test_browser import RULES, browser  # noqa: F401 - a fixture
 from tests.fedgan_secure.data.conftest import make_dicom, noise
 
 pytestmark = pytest.mark.xdist_group("browser")
-
-FLAGS = (
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync",
-)  # fmt: skip
-RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    place = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if place is None:
-        if os.environ.get("FEDGAN_REQUIRE_BROWSER"):
-            pytest.fail("FEDGAN_REQUIRE_BROWSER is set and there is no Chromium: install the package `chromium`")
-        pytest.skip("there is no Chromium on this machine; CI checks the page in one")
-    with sync_playwright() as playwright:
-        try:
-            opened = playwright.chromium.launch(executable_path=place, args=list(FLAGS))
-        except Error as error:
-            if os.environ.get("FEDGAN_REQUIRE_BROWSER"):
-                raise
-            pytest.skip(f"{place} does not start here: {str(error).splitlines()[0]}")
-        yield opened
-        opened.close()
 
 
 @pytest.fixture(scope="module")
@@ -62,14 +36,19 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "dark"), (360, "light")])
-def test_axe_finds_nothing_and_nothing_is_fetched(browser: Browser, page: Path, width: int, scheme: str) -> None:
+def test_axe_finds_nothing_and_nothing_is_fetched(
+    browser: Browser,  # noqa: F811 - the fixture
+    page: Path,
+    width: int,
+    scheme: str,
+) -> None:
     context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)  # type: ignore[arg-type]
     shown = context.new_page()
     asked: list[str] = []
     shown.on("request", lambda request: asked.append(request.url))
     shown.goto(page.as_uri())
     shown.evaluate(Path(AXE_FILE_PATH).read_text(encoding="utf-8"))
-    found = shown.evaluate("rules => axe.run(document, {runOnly: {type: 'tag', values: rules}})", RULES)
+    found = shown.evaluate("rules => axe.run(document, {runOnly: {type: 'tag', values: rules}})", list(RULES))
     overflow = shown.evaluate("document.documentElement.scrollWidth")
     context.close()
     assert asked == [page.as_uri()]
