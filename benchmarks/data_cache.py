@@ -5,13 +5,16 @@ eyes (class folders), and CT slices in RLE DICOM. The cache is built from them w
 bare loop in one process that decodes each file with Pillow or pydicom and calls the same preprocessing, and nothing
 else: no digest, no quarantine, no file written. All are timed in turn, by the clock, and again; `KIND_one_core` and
 `KIND_two_cores` are images per second of the cache over those of the bare loop, the median over the turns. The start of
-worker processes is counted. `KIND_second_start_seconds` is opening the finished cache again, digests checked.
+worker processes is counted. `KIND_bare_two_processes` is what the machine itself gives: the bare loop over half of the
+files in each of two processes, their start not counted, over the bare loop in one; two cores that share an arithmetic
+unit or memory stay below 2. `KIND_second_start_seconds` is opening the finished cache again, digests checked.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
 import resource
 import statistics
@@ -20,6 +23,8 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from multiprocessing.queues import Queue
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any
 
@@ -51,8 +56,8 @@ class Sizes:
 FULL = Sizes(photographs=1000, photograph_side=1024, slices=4000, slice_side=512, turns=3)
 QUICK = Sizes(photographs=70, photograph_side=96, slices=70, slice_side=64, turns=1)
 HEADLINES = (
-    "photograph_one_core", "photograph_two_cores", "photograph_second_start_seconds",
-    "slice_one_core", "slice_two_cores", "slice_second_start_seconds",
+    "photograph_one_core", "photograph_two_cores", "photograph_bare_two_processes", "photograph_second_start_seconds",
+    "slice_one_core", "slice_two_cores", "slice_bare_two_processes", "slice_second_start_seconds",
 )  # fmt: skip
 
 
@@ -126,6 +131,26 @@ def timed(work: Callable[[], Any]) -> tuple[Timed, Any]:
     return Timed(time.perf_counter() - start, processors() - before), result
 
 
+def bare_half(kind: str, files: list[Path], barrier: Barrier, seconds: Queue[float]) -> None:
+    bare = bare_slice if kind == "slice" else bare_photograph
+    bare(files[0])
+    barrier.wait()
+    seconds.put(timed(lambda: [bare(path) for path in files])[0].seconds)
+
+
+def in_two_processes(kind: str, files: list[Path]) -> float:
+    """Seconds until the slower of two processes has decoded its half."""
+    context = multiprocessing.get_context("spawn")
+    barrier, seconds = context.Barrier(2), context.Queue()
+    both = [context.Process(target=bare_half, args=(kind, files[half::2], barrier, seconds)) for half in (0, 1)]
+    for process in both:
+        process.start()
+    slower = max(seconds.get(timeout=900) for _ in both)
+    for process in both:
+        process.join()
+    return float(slower)
+
+
 def measure(kind: str, root: Path, count: int, turns: int, scratch: Path) -> dict[str, Any]:
     """Time one kind of files; raises RuntimeError where the cache holds other pixels than the bare loop makes."""
     slices = kind == "slice"
@@ -139,6 +164,7 @@ def measure(kind: str, root: Path, count: int, turns: int, scratch: Path) -> dic
         secret=b"a secret of this benchmark alone",
     )
     found: dict[str, list[Timed]] = {"bare": [], "one": [], "two": [], "again": []}
+    halves: list[float] = []
     for turn in range(turns):
         time_, expected = timed(lambda: [bare(path) for path in files])
         found["bare"].append(time_)
@@ -150,6 +176,8 @@ def measure(kind: str, root: Path, count: int, turns: int, scratch: Path) -> dic
             found[name].append(time_)
             if len(result.dataset) != count or not np.array_equal(result.dataset.images, np.stack(expected)):
                 raise RuntimeError(f"{kind}: the cache does not hold what the bare loop decodes")
+        half = in_two_processes(kind, files)
+        halves.append(found["bare"][-1].seconds / half)
         found["again"].append(timed(lambda settings=settings: load(root, settings))[0])
         print(f"{kind}, turn {turn + 1}: {found['bare'][-1]}, {found['one'][-1]}, {found['two'][-1]}", file=sys.stderr)
 
@@ -160,6 +188,7 @@ def measure(kind: str, root: Path, count: int, turns: int, scratch: Path) -> dic
     return {
         f"{kind}_one_core": ratio("one", "seconds"),
         f"{kind}_two_cores": ratio("two", "seconds"),
+        f"{kind}_bare_two_processes": statistics.median(halves),
         f"{kind}_one_core_processor": ratio("one", "cpu_seconds"),
         f"{kind}_two_cores_processor": ratio("two", "cpu_seconds"),
         f"{kind}_bare_images_per_second": count / statistics.median(item.seconds for item in found["bare"]),

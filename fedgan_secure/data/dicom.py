@@ -13,8 +13,9 @@ import os
 import re
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -95,7 +96,7 @@ def _frames(dataset: Any, header: DicomHeader, hounsfield_window: bool, all_fram
             elif hounsfield_window:
                 pixels = _hounsfield(dataset, stored, number)
             else:
-                pixels = _grey(dataset, stored, number)
+                pixels = _by_value(partial(_grey, dataset, frame=number), stored)
             yield pixels, stored.tobytes()
 
 
@@ -233,12 +234,25 @@ def _hounsfield(dataset: Any, stored: NDArray[Any], frame: int) -> NDArray[np.ui
     rescale = _rescale(dataset, frame)
     if rescale is None:
         raise Unreadable("a CT without rescale slope and intercept: its Hounsfield units are unknown")
-    values = stored.astype(np.float64) * rescale[0] + rescale[1]
     centre, width = CT_WINDOW
-    return to_levels(values, centre - width / 2, centre + width / 2)
+    slope, intercept = rescale
+
+    def levels(stored: NDArray[Any]) -> NDArray[np.uint8]:
+        return to_levels(stored.astype(np.float64) * slope + intercept, centre - width / 2, centre + width / 2)
+
+    return _by_value(levels, stored)
 
 
-def _grey(dataset: Any, stored: NDArray[Any], frame: int) -> NDArray[np.uint8]:
+def _by_value(levels: Callable[[NDArray[Any]], NDArray[np.uint8]], stored: NDArray[Any]) -> NDArray[np.uint8]:
+    """``levels(stored)``, where `levels` looks at one value at a time: computed once for each value that can occur."""
+    lowest, highest = int(stored.min()), int(stored.max())
+    if highest - lowest >= stored.size:
+        return levels(stored)
+    table = levels(np.arange(lowest, highest + 1, dtype=np.int64).astype(stored.dtype))
+    return np.asarray(table.take(np.subtract(stored, lowest, dtype=np.intp)), dtype=np.uint8)
+
+
+def _grey(dataset: Any, stored: NDArray[Any], *, frame: int) -> NDArray[np.uint8]:
     low, high = _stored_bounds(dataset)
     values = stored.astype(np.float64)
     if dataset.get("ModalityLUTSequence", None):

@@ -21,6 +21,9 @@ from typing import Any
 
 SECONDS_PER_ITEM = 30.0
 SECONDS_TO_START = 60.0
+KEEPS_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**28), "MALLOC_TRIM_THRESHOLD_": str(2**30)}
+"""glibc: a worker keeps what one picture took for the next one. Giving it back and taking it again cost a third of its
+time in page faults."""
 
 
 @dataclass(frozen=True)
@@ -143,7 +146,7 @@ class _Pool:
             return None
         ours, theirs = socket.socketpair()
         code = f"from fedgan_secure.data.parallel import serve; serve({theirs.fileno()})"
-        environment = dict(os.environ, OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
+        environment = dict(os.environ, OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", **KEEPS_MEMORY)
         process = subprocess.Popen(  # noqa: S603 - our own interpreter, our own code
             [sys.executable, "-c", code], pass_fds=[theirs.fileno()], env=environment, stdin=subprocess.DEVNULL
         )

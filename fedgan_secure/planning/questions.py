@@ -74,42 +74,45 @@ def what_if(
             f"the run {run} has no noise: its epsilon is unbounded, whatever changes",
             hint="ask about a run with differential privacy",
         )
-    question = _Question(policy, more_rounds, more_hospitals, cap, _other_runs(ledger, policy.run_id))
-    return question.answer()
+    return _Question(policy, more_rounds, more_hospitals, cap, ledger).answer()
 
 
-def _other_runs(ledger: Path | None, run_id: str) -> dict[str, list[MechanismRecord]]:
-    """What a ledger holds beside this run, by run."""
+def _held(ledger: Path | None, run_id: str) -> tuple[dict[str, list[MechanismRecord]], list[float]]:
+    """What a ledger holds, by run in the order in which they began, and its deltas.
+
+    This run keeps its place but holds nothing: what is asked about it goes there.
+    """
     if ledger is None:
-        return {}
+        return {}, []
     found: dict[str, list[MechanismRecord]] = {}
+    deltas = []
     with Ledger.open(ledger, read_only=True) as book:
         for entry in book.entries():
-            if entry.mechanism is not None and entry.run_id != run_id:
-                found.setdefault(str(entry.run_id), []).append(entry.mechanism)
-    return found
+            if entry.mechanism is not None:
+                mechanisms = found.setdefault(str(entry.run_id), [])
+                if entry.run_id != run_id:
+                    mechanisms.append(entry.mechanism)
+                deltas.append(float(entry.facts["delta"]))
+    return found, deltas
 
 
 class _Question:
     def __init__(
-        self,
-        policy: FederationPolicy,
-        more_rounds: int,
-        more_hospitals: int,
-        cap: float | None,
-        others: dict[str, list[MechanismRecord]],
+        self, policy: FederationPolicy, more_rounds: int, more_hospitals: int, cap: float | None, ledger: Path | None
     ) -> None:
-        self.policy, self.cap, self.others = policy, cap, others
+        self.policy, self.cap = policy, cap
+        self.held, deltas = _held(ledger, policy.run_id)
+        self.others = any(self.held.values())
         self.more_rounds, self.more_hospitals = more_rounds, more_hospitals
         self.round = policy.mechanism_record()
-        self.delta = policy.mechanism.delta
+        self.delta = min([policy.mechanism.delta, *deltas])  # the ledger holds its cap at the smallest
         self.figures: dict[str, float | int | str | None] = {}
         self.sentences: list[str] = []
 
     def epsilon(self, mechanism: MechanismRecord, rounds: int) -> float:
         """Of so many rounds, with everything else in the ledger; held against the cap as a ledger would."""
         own = list(budget.repeated(mechanism, rounds))
-        return budget.capped_epsilon({**self.others, self.policy.run_id: own}, self.delta, self.cap)
+        return budget.capped_epsilon({**self.held, self.policy.run_id: own}, self.delta, self.cap)
 
     def answer(self) -> WhatIf:
         rounds = self.policy.rounds

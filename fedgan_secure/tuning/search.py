@@ -68,7 +68,7 @@ def begin(experiment: Experiment, folder: Path) -> SearchDirectory:
         {
             "search_id": secrets.token_hex(8),
             "experiment": experiment.model_dump(mode="json"),
-            "draws": secrets.randbits(64) if experiment.charged else experiment.seed,
+            "draws": experiment.seed,  # as --dry-run draws them; those of a winner alone are drawn in secret, below
             "status": "prepared",
         }
     )
@@ -151,6 +151,7 @@ class _Search:
 
     def _pay(self) -> None:
         if not self.experiment.charged:
+            check_public(self.experiment)  # again: files may have come since
             self.display.note(FREE[self.experiment.search.trains_on])
             return
         planned = _fixed(self.experiment, self.draws)

@@ -89,6 +89,28 @@ def test_the_files_own_window_is_applied(
     assert np.abs(found[0].astype(int) - expected).max() <= 1
 
 
+NARROW = {
+    "unsigned": (np.uint16, 0, {}),
+    "signed": (np.int16, -200, {}),
+    "falling": (np.int16, -200, {"RescaleSlope": "-1.7", "RescaleIntercept": "12.3"}),
+    "sigmoid": (np.uint16, 0, {"WindowCenter": "90", "WindowWidth": "170", "VOILUTFunction": "SIGMOID"}),
+    "inverted": (np.uint16, 900, {"PhotometricInterpretation": "MONOCHROME1", "WindowCenter": 1000, "WindowWidth": 90}),
+    "hounsfield": (np.int16, -200, {"RescaleSlope": "1.3", "RescaleIntercept": "-24", "modality": "CT"}),
+}
+
+
+@pytest.mark.parametrize("name", NARROW)
+def test_a_table_of_levels_gives_what_every_pixel_alone_would(dicom: Make, tmp_path: Path, name: str) -> None:
+    kind, lowest, header = NARROW[name]
+    narrow = np.random.default_rng(5).integers(lowest, lowest + 400, (48, 48)).astype(kind)
+    wide = narrow.copy()
+    wide[0, :2] = np.iinfo(kind).min, np.iinfo(kind).max  # more values between them than pixels: no table
+    by_table = _one(dicom(narrow, **header), tmp_path, name == "hounsfield")
+    by_pixel = _one(dicom(wide, **header), tmp_path, name == "hounsfield")
+    assert np.array_equal(by_table.ravel()[2:], by_pixel.ravel()[2:])
+    assert len(np.unique(by_table)) > 1
+
+
 def test_an_empty_or_absurd_window_falls_back_to_the_type(dicom: Make, tmp_path: Path) -> None:
     pixels = np.array([[0, 65535]], np.uint16)
     for centre, width in (("", ""), ("10", "0"), ("10", "-5")):

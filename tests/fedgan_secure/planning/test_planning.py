@@ -151,6 +151,20 @@ def test_a_ledgers_other_runs_count(asked: Callable[..., Any], tmp_path: Path) -
     assert with_others.figures["rounds_within_cap"] < alone.figures["rounds_within_cap"] + 1
 
 
+def test_a_ledger_is_asked_as_it_would_hold_its_cap(asked: Callable[..., Any], tmp_path: Path) -> None:
+    """In the order in which its runs began, and at the smallest delta that it ever reserved at."""
+    later = MechanismRecord(sampling_probability=0.02, noise_multiplier=0.8, steps=30, l2_clip_norm=1, unit="patient")
+    first = policy().mechanism_record()
+    with Ledger.open(tmp_path / "ledger.sqlite", hospital="a", create=True) as ledger:
+        ledger.reserve(policy().run_id, 1, first, 1e-4)
+        ledger.reserve("later", 1, later, 1e-7)
+    found = asked(cap=4.0, ledger=tmp_path / "ledger.sqlite")
+    own = list(budget.repeated(first, 10))
+    assert found.figures["delta"] == 1e-7
+    assert found.figures["epsilon"] == budget.capped_epsilon({"own": own, "later": [later]}, 1e-7, 4.0)
+    assert found.figures["epsilon"] != budget.capped_epsilon({"later": [later], "own": own}, 1e-7, 4.0)
+
+
 def test_one_more_hospital(asked: Callable[..., Any]) -> None:
     found = asked(more_hospitals=1)
     assert found.figures["epsilon_with_more_hospitals"] == found.figures["epsilon"]

@@ -1,10 +1,15 @@
 """The Gaussian stream: fit, variance, tails, independence; fixed keys throughout."""
 
+import itertools
+import os
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from scipy import stats
 
+from fedgan_secure.privacy import noise
 from fedgan_secure.privacy.errors import PrivacyRefused
 from fedgan_secure.privacy.noise import GaussianStream
 
@@ -53,10 +58,73 @@ def test_any_number_of_values_can_be_drawn(size: int) -> None:
     assert np.isfinite(values).all()
 
 
-def test_the_largest_value_is_the_documented_limit() -> None:
-    stream = keyed(7)
-    stream._stream = lambda size: memoryview(bytes(size))  # type: ignore[method-assign]
-    assert stream.normal(2)[0] == pytest.approx(np.sqrt(2 * np.log(2.0**65)), rel=1e-6)
+@pytest.mark.parametrize("size", [400_000, 16_384 * 8 * 2, 16_384 * 9 * 2 + 1, 777_777])
+def test_the_values_do_not_depend_on_how_many_threads_draw_them(size: int) -> None:
+    streams = [keyed(10) for _ in range(3)]
+    for stream, threads in zip(streams, (1, 2, 5), strict=True):
+        stream._threads = threads
+    for _ in range(2):  # and the second vector goes on where the first one ended
+        alone, *together = (stream.normal(size) for stream in streams)
+        assert np.isfinite(alone).all()
+        assert all(np.array_equal(alone, other) for other in together)
+
+
+def test_no_part_of_the_stream_is_used_twice() -> None:
+    """Counters taken by all threads of all draws, gathered: every one at most once."""
+    stream, taken = keyed(11), []
+    stream._threads = 3
+
+    class Watched:
+        def __init__(self, counter: int) -> None:
+            self.next = counter
+
+        def update_into(self, data: bytes, buffer: bytearray) -> int:
+            blocks = -(-len(data) // 16)
+            taken.append((self.next, self.next + blocks))
+            self.next += blocks
+            buffer[: len(data)] = os.urandom(len(data))
+            return len(data)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            noise, "Cipher",
+            lambda _, mode: SimpleNamespace(encryptor=lambda: Watched(int.from_bytes(mode.nonce, "big"))),
+        )  # fmt: skip
+        for size in (1, 7, 100_000, 400_001, 3):
+            stream.normal(size)
+    taken.sort()
+    assert all(end <= begin for (_, end), (begin, _) in itertools.pairwise(taken))
+    assert sum(end - begin for begin, end in taken) >= 12 * (1 + 4 + 50_000 + 200_001 + 2) // 16
+
+
+def test_what_goes_wrong_in_a_thread_is_raised() -> None:
+    stream = keyed(12)
+    stream._threads = 2
+    honest = stream._fill
+
+    def fill(out: np.ndarray, start: int, end: int, first: int) -> None:
+        if start > 0:
+            raise MemoryError
+        honest(out, start, end, first)
+
+    stream._fill = fill  # type: ignore[method-assign]
+    with pytest.raises(MemoryError):
+        stream.normal(1_000_000)
+
+
+def test_more_than_a_key_gives_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fedgan_secure.privacy.noise._REKEY_BYTES", 4096)
+    with pytest.raises(PrivacyRefused, match="expected at most 4096"):
+        keyed(13).normal(1000)
+
+
+def test_the_largest_value_is_the_documented_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Zeros:
+        def update_into(self, data: bytes, buffer: bytearray) -> int:
+            return len(data)
+
+    monkeypatch.setattr(noise, "Cipher", lambda *_: SimpleNamespace(encryptor=Zeros))
+    assert keyed(7).normal(2)[0] == pytest.approx(np.sqrt(2 * np.log(2.0**65)), rel=1e-6)
 
 
 def test_a_new_key_is_taken_long_before_the_cipher_repeats(monkeypatch: pytest.MonkeyPatch) -> None:
