@@ -89,6 +89,7 @@ HEADLINES = (
     "mask_share_of_limit",
     "keystream_share_of_openssl",
     "flower_client_ratio",
+    "flower_client_cpu_ratio",
     "flower_client_stage_ratio",
     "flower_server_ratio",
     "flower_server_ratio_without_drop_out",
@@ -115,6 +116,7 @@ def flower(sizes: Sizes) -> dict[str, Any]:
     return {
         "flower": found,
         "flower_client_ratio": client["ratio"],
+        "flower_client_cpu_ratio": client["cpu_ratio"],
         "flower_client_stage_ratio": client["stage_ratio"],
         "flower_server_ratio": servers[0]["ratio"],
         "flower_server_ratio_without_drop_out": servers[1]["ratio"],

@@ -65,6 +65,11 @@ class MechanismRecord(BaseModel):
     noise_placement: NoisePlacement = "per_hospital"
     images_per_patient: _Whole = Field(default=1, ge=1, le=2**31)
 
+    @property
+    def trained_steps(self) -> float:
+        """How many steps of training this is, at most; of a search with a random number of trials, on average."""
+        return self.steps
+
 
 class NoiseShares(BaseModel):
     """How the noise of one secure sum is divided among hospitals; public facts, fixed before the run.
@@ -184,6 +189,14 @@ class SearchMechanism(MechanismRecord):
         if (self.sampling_probability, self.noise_multiplier) != most:
             raise ValueError("a search states the largest probability and the smallest noise of its trials")
         return self
+
+    @property
+    def trained_steps(self) -> float:
+        """As of MechanismRecord: the steps of every trial."""
+        steps = [one.steps for one in self.search.settings]
+        if self.search.charge == "each_once":
+            return self.steps * sum(steps)
+        return self.steps * max(steps) * (self.search.trials or self.search.mean_trials or 1)
 
     @classmethod
     def of(cls, terms: SearchTerms, *, l2_clip_norm: float, unit: Unit, images_per_patient: int) -> SearchMechanism:

@@ -73,8 +73,11 @@ def summary(outcomes: Sequence[tuple[str, SelfTest]]) -> str:
 
 
 def false_alarm_total(mechanisms: Sequence[MechanismRecord]) -> float:
-    """Bound on the probability that any test fails over all of these sound mechanisms (union bound)."""
-    tests = sum((RANDOM_TESTS_PER_STEP + RANDOM_TESTS_PER_RUN) * mechanism.steps for mechanism in mechanisms)
+    """Bound on the probability that any test fails over all of these sound mechanisms.
+
+    The union bound over their steps; where a search's number of trials is random, over the expected number.
+    """
+    tests = sum((RANDOM_TESTS_PER_STEP + RANDOM_TESTS_PER_RUN) * mechanism.trained_steps for mechanism in mechanisms)
     return min(1.0, FALSE_ALARM * tests)
 
 

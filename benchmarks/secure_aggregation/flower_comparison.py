@@ -1,6 +1,7 @@
 """Flower's SecAgg+ and this protocol side by side: the same parameters, neighbours, threshold and drop-outs, in turn.
 
-Two things are compared, in CPU seconds, each side in its own process:
+Two things are compared, each side in its own process, in CPU seconds of one thread. The client is also compared by the
+time that one waits for it: here with as many threads as a session takes by default, there as Flower runs.
 
 client  the stage that sends the masked vector. "Like for like" is the work that both do: open the shares that were
         sealed for this member, quantise, agree on keys, mask, put the result into bytes. "Stage" adds what only this
@@ -12,6 +13,7 @@ server  unmasking, all of it on both sides: collect the shares (here with their 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -25,7 +27,7 @@ from fedgan_protocols.transitions import Stage
 from .costs import CODEC, MaskingClient
 from .flower_environment import UnavailableError, Worker, interpreter
 from .rounds import Federation, Round, spread
-from .timing import alternate, cpu_seconds
+from .timing import alternate, cpu_seconds, wall_seconds
 
 TOLERANCE = 1e-5
 """Both codecs have 2^22 levels over [-8, 8]; a mean of rounded values cannot be further from the true one."""
@@ -48,7 +50,7 @@ class SharedWork:
             raise ValueError(f"{len(sealed)} sealed bytes for {len(dealers)} dealers; {size} from each were expected")
         self._sealed = {dealer: bytes(sealed[at * size : (at + 1) * size]) for at, dealer in enumerate(dealers)}
 
-    def run(self) -> Packet:
+    def run(self, threads: int = 1) -> Packet:
         """Update -> packet with the masked vector, and no signed message."""
         state, me = self._state, self._state.context.member
         parameters, model = state.context.parameters, state.context.model_hashes[0]
@@ -64,7 +66,7 @@ class SharedWork:
         packet = PacketBuffer(0, parameters.vector_bytes(0))
         masked = np.frombuffer(packet.attachment, dtype=parameters.dtype)
         masked[:] = vector
-        masking.add_streams(masked, terms)
+        masking.add_streams(masked, terms, threads=threads)
         return packet.close(b"")
 
 
@@ -116,7 +118,7 @@ def _summary(samples: dict[str, list[float]]) -> dict[str, Any]:
 
 
 def compare_clients(worker: Worker, words: int, neighbours: int, repeats: int) -> dict[str, Any]:
-    """`ratio` like for like, `stage_ratio` of whole stages; > 1 where Flower needs more CPU."""
+    """`ratio` (time waited), `cpu_ratio` like for like, `stage_ratio` of whole stages; > 1 where Flower needs more."""
     ready = worker.order(prepare="client", parameters=words, neighbours=neighbours)
     client = MaskingClient(words, neighbours)
     shared = SharedWork(client)
@@ -124,20 +126,37 @@ def compare_clients(worker: Worker, words: int, neighbours: int, repeats: int) -
     if same != stage:
         raise RuntimeError("the work compared with Flower's gives another masked vector than the client's machine")
     del same, stage
+    threads = masking.processors()
+    waited: list[float] = []
+
+    def flower() -> float:
+        answer = worker.order(run=True)
+        waited.append(float(answer["wall_seconds"]))
+        return float(answer["cpu_seconds"])
+
     works = {
-        "flower": lambda: float(worker.order(run=True)["cpu_seconds"]),
+        "flower": flower,
         "like_for_like": lambda: cpu_seconds(shared.run),
         "stage": lambda: cpu_seconds(client.encode_and_answer),
         "quantisation": lambda: cpu_seconds(client.encode),
     }
-    alternate(works, 1)
-    found = _summary(alternate(works, repeats))
+    waits = {**works, "like_for_like_waited": lambda: wall_seconds(partial(shared.run, threads))}
+    alternate(waits, 1)
+    waited.clear()
+    samples = alternate(waits, repeats)
+    ours_waited = samples.pop("like_for_like_waited")
+    found = _summary(samples)
+    flower_waits, here_waits = median(waited), median(ours_waited)
     return {
         "flwr": ready["flwr"],
         "flwr_numpy": ready["numpy"],
         "parameters": words,
         "neighbours": neighbours,
-        "ratio": found["flower_cpu_seconds"] / found["like_for_like_cpu_seconds"],
+        "threads": threads,
+        "flower_wall_seconds": flower_waits,
+        "like_for_like_wall_seconds": here_waits,
+        "ratio": flower_waits / here_waits,
+        "cpu_ratio": found["flower_cpu_seconds"] / found["like_for_like_cpu_seconds"],
         "stage_ratio": found["flower_cpu_seconds"] / found["stage_cpu_seconds"],
         **found,
     }

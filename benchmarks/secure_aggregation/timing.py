@@ -1,4 +1,4 @@
-"""CPU seconds of alternated pieces of work, so that a busy machine disturbs all sides of a ratio alike."""
+"""Seconds of alternated pieces of work, so that a busy machine disturbs all sides of a ratio alike."""
 
 from __future__ import annotations
 
@@ -14,8 +14,15 @@ def cpu_seconds(work: Callable[[], object]) -> float:
     return time.process_time() - start
 
 
+def wall_seconds(work: Callable[[], object]) -> float:
+    """How long one waits for `work`."""
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
 def alternate(works: Mapping[str, Callable[[], float]], repeats: int) -> dict[str, list[float]]:
-    """Run every work `repeats` times, one after the other in turn; each returns its own CPU seconds.
+    """Run every work `repeats` times, one after the other in turn; each returns its own seconds.
 
     The order is turned round on every other repetition, so that no side always runs behind the same one.
     """

@@ -28,12 +28,10 @@ AfterSum = Callable[[int, np.ndarray, tuple[str, ...]], bytes]
 class StepwiseServer(ServerSession):
     """A server session that asks for the next model whenever a sum is done: any driver can carry it."""
 
-    def __init__(
-        self, parameters: SessionParameters, identity: Identity, model: bytes, after_sum: AfterSum, *, threads: int = 1
-    ) -> None:
+    def __init__(self, parameters: SessionParameters, identity: Identity, model: bytes, after_sum: AfterSum) -> None:
         """Args: model: digest of the model of the first sum; after_sum: called for every sum but the last."""
         later = (b"",) * (parameters.sums - 1)
-        super().__init__(parameters, identity, (model, *later), threads=threads)
+        super().__init__(parameters, identity, (model, *later))
         self._after_sum = after_sum
         self._survivors: tuple[str, ...] = ()
 

@@ -20,6 +20,7 @@ from fedgan_audits.key_statements import Revocation, Rotation, Signed, SignedRun
 from fedgan_audits.ledger import Ledger
 from fedgan_protocols.keys import Identity
 from fedgan_secure.errors import InputError
+from fedgan_secure.federation.storage import sole_owner
 
 ROTATED = "key_rotated"
 REVOKED = "key_revoked"
@@ -36,6 +37,11 @@ class KeyPlace:
     @property
     def statements(self) -> Path:
         return self.key.parent / "keys"
+
+    @property
+    def lock(self) -> Path:
+        """Held while the key is followed or revoked: two successors at once would be a fork."""
+        return self.key.with_name(f".{self.key.name}.lock")
 
     @property
     def following(self) -> Path:
@@ -82,9 +88,15 @@ class Done:
 def rotate(place: KeyPlace, moment: datetime, remarks: str = "") -> Done:
     """Let a new key follow the one at `place`, which is destroyed.
 
-    Raises InputError for a key that is revoked or was followed already and whose new key is gone, and for statements
-    beside it that are not sound; what the ledger raises where it cannot be read or written.
+    Raises InputError for a key that is revoked or was followed already and whose new key is gone, for statements
+    beside it that are not sound, and where another process is at work on it; what the ledger raises where it cannot be
+    read or written.
     """
+    with sole_owner(place.lock, f"the key {place.key}"):
+        return _rotate(place, moment, remarks)
+
+
+def _rotate(place: KeyPlace, moment: datetime, remarks: str) -> Done:
     old = Identity.load(place.key)
     raw = old.public_key.hex()
     statements = place.read()
@@ -127,8 +139,14 @@ def rotate(place: KeyPlace, moment: datetime, remarks: str = "") -> Done:
 def revoke(place: KeyPlace, fingerprint: str, since: datetime, moment: datetime, reason: str) -> Done:
     """Revoke one of the member's keys, by its fingerprint, with the key at `place`: that key itself or a later one.
 
-    Raises InputError for a key that is none of the member's up to the one at `place`.
+    Raises InputError for a key that is none of the member's up to the one at `place`, and where another process is at
+    work on it.
     """
+    with sole_owner(place.lock, f"the key {place.key}"):
+        return _revoke(place, fingerprint, since, moment, reason)
+
+
+def _revoke(place: KeyPlace, fingerprint: str, since: datetime, moment: datetime, reason: str) -> Done:
     own = Identity.load(place.key)
     statements = place.read()
     history = _history(place, own.public_key.hex(), statements)

@@ -134,9 +134,14 @@ def sole_owner(path: Path, what: str) -> Iterator[None]:
     """Hold an advisory lock on `path` while the body runs.
 
     Raises:
-        InputError: another process holds it.
+        InputError: another process holds it, or the file cannot be made.
     """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise InputError(
+            f"{what} cannot be locked: {path}: {error.strerror}", hint="check the folder's owner and permissions"
+        ) from error
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

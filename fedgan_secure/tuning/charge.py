@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from fedgan_audits import accountant
+from fedgan_audits import accountant, figures
 from fedgan_audits.ledger import Ledger
 from fedgan_audits.mechanism import SearchMechanism, SearchTerms, TrialSetting
 from fedgan_secure.errors import InputError
@@ -50,6 +51,19 @@ class Charge:
     def epsilon(self) -> float:
         """The proved epsilon of the search by itself, for one unit in one hospital."""
         return accountant.epsilon([self.mechanism], self.delta)
+
+    def figures(self) -> dict[str, Any]:
+        """JSON-ready: epsilon and delta, epsilon for a patient of two hospitals, and of several images by their number.
+
+        The images are listed where the unit is the image: else a patient is one unit, whatever the number.
+        """
+        paid = [self.mechanism]
+        return {
+            "epsilon": self.epsilon,
+            "delta": self.delta,
+            "two_hospitals": accountant.epsilon_two_hospitals(paid, self.delta) if len(self.hospitals) > 1 else None,
+            "several_images": dict(figures.several_images(paid, self.delta)),
+        }
 
     def sentence(self) -> str:
         """What is charged and by which rule, for people."""
@@ -175,8 +189,8 @@ def reserve(experiment: Experiment, charge: Charge, search_id: str) -> None:
         for ledger in unpaid:
             ledger.reserve(run_id, SEARCH_ROUND, charge.mechanism, charge.delta, cap)
         for ledger in ledgers:
-            held = ledger.reservations(run_id)[SEARCH_ROUND]
-            if held != charge.mechanism:
+            paid = [entry for entry in ledger.entries() if entry.kind == "reserved" and entry.run_id == run_id]
+            if any((entry.mechanism, entry.facts["delta"]) != (charge.mechanism, charge.delta) for entry in paid):
                 raise InputError(
                     f"hospital {ledger.hospital}: its ledger holds another charge than this search's settings make",
                     hint="the search's files were changed; begin a new search",

@@ -13,7 +13,7 @@ from typing import Any
 from fedgan_secure.errors import InputError
 from fedgan_secure.federation.storage import explain_disk, private_folder, read_json, write_json
 
-SEARCH_FORMAT = 1
+SEARCH_FORMAT = 2
 
 
 @dataclass(frozen=True)

@@ -140,6 +140,8 @@ def page_of(found: Found, chosen: Tried | None) -> Page:
         sections += [_comparison(found, chosen), *_sheets(found, chosen)]
     elif chosen is not None:
         sections += _sheets(found, chosen)
+    if experiment.charged:
+        sections.append(_charged(found))
     sections.append(_about(found))
     return Page(
         title=f"Search {experiment.name}",
@@ -177,7 +179,8 @@ def _remarks(found: Found) -> tuple[str, ...]:
     else:
         first = (
             f"The search was charged to every hospital's ledger before it began: epsilon "
-            f"{accountant.round_up(float(found.info['epsilon']))} at delta {float(found.info['delta']):g}."
+            f"{accountant.round_up(float(found.info['charge']['epsilon']))} at delta "
+            f"{float(found.info['charge']['delta']):g}."
         )
         if found.experiment.winner_alone:
             first += (
@@ -292,6 +295,29 @@ def _sheets(found: Found, chosen: Tried | None) -> list[Section]:
     if not pictures:
         return []
     return [Section(title="What the generators draw", paragraphs=("Synthetic images.",), pictures=pictures)]
+
+
+def _charged(found: Found) -> Section:
+    """What the search cost, also those for whom one unit in one hospital is not the whole."""
+    charge = found.info["charge"]
+    images = {int(count): float(value) for count, value in charge["several_images"].items()}
+    unit = "image" if images else "patient"
+    facts = [
+        ("Delta", f"{float(charge['delta']):g}"),
+        (f"Epsilon for one {unit} in one hospital", accountant.round_up(float(charge["epsilon"]))),
+    ]
+    if charge["two_hospitals"] is not None:
+        both = accountant.round_up(float(charge["two_hospitals"]))
+        facts.append((f"Epsilon for one {unit} that two hospitals hold", both))
+    for count, value in images.items():
+        if count > 1:
+            facts.append((f"Epsilon for a patient with {count} images", accountant.round_up(value)))
+    how = (
+        "Every image counts by itself: a patient with several is protected less, as the figures say."
+        if images
+        else "A patient counts once in one hospital, whatever the number of images."
+    )
+    return Section(title="What the search cost", paragraphs=(how,), facts=tuple(facts))
 
 
 def _about(found: Found) -> Section:

@@ -158,7 +158,7 @@ class _Search:
         charge = charge_of(self.experiment, planned)
         charges.reserve(self.experiment, charge, str(self.info["search_id"]))
         self.display.note(charge.sentence())
-        self.info = {**self.info, "status": "reserved", "epsilon": charge.epsilon, "delta": charge.delta}
+        self.info = {**self.info, "status": "reserved", "charge": charge.figures()}
         self.directory.write(self.info)
 
     def _fill(self, study: Any) -> None:

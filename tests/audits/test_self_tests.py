@@ -10,6 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from fedgan_audits import accountant, figures, self_tests
+from fedgan_audits.mechanism import SearchMechanism, SearchTerms, TrialSetting
 from fedgan_audits.records import HospitalFacts
 from fedgan_audits.report import build_report, disagreements
 from fedgan_audits.verify import verify_run
@@ -32,6 +33,22 @@ def test_the_charge_is_one_plus_e_to_the_epsilon_for_every_test() -> None:
     assert exact <= self_tests.delta_added([MECHANISM], spent) <= exact * (1 + 1e-6)
     assert self_tests.delta_added([MECHANISM, MECHANISM], spent) > 1.9 * exact
     assert self_tests.delta_added([], 0.0) == 0.0
+
+
+def test_the_trials_of_a_search_have_false_alarms_of_their_own() -> None:
+    settings = tuple(TrialSetting(sampling_probability=0.1, noise_multiplier=2, steps=steps) for steps in (30, 70))
+    expected = {
+        SearchTerms(charge="each_once", settings=settings, trials=2): 100,
+        SearchTerms(charge="any_of", settings=settings, trials=5): 350,
+        SearchTerms(charge="winner_alone", settings=settings, mean_trials=6.5, shape=None): 455,
+    }
+    for terms, steps in expected.items():
+        record = SearchMechanism.of(terms, l2_clip_norm=1, unit="patient", images_per_patient=1)
+        twice = record.model_copy(update={"steps": 2})
+        assert self_tests.false_alarm_total([record]) == pytest.approx(7 * steps * self_tests.FALSE_ALARM)
+        assert self_tests.false_alarm_total([twice, MECHANISM]) == pytest.approx(
+            7 * (2 * steps + MECHANISM.steps) * self_tests.FALSE_ALARM
+        )
 
 
 def test_a_report_prints_the_worst_hospitals_charge_rounded_up(new_run: MakeRun) -> None:

@@ -23,6 +23,7 @@ HEADLINES = {
     "mask_share_of_limit",
     "keystream_share_of_openssl",
     "flower_client_ratio",
+    "flower_client_cpu_ratio",
     "flower_client_stage_ratio",
     "flower_server_ratio",
     "flower_server_ratio_without_drop_out",
@@ -209,13 +210,17 @@ class FlowerStandIn:
     """Answers as the worker does, so that the arithmetic of the comparison can be tested without Flower."""
 
     def order(self, **order: Any) -> dict[str, Any]:
-        return {"cpu_seconds": 1.0, "error": 0.0} if order.get("run") else {"flwr": "1.0", "numpy": "2.0"}
+        if order.get("run"):
+            return {"cpu_seconds": 1.0, "wall_seconds": 3.0, "error": 0.0}
+        return {"flwr": "1.0", "numpy": "2.0"}
 
 
 def test_the_client_ratio_is_flowers_time_over_ours() -> None:
     found = compare_clients(FlowerStandIn(), 2000, 4, repeats=3)  # type: ignore[arg-type]
     assert found["flower_cpu_seconds"] == 1.0
-    assert found["ratio"] == pytest.approx(1.0 / found["like_for_like_cpu_seconds"])
+    assert found["cpu_ratio"] == pytest.approx(1.0 / found["like_for_like_cpu_seconds"])
+    assert found["flower_wall_seconds"] == 3.0 and found["threads"] == masking.processors()
+    assert found["ratio"] == pytest.approx(3.0 / found["like_for_like_wall_seconds"])
     assert found["stage_ratio"] == pytest.approx(1.0 / found["stage_cpu_seconds"])
 
 

@@ -23,6 +23,8 @@ from fedgan_audits.ledger import Ledger
 from fedgan_audits.trust import load_trust
 from fedgan_cli.main import cli
 from fedgan_protocols import Identity
+from fedgan_secure.federation.key_rotation import KeyPlace
+from fedgan_secure.federation.storage import sole_owner
 from tests.cli.conftest import SMALL, fedgan
 
 pytestmark = pytest.mark.xdist_group("tampering")
@@ -466,6 +468,21 @@ def test_a_rotation_that_was_cut_off_goes_on_and_never_forks(plain: tuple[Path, 
     assert command("keys", "rotate", key).exit_code == 0
     second = key_statements.read((key.parent / "keys/coordinator.rotation-0002.dsse.json").read_bytes(), "x").statement
     assert isinstance(second, key_statements.Rotation) and second.old_key == named.new_key
+
+
+def test_two_at_work_on_one_key_do_not_fork_it(plain: tuple[Path, Identity]) -> None:
+    """One reads the old key, another rotates it, the first goes on with what it read: it has to wait instead."""
+    key, first = plain
+    revoking = ("keys", "revoke", first.fingerprint, "--signed-by", key, "--reason", "lost")
+    with sole_owner(KeyPlace.of(key).lock, "the key"):
+        for words in (("keys", "rotate", key), revoking):
+            refused = command(*words)
+            assert code_of(refused) == 2 and "in use by another process" in str(refused.exception)
+    assert not (key.parent / "keys").exists() and Identity.load(key).fingerprint == first.fingerprint
+    assert command("keys", "rotate", key).exit_code == 0
+    with patch("fedgan_secure.federation.storage.os.open", side_effect=PermissionError(13, "Permission denied")):
+        refused = command("keys", "rotate", key)
+    assert code_of(refused) == 2 and "cannot be locked" in str(refused.exception)
 
 
 def test_a_revoked_key_names_no_successor(plain: tuple[Path, Identity]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 from cryptography.exceptions import InvalidTag
 
-from fedgan_protocols import Code, ProtocolError, masking, shamir
+from fedgan_protocols import Code, ProtocolError, masking, session, shamir
 
 WORDS = masking.SEGMENT_BYTES // 4
 
@@ -51,6 +52,22 @@ def test_no_more_threads_than_segments_and_no_pool_for_one(
 def test_one_thread_unless_more_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(masking, "ThreadPoolExecutor")
     masking.add_streams(np.zeros(2 * WORDS, dtype="<u4"), [(bytes(32), 1)])
+
+
+def test_a_session_takes_every_processor_it_may_use_or_the_number_given(
+    lab: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    federation = lab.federation()
+    monkeypatch.setattr(session, "processors", lambda: 5)
+    server = federation.server()
+    assert server._state.context.threads == federation.client("h1")._state.context.threads == 5
+    given = session.ClientSession(
+        federation.parameters, federation.identities["h1"], federation.models, os.urandom, threads=2
+    )
+    assert given._state is not None and given._state.context.threads == 2
+    given = session.ServerSession(federation.parameters, federation.server_identity, federation.models, threads=2)
+    assert given._state.context.threads == 2
+    assert 1 <= masking.processors() <= (os.cpu_count() or 1)
 
 
 def test_an_empty_vector_and_no_terms_are_nothing_to_do() -> None:

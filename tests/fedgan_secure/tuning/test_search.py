@@ -157,6 +157,32 @@ def test_a_search_that_is_killed_twice_tries_the_same_and_pays_once(
     assert len(reserved(tmp_path)) == 1
 
 
+@pytest.mark.parametrize("unit", ["patient", "image"])
+def test_the_page_says_what_it_cost_whoever_is_not_one_unit_in_one_hospital(tmp_path: Path, unit: str) -> None:
+    raw = experiment(tmp_path, trains_on="patients").model_dump(mode="json", exclude_none=True)
+    raw["settings"]["data"]["unit"] = unit
+    directory = searching.begin(Experiment.checked(raw, "test"), tmp_path / "search")
+    searching.carry_on(directory, Display(), command=FAKE)
+    page = write_report(directory, tmp_path / "report").page.read_text()
+    (mechanism,) = reserved(tmp_path)
+    assert mechanism.unit == unit
+    both = accountant.epsilon_two_hospitals([mechanism], 1e-3)
+    assert both > accountant.epsilon([mechanism], 1e-3)
+    assert f"Epsilon for one {unit} that two hospitals hold" in page and accountant.round_up(both) in page
+    four = accountant.round_up(accountant.epsilon_k_images([mechanism], 1e-3, 4))
+    assert (f"Epsilon for a patient with 4 images</dt><dd>{four}" in page) == (unit == "image")
+
+
+def test_a_search_whose_delta_was_changed_is_not_the_one_that_was_paid(tmp_path: Path) -> None:
+    directory = searching.begin(experiment(tmp_path), tmp_path / "search")
+    searching.carry_on(directory, Display(), command=FAKE)
+    info = directory.read()
+    info["experiment"]["settings"]["privacy"]["delta"] = 1e-2
+    directory.write({**info, "status": "running"})
+    with pytest.raises(InputError, match="holds another charge"):
+        searching.carry_on(directory, Display(), command=FAKE)
+
+
 def test_what_a_search_keeps_is_its_owners_alone(tmp_path: Path) -> None:
     directory = searching.begin(experiment(tmp_path, on="phantoms"), tmp_path / "search")
     display = Display()
