@@ -27,6 +27,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "generate": ("fedgan_cli.generate", "Draw synthetic images from a run's generator."),
     "release": ("fedgan_cli.release", "Make a release bundle of a run, behind the export gate."),
     "evaluate": ("fedgan_cli.evaluate", "Measure what a run's generator makes."),
+    "attack": ("fedgan_cli.attack", "Attack the training of a run on made-up patients: a lower bound on epsilon."),
     "audit": ("fedgan_cli.audit", "Show, verify and sign off a run's signed reports."),
     "keys": ("fedgan_cli.keys", "Make and name the identities of hospitals and coordinators."),
     "doctor": ("fedgan_cli.doctor", "Say what this machine has and lacks."),

@@ -81,10 +81,16 @@ class Found:
 
 
 def front(tried: Sequence[Tried], *, minimise: bool) -> tuple[Tried, ...]:
-    """The Pareto front of `tried`: less epsilon is better, and a better score; in the order of epsilon."""
+    """The Pareto front of `tried`: less epsilon is better, and a better score; in the order of epsilon.
+
+    Epsilons that are the same to three digits count as one: noise that is calibrated to a target stays a little below
+    it, here more and there less.
+    """
     found: list[Tried] = []
     sign = 1 if minimise else -1
-    for one in sorted(tried, key=lambda t: (t.epsilon if t.epsilon is not None else math.inf, sign * t.score)):
+    for one in sorted(
+        tried, key=lambda t: (math.inf if t.epsilon is None else float(f"{t.epsilon:.3g}"), sign * t.score)
+    ):
         if not found or sign * one.score < sign * found[-1].score:
             found.append(one)
     return tuple(found)

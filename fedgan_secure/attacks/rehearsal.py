@@ -1,0 +1,256 @@
+"""An attack on the training that a run's policy describes, rehearsed on made-up patients: no budget is spent.
+
+One hospital's training is made again as the policy says, by the code that hospitals run, on images that the run's own
+generator drew and on canaries (`canaries`). What the adversary shows is a lower bound on epsilon (`fedgan_audits.
+one_run`), held against what the accountant proves for the same steps. It says nothing of the run's own noise, coins or
+patients, which nobody can see afterwards; it would show a mechanism that does not do what the accountant is told.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fedgan_audits import accountant, one_run
+from fedgan_audits.mechanism import MechanismRecord
+from fedgan_secure.attacks.canaries import Adversary, Canaries, WatchedTrainer
+from fedgan_secure.data.patients import PatientDataset
+from fedgan_secure.errors import InputError
+from fedgan_secure.federation.prepare import model_of, training_of
+from fedgan_secure.federation.settings import TrainingSettings
+from fedgan_secure.models.dcgan import draw_images, load_generator
+from fedgan_secure.models.spec import ModelSpec
+from fedgan_secure.models.vectors import VectorLayout
+from fedgan_secure.policy import FederationPolicy
+from fedgan_secure.privacy import Entropy
+
+CONFIDENCE, CONTRADICTION = 0.95, 1e-3
+SHARES = (1, 2, 4, 8)
+"""The adversary guesses all coins, or the surest half, quarter or eighth; fixed beforehand, and all four are paid."""
+LEAST_CANARIES, OTHERS = 16, 64
+_EXPECTED_FAILURES = 1e-3
+"""Delta of the attack times canaries, at most: with a delta of a policy's size the guesses could hardly show anything,
+and what is proved has an epsilon for every delta."""
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Guesses:
+    """What the adversary made of one number of guesses.
+
+    Attributes:
+        guesses, right: how many, and how many were right.
+        least_epsilon: the bound that this shows, the four numbers of guesses taken together at `CONFIDENCE`.
+        ceiling: what it would have been had every guess been right.
+        p_value: at most the probability of so many right guesses if the proved epsilon held; not corrected for four.
+    """
+
+    guesses: int
+    right: int
+    least_epsilon: float
+    ceiling: float
+    p_value: float
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the adversary shows beside what is proved.
+
+    Attributes:
+        epsilon, delta: proved for the steps that were attacked, one patient in one hospital; at the attack's delta.
+        claimed: the same pair at the policy's delta, which is larger.
+        steps, canaries, others: of the rehearsal.
+        rows: one for each number of guesses.
+        roc: (false positive rate, true positive rate) of every threshold.
+        area: under that curve: how often a canary that is in is believed more than one that is out.
+        seconds: wall time.
+    """
+
+    epsilon: float
+    delta: float
+    claimed: tuple[float, float]
+    steps: int
+    canaries: int
+    others: int
+    rows: tuple[Guesses, ...]
+    roc: tuple[tuple[float, float], ...]
+    area: float
+    seconds: float
+
+    @property
+    def least_epsilon(self) -> float:
+        """The lower bound on epsilon, at 95 % confidence."""
+        return max(row.least_epsilon for row in self.rows)
+
+    @property
+    def ceiling(self) -> float:
+        """No attack with so many canaries can show more."""
+        return max(row.ceiling for row in self.rows)
+
+    @property
+    def contradicted(self) -> bool:
+        """Whether the guesses refute the proved epsilon at 99.9 %."""
+        return min(row.p_value for row in self.rows) * len(self.rows) < CONTRADICTION
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-ready values."""
+        return {
+            "steps": self.steps,
+            "proved": {"epsilon": self.epsilon, "delta": self.delta},
+            "claimed": {"epsilon": self.claimed[0], "delta": self.claimed[1]},
+            "least_epsilon": self.least_epsilon,
+            "confidence": CONFIDENCE,
+            "ceiling": self.ceiling,
+            "contradicted": self.contradicted,
+            "canaries": self.canaries,
+            "others": self.others,
+            "guesses": [vars(row) for row in self.rows],
+            "area_under_curve": self.area,
+            "seconds": round(self.seconds, 1),
+        }
+
+
+def attack_run(
+    run: Path,
+    *,
+    canaries: int,
+    steps: int | None = None,
+    progress: Progress | None = None,
+    entropy: Entropy = os.urandom,
+) -> Verdict:
+    """Attack the training of the run at `run`.
+
+    Args:
+        run: its folder, or its public part.
+        canaries: how many; half of them are in, on average.
+        steps: fewer than the policy schedules, to save time; epsilon is then that of these steps.
+        progress: called with ("attack", steps done, steps).
+        entropy: of canaries, coins and noise.
+
+    Raises:
+        InputError: no finished run, one without noise or with shared noise, or too few canaries.
+    """
+    public = run / "public" if (run / "public").is_dir() else run
+    if not (public / "policy.json").is_file():
+        raise InputError(f"no such run: {run}", hint="give the folder that `fedgan-secure run` printed")
+    policy = FederationPolicy.parse((public / "policy.json").read_bytes())
+    if policy.flags.no_privacy:
+        raise InputError(f"{run} was trained without noise: no epsilon is claimed that could be refuted")
+    if policy.mechanism.noise_placement != "per_hospital":
+        raise InputError(
+            f"{run} has {policy.mechanism.noise_placement} noise; only per_hospital noise can be attacked",
+            hint="the noise of one hospital alone has no epsilon; attack a run with per_hospital noise",
+        )
+    model = public / "model" / "generator.keras"
+    if not model.is_file():
+        raise InputError(f"{run} has no generator: no round of it was finished", hint="finish a round first")
+    spec = model_of(policy)
+    scheduled = policy.rounds * policy.mechanism.steps_per_round
+    others = min(OTHERS, policy.mechanism.declared_patients)
+    labels = np.arange(others, dtype=np.int32) % max(spec.classes, 1)
+    drawn = draw_images(load_generator(model), spec, labels if spec.conditional else None, others, 1)
+    return attack(
+        spec,
+        training_of(policy),
+        PatientDataset(drawn, labels, np.arange(others, dtype=np.int32), max(spec.classes, 1)),
+        canaries=canaries,
+        steps=min(steps or scheduled, scheduled),
+        steps_per_round=policy.mechanism.steps_per_round,
+        delta=policy.mechanism.delta,
+        start=VectorLayout.of(spec).initial_vector(policy.initial_model.seed),
+        progress=progress,
+        entropy=entropy,
+    )
+
+
+def attack(
+    spec: ModelSpec,
+    recorded: TrainingSettings,
+    others: PatientDataset,
+    *,
+    canaries: int,
+    steps: int,
+    steps_per_round: int,
+    delta: float,
+    start: np.ndarray,
+    progress: Progress | None = None,
+    entropy: Entropy = os.urandom,
+    trained: TrainingSettings | None = None,
+) -> Verdict:
+    """As attack_run, of one training.
+
+    Args:
+        delta: of the policy; the guesses are held against what is proved at a smaller one.
+        recorded: what the accountant and the adversary are told.
+        others: patients that the adversary knows.
+        start: float32[d], the first model.
+        trained: what the training really does, where a test lets it differ; None: as recorded.
+    """
+    if canaries < LEAST_CANARIES:
+        raise InputError(f"{canaries} canaries; at least {LEAST_CANARIES} are expected: fewer can show next to nothing")
+    begun = time.monotonic()
+    made = Canaries.drawn(spec, canaries, entropy)
+    adversary = partial(Adversary, spec, recorded, canaries=made)
+    trainer = WatchedTrainer(spec, trained or recorded, others, made, adversary, entropy)
+    vector, done = start, 0
+    while done < steps:
+        now = min(steps_per_round, steps - done)
+        before = done
+
+        def told(step: int, _: int, before: int = before) -> None:
+            if progress is not None:
+                progress("attack", before + step, steps)
+
+        vector = vector + trainer.train(vector, now, told).update
+        done += now
+    mechanism = _mechanism(recorded, steps)
+    claimed = accountant.epsilon([mechanism], delta), delta
+    delta = min(delta, _EXPECTED_FAILURES / canaries)
+    epsilon = accountant.epsilon([mechanism], delta)
+    rows = tuple(_guesses(trainer.scores, made.present, share, epsilon, delta) for share in SHARES)
+    roc, area = _roc(trainer.scores, made.present)
+    return Verdict(epsilon, delta, claimed, steps, canaries, others.patients, rows, roc, area, time.monotonic() - begun)
+
+
+def _mechanism(settings: TrainingSettings, steps: int) -> MechanismRecord:
+    return MechanismRecord(
+        sampling_probability=settings.sampling_probability,
+        noise_multiplier=settings.noise_multiplier,
+        steps=steps,
+        l2_clip_norm=settings.l2_clip_norm,
+        unit="image" if settings.unit == "image" else "patient",
+        images_per_patient=settings.images_per_patient,
+    )
+
+
+def _guesses(scores: np.ndarray, present: np.ndarray, share: int, epsilon: float, delta: float) -> Guesses:
+    """The surest guesses on both sides: as many "in" as "out"."""
+    side = len(scores) // (2 * share)
+    order = np.argsort(scores, kind="stable")
+    right = int((~present[order[:side]]).sum() + present[order[len(order) - side :]].sum())
+    asked = partial(one_run.least_epsilon, canaries=len(scores), guesses=2 * side, delta=delta)
+    level = 1 - (1 - CONFIDENCE) / len(SHARES)
+    return Guesses(
+        guesses=2 * side,
+        right=right,
+        least_epsilon=asked(right=right, confidence=level),
+        ceiling=one_run.ceiling(canaries=len(scores), guesses=2 * side, delta=delta, confidence=level),
+        p_value=one_run.p_value(canaries=len(scores), guesses=2 * side, right=right, epsilon=epsilon, delta=delta),
+    )
+
+
+def _roc(scores: np.ndarray, present: np.ndarray) -> tuple[tuple[tuple[float, float], ...], float]:
+    """The curve over all thresholds, from (0, 0) to (1, 1), and the area under it (1/2 where one side is empty)."""
+    chosen = present[np.argsort(-scores, kind="stable")]
+    inside, outside = np.cumsum(chosen), np.cumsum(~chosen)
+    if not inside[-1] or not outside[-1]:
+        return ((0.0, 0.0), (1.0, 1.0)), 0.5
+    true, false = np.concatenate([[0], inside / inside[-1]]), np.concatenate([[0], outside / outside[-1]])
+    return tuple(zip(false.tolist(), true.tolist(), strict=True)), float(np.trapezoid(true, false))

@@ -1,0 +1,76 @@
+"""`fedgan-secure attack` as a user gives it: a small run attacked, a page, and refusals with what to do."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+from click.testing import CliRunner
+
+from fedgan_cli.main import cli
+from fedgan_secure.attacks import rehearsal
+from fedgan_secure.attacks.rehearsal import Guesses, Verdict
+from tests.cli.conftest import fedgan
+
+
+def test_a_run_is_attacked_and_not_refuted(finished: Path, tmp_path: Path) -> None:
+    page = tmp_path / "out" / "attack.html"
+    before = {path: path.stat().st_mtime_ns for path in finished.rglob("*")}
+    done = fedgan("attack", finished, "--canaries", "32", "--html", page, "--json")
+    assert done.code == 0, done.err
+    found = json.loads(done.out)
+    assert found["steps"] == 6 and found["canaries"] == 32 and not found["contradicted"]
+    assert found["claimed"]["epsilon"] <= 20 and found["claimed"]["delta"] == 1e-3
+    assert 0 <= found["least_epsilon"] <= found["ceiling"] <= 4 and found["confidence"] == 0.95
+    assert [row["guesses"] for row in found["guesses"]] == [32, 16, 8, 4]
+    assert "Attack on run" in page.read_text()
+    assert before == {path: path.stat().st_mtime_ns for path in finished.rglob("*")}  # a run is left as it was
+
+
+def test_people_get_a_sentence_and_what_it_does_not_say(finished: Path) -> None:
+    done = fedgan("attack", finished, "--canaries", "16", "--steps", "2", "--quiet")
+    assert done.code == 0, done.err
+    assert done.out.startswith("Not refuted: epsilon is at least")
+    assert "A lower bound proves nothing good" in done.err and "2/2" not in done.err
+
+
+def test_a_refuted_proof_ends_with_exit_code_5(finished: Path) -> None:
+    row = Guesses(64, 64, 3.0, 3.0, 1e-12)
+    verdict = Verdict(1.0, 1e-6, (0.8, 1e-3), 6, 64, 10, (row,), ((0.0, 0.0), (0.0, 1.0), (1.0, 1.0)), 1.0, 1.0)
+    with patch.object(rehearsal, "attack_run", return_value=verdict):
+        done = CliRunner().invoke(cli, ["attack", str(finished), "--json"])
+    assert getattr(done.exception, "exit_code", done.exit_code) == 5
+    assert "REFUTED" in str(done.exception) and json.loads(done.stdout)["contradicted"] is True
+
+
+@pytest.mark.parametrize(
+    ("case", "said"),
+    [("nothing", "no such run"), ("unfinished", "no round of it was finished"), ("shared", "only per_hospital noise"),
+     ("no noise", "without noise")],
+)  # fmt: skip
+def test_what_cannot_be_attacked_is_refused(finished: Path, tmp_path: Path, case: str, said: str) -> None:
+    public = tmp_path / "copy"
+    shutil.copytree(finished / "public", public)
+    if case == "nothing":
+        shutil.rmtree(public)
+    if case == "unfinished":
+        (public / "model" / "generator.keras").unlink()
+    read = rehearsal.FederationPolicy.parse
+
+    def changed(data: bytes) -> Any:
+        policy = read(data)
+        if case == "shared":
+            mechanism = policy.mechanism.model_copy(update={"noise_placement": "distributed"})
+            return policy.model_copy(update={"mechanism": mechanism})
+        if case == "no noise":
+            return policy.model_copy(update={"flags": policy.flags.model_copy(update={"no_privacy": True})})
+        return policy
+
+    with patch.object(rehearsal.FederationPolicy, "parse", changed):
+        done = CliRunner().invoke(cli, ["attack", str(public)])
+    assert getattr(done.exception, "exit_code", done.exit_code) == 2
+    assert said in str(done.exception)

@@ -1,0 +1,116 @@
+"""Canaries in the hospital's own training: what the adversary is shown is exact, and what it shows is right."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fedgan_audits import accountant
+from fedgan_secure.attacks import rehearsal
+from fedgan_secure.attacks.canaries import Adversary, Canaries, WatchedTrainer, with_canaries
+from fedgan_secure.data.patients import PatientDataset
+from fedgan_secure.errors import InputError
+from fedgan_secure.federation.settings import TrainingSettings
+from fedgan_secure.models.spec import ModelSpec
+from fedgan_secure.models.vectors import VectorLayout
+
+SPEC = ModelSpec.default(28, 1, 3)
+STEPS, PROBABILITY, EPSILON, DELTA = 16, 0.3, 0.5, 1e-4
+NOISE = accountant.calibrate_noise_multiplier(
+    sampling_probability=PROBABILITY, steps=STEPS, epsilon=EPSILON, delta=DELTA
+)
+RECORDED = TrainingSettings(
+    sampling_probability=PROBABILITY, expected_batch_size=10, noise_multiplier=NOISE, l2_clip_norm=2.0,
+    images_per_patient=2, fake_batch_size=4, generator_batch_size=4,
+)  # fmt: skip
+
+
+def others(count: int = 12) -> PatientDataset:
+    rng = np.random.default_rng(3)
+    shape = (count, SPEC.image_size, SPEC.image_size, SPEC.channels)
+    labels, patients = np.arange(count) % 3, np.arange(count, dtype=np.int32) // 2
+    return PatientDataset(rng.integers(0, 256, shape).astype(np.uint8), labels, patients, 3)
+
+
+def attacked(trained: TrainingSettings | None = None, canaries: int = 64, **changes: Any) -> rehearsal.Verdict:
+    return rehearsal.attack(
+        SPEC, RECORDED, others(), canaries=canaries, steps=STEPS, steps_per_round=STEPS // 2, delta=DELTA,
+        start=VectorLayout.of(SPEC).initial_vector(1), trained=trained, **changes,
+    )  # fmt: skip
+
+
+def test_coins_are_fair_and_canaries_are_all_different() -> None:
+    found = Canaries.drawn(SPEC, 400)
+    assert found.pixels.shape == (400, 28, 28, 1) and found.pixels.dtype == np.uint8
+    assert len(np.unique(found.pixels.reshape(400, -1), axis=0)) == 400
+    assert set(np.unique(found.pixels)) == {0, 255}
+    assert 130 < found.present.sum() < 270  # seven deviations
+    assert np.bincount(found.labels).tolist() == [134, 133, 133]
+    assert not np.array_equal(found.present, Canaries.drawn(SPEC, 400).present)
+
+
+def test_only_the_canaries_whose_coin_says_so_are_in() -> None:
+    canaries = Canaries.drawn(SPEC, 20)
+    found = with_canaries(others(), canaries)
+    assert found.patients == 6 + canaries.present.sum()
+    assert np.array_equal(found.pixels(np.arange(12, len(found))), canaries.pixels[canaries.present])
+    assert np.bincount(found.patient)[6:].tolist() == [1] * int(canaries.present.sum())
+
+
+def test_what_a_step_releases_is_the_canaries_and_the_noise_and_nothing_else() -> None:
+    """Without noise, and with everybody drawn, least squares gives 1 for who is in and 0 for who is out."""
+    loud = dataclasses.replace(RECORDED, sampling_probability=1.0, noise_multiplier=0.0)
+    canaries = Canaries.drawn(SPEC, 24)
+    estimates: list[np.ndarray] = []
+
+    class Listening(Adversary):
+        def see(self, released: np.ndarray) -> None:
+            seen, gram = (np.asarray(value, np.float64) for value in self._look(released))
+            estimates.append(np.linalg.solve(gram, seen))
+            super().see(released)
+
+    trainer = WatchedTrainer(
+        SPEC, loud, others(), canaries, lambda compiled: Listening(SPEC, RECORDED, compiled, canaries)
+    )
+    trainer.train(VectorLayout.of(SPEC).initial_vector(1), 3)
+    assert len(estimates) == 3
+    for found in estimates:
+        assert np.abs(found - canaries.present).max() < 0.02  # the clip leaves half a percent free
+    assert ((trainer.scores > np.median(trainer.scores)) == canaries.present).mean() > 0.7
+
+
+def test_the_true_mechanism_is_not_refuted() -> None:
+    heard: list[tuple[str, int, int]] = []
+    found = attacked(progress=lambda *told: heard.append(told))
+    assert not found.contradicted
+    assert found.least_epsilon <= found.epsilon and 0 < found.ceiling < 4
+    assert found.claimed == (pytest.approx(EPSILON, rel=1e-3), DELTA)
+    assert found.delta == pytest.approx(1e-3 / 64) and found.epsilon > EPSILON
+    assert [row.guesses for row in found.rows] == [64, 32, 16, 8]
+    assert heard == [("attack", step, STEPS) for step in range(1, STEPS + 1)]
+    assert found.roc[0] == (0, 0) and found.roc[-1] == (1, 1)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [{"noise_multiplier": 0.0}, {"l2_clip_norm": 200.0, "noise_multiplier": NOISE / 100}],
+    ids=["no noise", "no clip"],
+)
+def test_a_mechanism_that_does_not_do_what_the_accountant_is_told_is_refuted(fault: dict[str, float]) -> None:
+    found = attacked(dataclasses.replace(RECORDED, **fault))
+    assert found.contradicted and found.least_epsilon > found.epsilon
+    assert found.area > 0.9
+
+
+def test_too_few_canaries_are_refused() -> None:
+    with pytest.raises(InputError, match="at least 16"):
+        attacked(canaries=15)
+
+
+def test_a_curve_needs_both_sides() -> None:
+    assert rehearsal._roc(np.arange(4.0), np.ones(4, bool)) == (((0.0, 0.0), (1.0, 1.0)), 0.5)
+    _, area = rehearsal._roc(np.array([3.0, 1.0, 2.0, 0.0]), np.array([True, False, True, False]))
+    assert area == 1.0
