@@ -11,7 +11,7 @@ from fedgan_audits.sections import Assessment, Layer
 DOES_NOT_SHOW = (
     "That an image is of medical use. Quality is measured elsewhere and is not part of this report.",
     "That each hospital's input was honest: hospitals sign for what they did, and nobody can see inside.",
-    "That no attack succeeds in practice: no attack was tried in this version (section I). Epsilon bounds every "
+    "That no attack succeeds in practice: this report holds the result of none (section I). Epsilon bounds every "
     "attack, known or not, under the assumptions of section C.",
     "That any law or contract is fulfilled. Section L lists the evidence; the judgement is for people.",
     "Whether earlier releases from the same patients, outside the ledgers named here, added to what they face.",
@@ -176,7 +176,11 @@ SEVERAL_IMAGES_PATIENT = (
     "eyes, many slices)."
 )
 
-EMPIRICAL_TEXT = "Not assessed. No membership attack, canary test or search for copied images is made in this version."
+EMPIRICAL_TEXT = (
+    "Not assessed in this report. The command fedgan-secure attack tries an attack on the training that the policy "
+    "describes, with made-up patients; what it finds is for whoever runs it and no part of this report. Copies of "
+    "images are not searched for."
+)
 
 WITHDRAWALS_TEXT = (
     "A patient may withdraw at any time. The hospital leaves them out of every step from its next round on. That does "

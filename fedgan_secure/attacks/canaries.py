@@ -78,7 +78,7 @@ class Adversary:
     ) -> None:
         """Args: settings: as recorded, and as the adversary believes them to be."""
         self.scores = np.zeros(len(canaries.pixels))
-        self.settings, self._canaries = settings, canaries
+        self.settings = settings
         weights = [variable(weight) for _, weight in named_weights(compiled.discriminator)]
         images = tf.constant(canaries.pixels.astype(np.float32) / 127.5 - 1.0)
         labels = tf.constant(canaries.labels[:, None])

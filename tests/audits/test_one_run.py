@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -111,3 +112,13 @@ def test_an_epsilon_or_a_confidence_that_is_none_is_refused() -> None:
             one_run.p_value(canaries=20, guesses=10, right=9, delta=1e-5, epsilon=epsilon)
     with pytest.raises(RecordInvalid):
         one_run.least_epsilon(canaries=20, guesses=10, right=9, delta=1e-5, confidence=1.0)
+
+
+def test_the_example_of_the_docs_says_what_it_says() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "attacks.md").read_text(encoding="utf-8")
+    example = page.split("```python\n")[1].split("```")[0]
+    calls = [line.partition("  # ") for line in example.splitlines() if line.startswith("one_run.")]
+    assert len(calls) == 2
+    for call, _, said in calls:
+        found = eval(call, {"one_run": one_run})  # noqa: S307 - our own page
+        assert str(found).startswith(said.removesuffix("..."))
