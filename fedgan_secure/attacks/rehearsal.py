@@ -35,7 +35,7 @@ CONFIDENCE, CONTRADICTION = 0.95, 1e-3
 SHARES = (1, 2, 4, 8)
 """The adversary guesses all coins, or the surest half, quarter or eighth; fixed beforehand, and all four are paid."""
 LEAST_CANARIES, OTHERS = 16, 64
-_EXPECTED_FAILURES = 1e-3
+_EXPECTED_FAILURES = 1e-4
 """Delta of the attack times canaries, at most: with a delta of a policy's size the guesses could hardly show anything,
 and what is proved has an epsilon for every delta."""
 Progress = Callable[[str, int, int], None]
