@@ -51,8 +51,8 @@ def p_value(*, canaries: int, guesses: int, right: int, epsilon: float, delta: f
 def least_epsilon(*, canaries: int, guesses: int, right: int, delta: float, confidence: float) -> float:
     """The largest epsilon that so many right guesses refute at this confidence; 0 where they refute none.
 
-    Whoever guesses by chance has a bound above the true epsilon with probability at most 1 - confidence. Raises as
-    p_value.
+    For any (epsilon, delta)-DP mechanism and any way to guess, the bound is above epsilon with probability at most 1 -
+    confidence. Raises as p_value.
     """
     _check(canaries, guesses, right, delta, confidence)
 

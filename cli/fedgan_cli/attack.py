@@ -20,17 +20,17 @@ Examples:
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option(
     "--canaries",
-    type=click.IntRange(16, 20_000),
+    type=click.IntRange(16, 2000),
     default=256,
     show_default=True,
     metavar="N",
-    help="Made-up patients, half of them in: the more, the more can be shown, and the longer it takes.",
+    help="Made-up patients, half of them in: more can refute a larger epsilon, and take memory and time.",
 )
 @click.option(
     "--steps",
     type=click.IntRange(1, 2**31),
     metavar="T",
-    help="Attack the first T steps only; what is proved is then for T steps.  [default: all that the policy schedules]",
+    help="Attack T steps; what is proved is then for T steps.  [default: as many as N canaries could refute]",
 )
 @click.option(
     "--html", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Write a page with the curves."
@@ -42,20 +42,19 @@ def command(run: Path, canaries: int, steps: int | None, html: Path | None, quie
 
     One hospital's training is made again by the same code, with canaries that fair coins put in or leave out; an
     adversary who sees every noisy gradient guesses the coins. The guesses give a lower bound on epsilon, beside the one
-    that is proved. No patient's image is read and no budget is spent. Exit code 5 where the proof is refuted.
+    that is proved for as many steps. No patient's image is read and no budget is spent. Exit code 5 where the proof is
+    refuted.
     """
     terminal.load_tensorflow()
     from fedgan_audits.errors import VerificationFailed
     from fedgan_secure.attacks.page import REMARKS, attack_page, headline
     from fedgan_secure.attacks.rehearsal import attack_run
-    from fedgan_secure.federation.storage import explain_disk, write_bytes
+    from fedgan_secure.federation.storage import write_bytes
 
+    if html is not None:
+        _try_to_write(html)
     with terminal.progress(quiet=quiet or as_json) as shown:
         verdict = attack_run(run, canaries=canaries, steps=steps, progress=shown.update)
-    if html is not None:
-        with explain_disk(html.parent):
-            html.parent.mkdir(parents=True, exist_ok=True)
-        write_bytes(html, attack_page(run.name, verdict))
     if as_json:
         terminal.emit({"run": str(run), **verdict.to_json(), "html": None if html is None else str(html)})
     else:
@@ -67,7 +66,20 @@ def command(run: Path, canaries: int, steps: int | None, html: Path | None, quie
             )
         for remark in REMARKS:
             terminal.note(remark)
-        if html is not None:
-            terminal.note(f"page: {html}")
+    if html is not None:
+        write_bytes(html, attack_page(run.resolve().name, verdict))
+        terminal.note(f"page: {html}")
     if verdict.contradicted:
         raise VerificationFailed(headline(verdict))
+
+
+def _try_to_write(page: Path) -> None:
+    """Refuse a place for the page that cannot be written, before the work and not after it."""
+    from fedgan_secure.federation.storage import explain_disk
+
+    with explain_disk(page):
+        page.parent.mkdir(parents=True, exist_ok=True)
+        there = page.exists()
+        page.open("ab").close()
+        if not there:
+            page.unlink()

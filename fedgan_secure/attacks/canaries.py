@@ -1,11 +1,12 @@
 """Canaries in the very training that patients go through, and an adversary who sees every noisy gradient.
 
-Canaries are made-up patients of random black and white blocks: their gradients are far above the clip norm and nearly
-orthogonal, so that each has a direction of its own. A fair coin puts each of them in or leaves it out. The adversary
-knows all weights, all generated images, every other patient and when those were drawn, but neither the coins of the
-canaries, nor when they were drawn, nor the noise: who is protected against this adversary is protected against any that
-sees less. Every step gives, for every canary, the log-likelihood ratio of "in" against "out" (the others' contributions
-taken off by least squares); they are added up.
+Canaries are made-up patients of random black and white blocks: most of their gradients are above the clip norm, and
+each has a direction of its own (with 256 of them at 28 pixels and first weights, about two thirds of a clip norm are
+left when all others are taken off). A fair coin puts each of them in or leaves it out. The adversary sees the
+gradient that every step gives to the optimiser, and knows all weights, all generated images, every other patient and
+when those were drawn, but neither the coins of the canaries, nor when they were drawn, nor the noise. Every step
+gives, for every canary, the log-likelihood ratio of "in" against "out" under independent noise of the recorded size
+(the others' contributions taken off by least squares); they are added up.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ import math
 from fedgan_audits import accountant
 from fedgan_audits.curves import Point, Series, chart
 from fedgan_audits.pages import Page, Section, Table, render
-from fedgan_secure.attacks.rehearsal import CONFIDENCE, Verdict
+from fedgan_secure.attacks.rehearsal import CONFIDENCE, CONTRADICTION, Verdict
 
 _POINTS = 60
 
@@ -27,18 +27,37 @@ def attack_page(run: str, verdict: Verdict) -> bytes:
 
 REMARKS = (
     "A lower bound proves nothing good: a better attack may show more. It can only refute.",
-    "The training was rehearsed on made-up patients, as the run's policy says. No patient's image was used, and no "
-    "budget spent; of the run's own noise and coins this says nothing.",
+    "The training was rehearsed on made-up patients, as the run's policy says, from untrained weights. No patient's "
+    "image was used, and no budget spent; of the run's own noise and coins this says nothing.",
+    "The adversary looks at the gradients that steps give to the optimiser, and takes the noise to be independent and "
+    "of the recorded size. It finds noise or a clip that is missing; noise that is missing in part, that repeats, or "
+    "that is a few times too small it may not find.",
 )
 
 
 def headline(verdict: Verdict) -> str:
     """The result in a sentence."""
-    proved = f"at most {accountant.round_up(verdict.epsilon)} is proved (delta {verdict.delta:.2g})"
+    most = accountant.round_up(verdict.epsilon)
+    proved = f"at most {most} is proved for {verdict.steps} steps (delta {verdict.delta:.2g})"
     shown = f"epsilon is at least {_down(verdict.least_epsilon)} by this attack"
-    if verdict.contradicted:
-        return f"REFUTED: {shown}, but {proved}. The mechanism does not do what the accountant is told."
-    return f"Not refuted: {shown}; {proved}. So many guesses cannot show more than {_down(verdict.ceiling)}."
+    match verdict.outcome:
+        case "refuted":
+            return f"REFUTED: {shown}, but {proved}. The training does not do what the accountant is told."
+        case "doubtful":
+            return (
+                f"IN DOUBT: {shown}, but {proved}. That is sure at {CONFIDENCE:.0%} and not at "
+                f"{1 - CONTRADICTION:.1%}: chance does it once in twenty attacks. Attack again with more canaries."
+            )
+        case "not testable":
+            return (
+                f"NOT TESTED: {proved}, and {verdict.canaries} canaries could refute an epsilon below "
+                f"{_down(verdict.refutable)} at most. Attack fewer steps, or with more canaries ({shown})."
+            )
+        case _:
+            return (
+                f"Not refuted: {shown}; {proved}. Had every guess been right, an epsilon below "
+                f"{_down(verdict.refutable)} would have been refuted."
+            )
 
 
 def _down(value: float) -> str:
@@ -57,7 +76,7 @@ def _curve(verdict: Verdict) -> Section:
         "canaries that are in and are called in (share)",
         [
             Series("this attack", tuple(found)),
-            Series("no attack can be above, by the proved epsilon", tuple(allowed)),
+            Series("most that the proved epsilon allows, on average over many attacks", tuple(allowed)),
             Series("blind guesses", (Point(0.0, 0.0), Point(1.0, 1.0))),
         ],
     )
@@ -91,8 +110,9 @@ def _counts(verdict: Verdict) -> Section:
     return Section(
         title="Guesses and what they show",
         paragraphs=(
-            f"The numbers of guesses were fixed beforehand: all canaries, and the surest half, quarter and eighth. The "
-            f"bounds hold together, at {CONFIDENCE:.0%} confidence (Steinke, Nasr and Jagielski 2023, Theorem 5.2).",
+            "The numbers of guesses were fixed beforehand: all canaries (an even number of them), and the surest half, "
+            f"quarter and eighth. The bounds hold together, at {CONFIDENCE:.0%} confidence (Steinke, Nasr and "
+            "Jagielski 2023, Theorem 5.2).",
         ),
         tables=(Table("By number of guesses", headings, rows, frozenset(range(len(headings)))),),
     )

@@ -1,9 +1,9 @@
 """An attack on the training that a run's policy describes, rehearsed on made-up patients: no budget is spent.
 
-One hospital's training is made again as the policy says, by the code that hospitals run, on images that the run's own
-generator drew and on canaries (`canaries`). What the adversary shows is a lower bound on epsilon (`fedgan_audits.
-one_run`), held against what the accountant proves for the same steps. It says nothing of the run's own noise, coins or
-patients, which nobody can see afterwards; it would show a mechanism that does not do what the accountant is told.
+One hospital's training is made again as the policy says, by the code that hospitals run (without their self-tests), on
+images that the run's own generator drew and on canaries (`canaries`). What the adversary shows is a lower bound on
+epsilon (`fedgan_audits.one_run`), held against what the accountant proves for the same steps. It says nothing of the
+run's own noise, coins or patients, which nobody can see afterwards, and sees grave faults of the noisy gradient alone.
 """
 
 from __future__ import annotations
@@ -11,14 +11,15 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-from fedgan_audits import accountant, one_run
+from fedgan_audits import accountant, one_run, solving
+from fedgan_audits.errors import UnreachableTarget, VerificationFailed
 from fedgan_audits.mechanism import MechanismRecord
 from fedgan_secure.attacks.canaries import Adversary, Canaries, WatchedTrainer
 from fedgan_secure.data.patients import PatientDataset
@@ -33,12 +34,14 @@ from fedgan_secure.privacy import Entropy
 
 CONFIDENCE, CONTRADICTION = 0.95, 1e-3
 SHARES = (1, 2, 4, 8)
-"""The adversary guesses all coins, or the surest half, quarter or eighth; fixed beforehand, and all four are paid."""
-LEAST_CANARIES, OTHERS = 16, 64
+"""The adversary guesses all coins, or the surest half, quarter or eighth: fixed beforehand, and all four are paid."""
+LEAST_CANARIES, MOST_CANARIES, OTHERS = 16, 2000, 64
 _EXPECTED_FAILURES = 1e-4
 """Delta of the attack times canaries, at most: with a delta of a policy's size the guesses could hardly show anything,
 and what is proved has an epsilon for every delta."""
 Progress = Callable[[str, int, int], None]
+Outcome = Literal["refuted", "doubtful", "not refuted", "not testable"]
+"""Sure at 99.9 %; above the proof at 95 % alone; neither; no guesses could have refuted so large an epsilon."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,7 @@ class Verdict:
     Attributes:
         epsilon, delta: proved for the steps that were attacked, one patient in one hospital; at the attack's delta.
         claimed: the same pair at the policy's delta, which is larger.
+        refutable: the proof could be refuted only were its epsilon below this.
         steps, canaries, others: of the rehearsal.
         rows: one for each number of guesses.
         roc: (false positive rate, true positive rate) of every threshold.
@@ -76,6 +80,7 @@ class Verdict:
     epsilon: float
     delta: float
     claimed: tuple[float, float]
+    refutable: float
     steps: int
     canaries: int
     others: int
@@ -99,6 +104,15 @@ class Verdict:
         """Whether the guesses refute the proved epsilon at 99.9 %."""
         return min(row.p_value for row in self.rows) * len(self.rows) < CONTRADICTION
 
+    @property
+    def outcome(self) -> Outcome:
+        """What follows from the guesses."""
+        if self.contradicted:
+            return "refuted"
+        if self.least_epsilon > self.epsilon:
+            return "doubtful"
+        return "not refuted" if self.epsilon < self.refutable else "not testable"
+
     def to_json(self) -> dict[str, Any]:
         """JSON-ready values."""
         return {
@@ -108,7 +122,8 @@ class Verdict:
             "least_epsilon": self.least_epsilon,
             "confidence": CONFIDENCE,
             "ceiling": self.ceiling,
-            "contradicted": self.contradicted,
+            "refutable_below": self.refutable,
+            "outcome": self.outcome,
             "canaries": self.canaries,
             "others": self.others,
             "guesses": [vars(row) for row in self.rows],
@@ -125,17 +140,19 @@ def attack_run(
     progress: Progress | None = None,
     entropy: Entropy = os.urandom,
 ) -> Verdict:
-    """Attack the training of the run at `run`.
+    """Attack the training of the run at `run`, from untrained weights.
 
     Args:
         run: its folder, or its public part.
-        canaries: how many; half of them are in, on average.
-        steps: fewer than the policy schedules, to save time; epsilon is then that of these steps.
+        canaries: how many, half of them in on average; at most MOST_CANARIES.
+        steps: how many of the policy's; None: as many as leave the proved epsilon at half of what could be refuted.
         progress: called with ("attack", steps done, steps).
         entropy: of canaries, coins and noise.
 
     Raises:
-        InputError: no finished run, one without noise or with shared noise, or too few canaries.
+        InputError: no finished run, one without noise or with shared noise, too few or too many canaries, or a training
+            whose gradients are no numbers.
+        VerificationFailed: the training is told another mechanism than the ledger.
     """
     public = run / "public" if (run / "public").is_dir() else run
     if not (public / "policy.json").is_file():
@@ -151,17 +168,24 @@ def attack_run(
     model = public / "model" / "generator.keras"
     if not model.is_file():
         raise InputError(f"{run} has no generator: no round of it was finished", hint="finish a round first")
-    spec = model_of(policy)
+    spec, training, mechanism = model_of(policy), training_of(policy), policy.mechanism_record()
+    _same(training, mechanism)
     scheduled = policy.rounds * policy.mechanism.steps_per_round
     others = min(OTHERS, policy.mechanism.declared_patients)
     labels = np.arange(others, dtype=np.int32) % max(spec.classes, 1)
-    drawn = draw_images(load_generator(model), spec, labels if spec.conditional else None, others, 1)
+    try:
+        drawn = draw_images(load_generator(model), spec, labels if spec.conditional else None, others, 1)
+    except ValueError as error:
+        raise InputError(
+            f"{model} is not the generator of this run's policy", hint="restore the run's folder"
+        ) from error
     return attack(
         spec,
-        training_of(policy),
+        training,
+        mechanism,
         PatientDataset(drawn, labels, np.arange(others, dtype=np.int32), max(spec.classes, 1)),
         canaries=canaries,
-        steps=min(steps or scheduled, scheduled),
+        steps=min(steps or _testable(mechanism, policy.mechanism.delta, canaries), scheduled),
         steps_per_round=policy.mechanism.steps_per_round,
         delta=policy.mechanism.delta,
         start=VectorLayout.of(spec).initial_vector(policy.initial_model.seed),
@@ -172,7 +196,8 @@ def attack_run(
 
 def attack(
     spec: ModelSpec,
-    recorded: TrainingSettings,
+    training: TrainingSettings,
+    mechanism: MechanismRecord,
     others: PatientDataset,
     *,
     canaries: int,
@@ -182,52 +207,95 @@ def attack(
     start: np.ndarray,
     progress: Progress | None = None,
     entropy: Entropy = os.urandom,
-    trained: TrainingSettings | None = None,
 ) -> Verdict:
     """As attack_run, of one training.
 
     Args:
-        delta: of the policy; the guesses are held against what is proved at a smaller one.
-        recorded: what the accountant and the adversary are told.
+        training: what is done; a test may let it differ from `mechanism`.
+        mechanism: what the accountant and the adversary are told; its own steps are not looked at.
         others: patients that the adversary knows.
+        delta: of the policy; the guesses are held against what is proved at a smaller one.
         start: float32[d], the first model.
-        trained: what the training really does, where a test lets it differ; None: as recorded.
     """
-    if canaries < LEAST_CANARIES:
-        raise InputError(f"{canaries} canaries; at least {LEAST_CANARIES} are expected: fewer can show next to nothing")
+    _check(canaries)
     begun = time.monotonic()
+    told = {name: getattr(mechanism, name) for name in _SHARED}
     made = Canaries.drawn(spec, canaries, entropy)
-    adversary = partial(Adversary, spec, recorded, canaries=made)
-    trainer = WatchedTrainer(spec, trained or recorded, others, made, adversary, entropy)
+    adversary = partial(Adversary, spec, replace(training, **told), canaries=made)
+    trainer = WatchedTrainer(spec, training, others, made, adversary, entropy)
     vector, done = start, 0
     while done < steps:
-        now = min(steps_per_round, steps - done)
         before = done
 
-        def told(step: int, _: int, before: int = before) -> None:
+        def heard(step: int, _: int, before: int = before) -> None:
             if progress is not None:
                 progress("attack", before + step, steps)
 
-        vector = vector + trainer.train(vector, now, told).update
-        done += now
-    mechanism = _mechanism(recorded, steps)
-    claimed = accountant.epsilon([mechanism], delta), delta
-    delta = min(delta, _EXPECTED_FAILURES / canaries)
-    epsilon = accountant.epsilon([mechanism], delta)
-    rows = tuple(_guesses(trainer.scores, made.present, share, epsilon, delta) for share in SHARES)
+        vector = vector + trainer.train(vector, min(steps_per_round, steps - done), heard).update
+        done = min(steps, done + steps_per_round)
+    if not np.isfinite(trainer.scores).all():
+        raise InputError(
+            "the rehearsed training gave gradients that are no numbers, so nothing can be guessed",
+            hint="attack fewer steps (--steps), or lower the learning rates",
+        )
+    record = mechanism.model_copy(update={"steps": steps})
+    small = _delta(delta, canaries)
+    epsilon = accountant.epsilon([record], small)
+    rows = tuple(_guesses(trainer.scores, made.present, share, epsilon, small) for share in SHARES)
     roc, area = _roc(trainer.scores, made.present)
-    return Verdict(epsilon, delta, claimed, steps, canaries, others.patients, rows, roc, area, time.monotonic() - begun)
-
-
-def _mechanism(settings: TrainingSettings, steps: int) -> MechanismRecord:
-    return MechanismRecord(
-        sampling_probability=settings.sampling_probability,
-        noise_multiplier=settings.noise_multiplier,
+    return Verdict(
+        epsilon=epsilon,
+        delta=small,
+        claimed=(accountant.epsilon([record], delta), delta),
+        refutable=_refutable(canaries, small),
         steps=steps,
-        l2_clip_norm=settings.l2_clip_norm,
-        unit="image" if settings.unit == "image" else "patient",
-        images_per_patient=settings.images_per_patient,
+        canaries=canaries,
+        others=others.patients,
+        rows=rows,
+        roc=roc,
+        area=area,
+        seconds=time.monotonic() - begun,
     )
+
+
+_SHARED = ("sampling_probability", "noise_multiplier", "l2_clip_norm", "images_per_patient", "unit")
+
+
+def _same(training: TrainingSettings, mechanism: MechanismRecord) -> None:
+    for name in _SHARED:
+        done, told = getattr(training, name), getattr(mechanism, name)
+        if done != told:
+            raise VerificationFailed(
+                f"training is told {name} = {done}, but the ledger {told}: the record is not what is done"
+            )
+
+
+def _check(canaries: int) -> None:
+    if not LEAST_CANARIES <= canaries <= MOST_CANARIES:
+        raise InputError(
+            f"{canaries} canaries; {LEAST_CANARIES} to {MOST_CANARIES} are expected",
+            hint="fewer can show next to nothing; more take memory and time with their square and cube",
+        )
+
+
+def _delta(delta: float, canaries: int) -> float:
+    return min(delta, _EXPECTED_FAILURES / canaries)
+
+
+def _refutable(canaries: int, delta: float) -> float:
+    """A proof with an epsilon below this would be refuted if every guess were right."""
+    level = 1 - CONTRADICTION / len(SHARES)
+    counts = [2 * (canaries // (2 * share)) for share in SHARES]
+    return max(one_run.ceiling(canaries=canaries, guesses=count, delta=delta, confidence=level) for count in counts)
+
+
+def _testable(mechanism: MechanismRecord, delta: float, canaries: int) -> int:
+    _check(canaries)
+    small = _delta(delta, canaries)
+    try:
+        return solving.most_steps(mechanism, target=max(_refutable(canaries, small) / 2, 1e-3), delta=small)
+    except UnreachableTarget:
+        return 1
 
 
 def _guesses(scores: np.ndarray, present: np.ndarray, share: int, epsilon: float, delta: float) -> Guesses:

@@ -27,12 +27,26 @@ def private_folder(path: Path) -> Path:
     return path
 
 
+_NO_PLACE = frozenset(
+    {
+        errno.EACCES,
+        errno.EPERM,
+        errno.EROFS,
+        errno.ENOENT,
+        errno.ENOTDIR,
+        errno.EEXIST,
+        errno.EISDIR,
+        errno.ENAMETOOLONG,
+    }
+)
+
+
 @contextmanager
 def explain_disk(path: Path) -> Iterator[None]:
     """Turn the operating system's refusals to write into an error that says what to do.
 
     Raises:
-        InputError: no space, a quota, a read-only place or missing rights.
+        InputError: no space, a quota, a read-only place, missing rights, or a place that is none (a file for a folder).
     """
     try:
         yield
@@ -42,10 +56,10 @@ def explain_disk(path: Path) -> Iterator[None]:
                 f"the disk is full: {path} could not be written",
                 hint="free some space, then `fedgan-secure run --resume RUN`; nothing half-written was kept",
             ) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        if error.errno in _NO_PLACE:
             raise InputError(
                 f"{path} cannot be written: {os.strerror(error.errno)}",
-                hint="choose another --output or --site-dir",
+                hint="choose another place to write to (--output, --site-dir or --html)",
             ) from error
         raise
 

@@ -7,6 +7,7 @@ its own ``call`` to see the input and output of every layer.
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -311,5 +312,5 @@ def load_generator(path: Path) -> keras.Model:
         raise ModelError(f"no generator at {path}", hint="name the folder of a finished run")
     try:
         return keras.models.load_model(path, compile=False)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
         raise ModelError(f"{path} cannot be read as a Keras model ({type(error).__name__})") from error

@@ -101,7 +101,7 @@ def _answers(every: Sequence[Mapping[str, Any]]) -> Section:
         tables=(
             Table(
                 "Solved for: " + _UNKNOWN[every[0]["solved_for"]],
-                ("", *(_placement(one) for one in every)),
+                ("Figure", *(_placement(one) for one in every)),
                 tuple((name, *(text(one) for one in every)) for name, text in rows),
                 frozenset(range(1, 1 + len(every))),
             ),

@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedgan_audits import accountant
+from fedgan_audits import accountant, one_run
+from fedgan_audits.errors import VerificationFailed
+from fedgan_audits.mechanism import MechanismRecord
 from fedgan_secure.attacks import rehearsal
 from fedgan_secure.attacks.canaries import Adversary, Canaries, WatchedTrainer, with_canaries
 from fedgan_secure.data.patients import PatientDataset
@@ -22,7 +24,11 @@ STEPS, PROBABILITY, EPSILON, DELTA = 16, 0.3, 0.5, 1e-4
 NOISE = accountant.calibrate_noise_multiplier(
     sampling_probability=PROBABILITY, steps=STEPS, epsilon=EPSILON, delta=DELTA
 )
-RECORDED = TrainingSettings(
+RECORDED = MechanismRecord(
+    sampling_probability=PROBABILITY, noise_multiplier=NOISE, steps=1, l2_clip_norm=0.5, unit="patient",
+    images_per_patient=2,
+)  # fmt: skip
+TRAINING = TrainingSettings(
     sampling_probability=PROBABILITY, expected_batch_size=10, noise_multiplier=NOISE, l2_clip_norm=0.5,
     images_per_patient=2, fake_batch_size=4, generator_batch_size=4,
 )  # fmt: skip
@@ -35,10 +41,10 @@ def others(count: int = 12) -> PatientDataset:
     return PatientDataset(rng.integers(0, 256, shape).astype(np.uint8), labels, patients, 3)
 
 
-def attacked(trained: TrainingSettings | None = None, canaries: int = 96, **changes: Any) -> rehearsal.Verdict:
+def attacked(training: TrainingSettings = TRAINING, canaries: int = 96, **changes: Any) -> rehearsal.Verdict:
     return rehearsal.attack(
-        SPEC, RECORDED, others(), canaries=canaries, steps=STEPS, steps_per_round=STEPS // 2, delta=DELTA,
-        start=VectorLayout.of(SPEC).initial_vector(1), trained=trained, **changes,
+        SPEC, training, RECORDED, others(), canaries=canaries, steps=STEPS, steps_per_round=STEPS // 2, delta=DELTA,
+        start=VectorLayout.of(SPEC).initial_vector(1), **changes,
     )  # fmt: skip
 
 
@@ -62,7 +68,7 @@ def test_only_the_canaries_whose_coin_says_so_are_in() -> None:
 
 def test_what_a_step_releases_is_the_canaries_and_the_noise_and_nothing_else() -> None:
     """Without noise, and with everybody drawn, least squares gives 1 for who is in and 0 for who is out."""
-    loud = dataclasses.replace(RECORDED, sampling_probability=1.0, noise_multiplier=0.0)
+    loud = dataclasses.replace(TRAINING, sampling_probability=1.0, noise_multiplier=0.0)
     canaries = Canaries.drawn(SPEC, 24)
     estimates: list[np.ndarray] = []
 
@@ -73,7 +79,7 @@ def test_what_a_step_releases_is_the_canaries_and_the_noise_and_nothing_else() -
             super().see(released)
 
     trainer = WatchedTrainer(
-        SPEC, loud, others(), canaries, lambda compiled: Listening(SPEC, RECORDED, compiled, canaries)
+        SPEC, loud, others(), canaries, lambda compiled: Listening(SPEC, TRAINING, compiled, canaries)
     )
     trainer.train(VectorLayout.of(SPEC).initial_vector(1), 3)
     assert len(estimates) == 3
@@ -85,8 +91,11 @@ def test_what_a_step_releases_is_the_canaries_and_the_noise_and_nothing_else() -
 def test_the_true_mechanism_is_not_refuted() -> None:
     heard: list[tuple[str, int, int]] = []
     found = attacked(progress=lambda *told: heard.append(told))
-    assert not found.contradicted
-    assert found.least_epsilon <= found.epsilon and 0 < found.ceiling < 4
+    assert found.outcome == "not refuted" and not found.contradicted
+    assert found.least_epsilon <= found.epsilon < found.refutable < found.ceiling
+    level = {"canaries": 96, "guesses": 96, "delta": found.delta}
+    assert found.ceiling == one_run.ceiling(confidence=1 - 0.05 / 4, **level)  # type: ignore[arg-type]
+    assert found.refutable == one_run.ceiling(confidence=1 - 0.001 / 4, **level)  # type: ignore[arg-type]
     assert found.claimed == (pytest.approx(EPSILON, rel=1e-3), DELTA)
     assert found.delta == pytest.approx(1e-4 / 96) and found.epsilon > EPSILON
     assert [row.guesses for row in found.rows] == [96, 48, 24, 12]
@@ -100,14 +109,50 @@ def test_the_true_mechanism_is_not_refuted() -> None:
     ids=["no noise", "no clip"],
 )
 def test_a_mechanism_that_does_not_do_what_the_accountant_is_told_is_refuted(fault: dict[str, float]) -> None:
-    found = attacked(dataclasses.replace(RECORDED, **fault))
-    assert found.contradicted and found.least_epsilon > found.epsilon
+    found = attacked(dataclasses.replace(TRAINING, **fault))
+    assert found.outcome == "refuted" and found.contradicted and found.least_epsilon > found.epsilon
     assert found.area > 0.9
 
 
-def test_too_few_canaries_are_refused() -> None:
-    with pytest.raises(InputError, match="at least 16"):
-        attacked(canaries=15)
+@pytest.mark.parametrize("count", [15, 2001])
+def test_too_few_and_too_many_canaries_are_refused(count: int) -> None:
+    with pytest.raises(InputError, match="16 to 2000"):
+        attacked(canaries=count)
+
+
+def test_a_training_that_is_told_another_mechanism_than_the_ledger_fails() -> None:
+    rehearsal._same(TRAINING, RECORDED)
+    for name, other in (("noise_multiplier", NOISE / 20), ("sampling_probability", 0.4), ("images_per_patient", 3)):
+        with pytest.raises(VerificationFailed, match=f"training is told {name} = "):
+            rehearsal._same(dataclasses.replace(TRAINING, **{name: other}), RECORDED)  # type: ignore[arg-type]
+
+
+def test_as_many_steps_are_attacked_as_could_be_refuted() -> None:
+    small = 1e-4 / 256
+    most = rehearsal._refutable(256, small)
+    steps = rehearsal._testable(RECORDED, DELTA, 256)
+    proved = [accountant.epsilon([RECORDED.model_copy(update={"steps": count})], small) for count in (steps, steps + 1)]
+    assert proved[0] <= most / 2 < proved[1]
+    assert rehearsal._testable(RECORDED.model_copy(update={"noise_multiplier": 0.1}), DELTA, 256) == 1
+
+
+def test_one_step_is_judged_by_the_likelihood_ratio() -> None:
+    """Two canaries with known gradients: log(1 - q + q exp((a - 1/2) / v)), a and v by least squares."""
+    judge = Adversary.__new__(Adversary)
+    judge.scores, judge.settings = np.zeros(2), TRAINING
+    gram, seen = np.array([[0.25, 0.05], [0.05, 0.25]]), np.array([0.3, -0.1])
+    judge._look = lambda _: (seen, gram)
+    judge.see(np.zeros(3, np.float32))
+    inverse = np.linalg.inv(gram)
+    variance = (NOISE * 0.5) ** 2 * np.diag(inverse)
+    expected = np.log(1 - PROBABILITY + PROBABILITY * np.exp((inverse @ seen - 0.5) / variance))
+    assert judge.scores == pytest.approx(expected, rel=1e-6)
+
+
+def test_gradients_that_are_no_numbers_are_no_guesses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Adversary, "see", lambda self, _: self.scores.fill(np.nan))
+    with pytest.raises(InputError, match="no numbers"):
+        attacked(canaries=16)
 
 
 def test_a_curve_needs_both_sides() -> None:
