@@ -210,7 +210,8 @@ def epsilon_pld(mechanisms: Sequence[MechanismRecord], delta: float) -> float:
 
     Returns 0.0 for no mechanisms and math.inf where one of them adds no noise. Guarantee: an upper bound on the
     hockey-stick divergence in both directions (add and remove), up to floating-point error of the convolution.
-    Where the losses are so large that no grid holds them (epsilon in the hundred thousands), it is the RDP bound.
+    Where the losses are so large that no grid holds them (epsilon in the hundred thousands), or delta so small (1e-8)
+    that the grid's own tails count, it is the RDP bound, if that is the smaller.
     Results are cached: a repeated call costs nothing, one new figure .1 to 1 s.
 
     Raises RecordInvalid for a bad delta and NotAccounted for what is not proved so: shared noise among it.

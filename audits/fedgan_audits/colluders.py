@@ -10,6 +10,8 @@ from fedgan_audits import accountant
 from fedgan_audits.errors import RecordInvalid
 from fedgan_audits.mechanism import DistributedMechanism, MechanismRecord
 
+MOST_ROWS = 128
+
 
 @dataclass(frozen=True)
 class ColluderRow:
@@ -45,6 +47,8 @@ def against(mechanism: DistributedMechanism, colluders: int) -> DistributedMecha
 def table(mechanisms: Sequence[MechanismRecord], delta: float) -> tuple[ColluderRow, ...]:
     """One row for each number of colluders from 0 to t - 1, t being the least threshold; () without shared noise.
 
+    Above MOST_ROWS of them it is the first few, the declared number, the last, and some between.
+
     Without shared noise every number of colluders has the same epsilon: there is nothing to tabulate. The last row
     is also what is left where secure aggregation itself fails: a hospital's own share still hides its sum. Figures are
     for `mechanisms` together, by accountant.epsilon. Raises as that.
@@ -54,7 +58,12 @@ def table(mechanisms: Sequence[MechanismRecord], delta: float) -> tuple[Colluder
     if not shared:
         return ()
     rows = []
-    for count in range(min(record.shares.threshold for record in shared)):
+    least = min(record.shares.threshold for record in shared)
+    counts = set(range(least))
+    if least > MOST_ROWS:
+        counts = {*range(17), *(least * part // 32 for part in range(1, 32)), least - 1}
+        counts |= {record.shares.colluders for record in shared if record.shares.colluders < least}
+    for count in sorted(counts):
         seen = [against(record, count) if isinstance(record, DistributedMechanism) else record for record in mechanisms]
         weakest = min(record.noise_multiplier for record in seen if isinstance(record, DistributedMechanism))
         declared = all(record.shares.colluders == count for record in shared)

@@ -33,7 +33,7 @@ from pydantic import ValidationError
 
 from fedgan_audits import accountant, budget, ledger_file
 from fedgan_audits.errors import BudgetRefused, LedgerCorrupt, LedgerError, RecordInvalid
-from fedgan_audits.mechanism import MechanismRecord, parse_mechanism
+from fedgan_audits.mechanism import MechanismRecord, SearchMechanism, parse_mechanism
 
 GENESIS = "0" * 64
 
@@ -311,7 +311,8 @@ class Ledger:
         asked = budget.capped_epsilon(by_run, strictest, cap)
         if asked <= cap:
             return None
-        return _refused(self.hospital, round_, spent, asked, cap, strictest, len(by_run))
+        what = "the search" if isinstance(mechanism, SearchMechanism) else f"round {round_}"
+        return _refused(self.hospital, what, spent, asked, cap, strictest, len(by_run))
 
     def record(self, kind: str, run_id: str | None, round: int | None, facts: Mapping[str, Any]) -> LedgerEntry:
         """Write down something that happened (round_started, round_finished, round_aborted, report_signed, ...).
@@ -408,11 +409,11 @@ def _check_place(run_id: str | None, round_: int | None, *, needed: bool = False
 
 
 def _refused(
-    hospital: str, round_: int, spent: float, asked: float, cap: float, delta: float, runs: int
+    hospital: str, what: str, spent: float, asked: float, cap: float, delta: float, runs: int
 ) -> BudgetRefused:
     way = "" if runs < 2 else f" (by the Rényi filter, since {runs} runs on the same patients follow one another)"
     return BudgetRefused(
-        f"hospital {hospital} refuses round {round_}: its ledger would reach epsilon "
+        f"hospital {hospital} refuses {what}: its ledger would reach epsilon "
         f"{accountant.round_up(asked)}{way}, over its cap of {cap:g}, at delta {delta:g}; "
         f"{accountant.round_up(spent)} is spent so far",
         spent=spent,

@@ -139,13 +139,19 @@ def composed(merged: Merged, images: int, grid: float, quick: bool = False) -> A
 
 @lru_cache(maxsize=4096)
 def epsilon(merged: Merged, images: int, delta: float) -> float:
-    """Epsilon at `delta` for a unit with `images` records of its own; 0 for nothing, the Rényi figure off any grid."""
+    """Epsilon at `delta` for a unit with `images` records of its own; 0 for nothing.
+
+    For one record it is the Rényi figure where that is the smaller, or where no grid holds the losses.
+    """
     if not merged:
         return 0.0
     grid = grid_of(merged, images)
     if math.isinf(grid):  # losses in the hundred thousands: no grid holds them, and no figure would mean anything
         return rdp_epsilon(merged, delta) if images == 1 else math.inf
-    return float(composed(merged, images, grid).get_epsilon_for_delta(delta))
+    with np.errstate(over="ignore"):  # beyond the largest number a loss is infinite, and counted as that
+        found = float(composed(merged, images, grid).get_epsilon_for_delta(delta))
+    # A grid's tails hold a little of delta, most of a very small one: the other proof's figure is then the smaller.
+    return min(found, rdp_epsilon(merged, delta)) if images == 1 else found
 
 
 def deltas(merged: Merged, epsilons: Sequence[float]) -> tuple[float, ...]:

@@ -53,7 +53,7 @@ def most_steps(mechanism: MechanismRecord, *, target: float, delta: float) -> in
 
     low = _last(bound, 1, STEPS_MAX) if bound(1) else 1
     if low == STEPS_MAX:
-        return low
+        return low if exact(low) <= target else _last(lambda steps: exact(steps) <= target, 1, STEPS_MAX)
 
     def quick(minus_log: float) -> float:
         return _quick(q, sigma, max(1, round(math.exp(-minus_log))), delta)
@@ -173,6 +173,10 @@ def _settle(figure: Callable[[int], float], target: float, guess: int) -> int:
             high = steps
         if value <= 0:
             steps = min(max(2 * steps, low + 1), high - 1)
+            continue
+        if math.isinf(value):  # no figure at all: go half-way back
+            del at[steps]
+            steps = max(low + 1, min((low + high) // 2, high - 1))
             continue
         if len(at) > 1 and min(at.values()) > 0:
             (first, of_first), (second, of_second) = sorted(at.items(), key=lambda pair: abs(pair[0] - steps))[:2]

@@ -26,6 +26,9 @@ _FIELD_OPTIONS = {
 }
 
 
+_MOST_PATIENTS = 10**9
+
+
 class _Number(click.ParamType):
     """A finite number within bounds; the message names the option, as click's do."""
 
@@ -171,10 +174,12 @@ def _cohorts(texts: tuple[str, ...]) -> dict[str, int]:
     found: dict[str, int] = {}
     for text in texts:
         name, equals, count = text.partition("=")
-        if not equals or not name or not count.isdigit() or int(count) < 1 or name in found:
+        if not equals or not name or not (count.isascii() and count.isdigit()) or name in found:
             raise click.UsageError(
                 f"--hospital {text!r}: NAME=N with a public bound on its patients is expected, once."
             )
+        if len(count) > 10 or not 1 <= int(count) <= _MOST_PATIENTS:
+            raise click.UsageError(f"--hospital {text!r}: 1 to {_MOST_PATIENTS} patients are expected.")
         found[name] = int(count)
     return found
 

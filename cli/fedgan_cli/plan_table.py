@@ -63,7 +63,7 @@ def _rows(figures: dict[str, Any]) -> list[tuple[str, str]]:
         rows += _shared_rows(figures, one)
     else:
         rows += [
-            ("  second opinion (RDP, looser)", _shown(figures["epsilon_rdp"])),
+            ("  second opinion (RDP)", _shown(figures["epsilon_rdp"])),
             (f"Epsilon, {one} in two hospitals", _shown(figures["epsilon_two_hospitals"])),
         ]
     rows += [

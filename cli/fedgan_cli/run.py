@@ -245,12 +245,13 @@ def _summary(federation: Federation, outcome: Outcome, root: Path, seconds: floa
     say()
     say(f"Privacy of one {unit}, add or remove one, delta {policy.mechanism.delta:g}:")
     for name, epsilon in outcome.epsilons.items():
-        bounds = []
-        if policy.mechanism.epsilon_target is not None:
-            bounds.append(f"target {policy.mechanism.epsilon_target:g}")
-        if federation.hospitals[name].cap is not None:
-            bounds.append(f"cap {federation.hospitals[name].cap:g}")
-        say(f"  hospital {name:<12} epsilon {epsilon}" + (f"  ({', '.join(bounds)})" if bounds else ""))
+        target = policy.mechanism.epsilon_target
+        say(f"  hospital {name:<12} epsilon {epsilon}" + (f"  (target {target:g})" if target is not None else ""))
+    caps = {name: hospital.cap for name, hospital in federation.hospitals.items() if hospital.cap is not None}
+    if caps:
+        listed = ", ".join(f"{name} {cap:g}" for name, cap in caps.items())
+        say(f"  Caps: {listed}. They are on everything in a hospital's ledger, earlier runs and searches included;")
+        say(f"  what that comes to is in the reports: fedgan-secure audit show {root}")
     if outcome.several_hospitals is not None:
         count = policy.mechanism.hospitals_per_patient
         say(f"  a patient in {count} hospitals, the declared bound: epsilon {outcome.several_hospitals}")

@@ -83,7 +83,7 @@ def search(
     found = {"search": str(directory.root), "trials": outcome.tried, "scored": outcome.scored}
     info = directory.read()
     if as_json:
-        terminal.emit({**found, "epsilon": info.get("epsilon"), "delta": info.get("delta")})
+        terminal.emit({**found, "free": "charge" not in info, "charge": info.get("charge")})
         return 0
     what = "The search is complete" if outcome.tried is None else f"{outcome.scored} of {outcome.tried} trials scored"
     terminal.say(f"{what}. Compare: fedgan-secure tune report {directory.root}")
@@ -91,9 +91,11 @@ def search(
 
 
 def _say_cost(experiment: Any, as_json: bool) -> None:
+    from fedgan_secure.tuning.charge import refusal
     from fedgan_secure.tuning.search import FREE, begin_charge
 
     charge = begin_charge(experiment)
+    refused = None if charge is None else refusal(experiment, charge)
     sentence = FREE[experiment.search.trains_on] if charge is None else charge.sentence()
     if as_json:
         terminal.emit(
@@ -101,12 +103,18 @@ def _say_cost(experiment: Any, as_json: bool) -> None:
                 "trials": experiment.trials,
                 "seeds": experiment.search.seeds,
                 "free": charge is None,
-                "epsilon": None if charge is None else charge.epsilon,
-                "delta": None if charge is None else charge.delta,
+                "charge": None if charge is None else charge.figures(),
+                "refused": None if refused is None else str(refused),
                 "sentence": sentence,
             }
         )
-        return
+    else:
+        _say_words(experiment, sentence)
+    if refused is not None:
+        raise refused
+
+
+def _say_words(experiment: Any, sentence: str) -> None:
     terminal.say(sentence)
     if experiment.trials is not None:
         terminal.say(f"{experiment.trials} settings, {experiment.search.seeds} run(s) of each.")

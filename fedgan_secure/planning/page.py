@@ -110,7 +110,7 @@ def _answers(every: Sequence[Mapping[str, Any]]) -> Section:
 
 
 def _curves(schedules: Sequence[Plan]) -> Section:
-    lines = [curve(schedule) for schedule in schedules]
+    lines = [curve(schedule, from_one=True) for schedule in schedules]
     names = [_NAMES[schedule.mechanism.noise_placement] for schedule in schedules]
     drawing = chart(
         "Epsilon against steps",

@@ -77,13 +77,14 @@ def what_if(
     return _Question(policy, more_rounds, more_hospitals, cap, ledger).answer()
 
 
-def _held(ledger: Path | None, run_id: str) -> tuple[dict[str, list[MechanismRecord]], list[float]]:
-    """What a ledger holds, by run in the order in which they began, and its deltas.
+def _held(ledger: Path | None, run_id: str) -> tuple[dict[str, list[MechanismRecord]], list[float], float | None]:
+    """What a ledger holds, by run in the order in which they began, its deltas, and its newest cap.
 
     This run keeps its place but holds nothing: what is asked about it goes there.
     """
     if ledger is None:
-        return {}, []
+        return {}, [], None
+    cap = None
     found: dict[str, list[MechanismRecord]] = {}
     deltas = []
     with Ledger.open(ledger, read_only=True) as book:
@@ -93,7 +94,8 @@ def _held(ledger: Path | None, run_id: str) -> tuple[dict[str, list[MechanismRec
                 if entry.run_id != run_id:
                     mechanisms.append(entry.mechanism)
                 deltas.append(float(entry.facts["delta"]))
-    return found, deltas
+                cap = entry.facts["cap"]
+    return found, deltas, None if cap is None else float(cap)
 
 
 class _Question:
@@ -101,7 +103,7 @@ class _Question:
         self, policy: FederationPolicy, more_rounds: int, more_hospitals: int, cap: float | None, ledger: Path | None
     ) -> None:
         self.policy, self.cap = policy, cap
-        self.held, deltas = _held(ledger, policy.run_id)
+        self.held, deltas, self.held_cap = _held(ledger, policy.run_id)
         self.others = any(self.held.values())
         self.more_rounds, self.more_hospitals = more_rounds, more_hospitals
         self.round = policy.mechanism_record()
@@ -109,10 +111,14 @@ class _Question:
         self.figures: dict[str, float | int | str | None] = {}
         self.sentences: list[str] = []
 
-    def epsilon(self, mechanism: MechanismRecord, rounds: int) -> float:
-        """Of so many rounds, with everything else in the ledger; held against the cap as a ledger would."""
+    def epsilon(self, mechanism: MechanismRecord, rounds: int, cap: float | None = None) -> float:
+        """Of so many rounds, with everything else in the ledger, as a ledger with this cap (None: its own) holds it."""
         own = list(budget.repeated(mechanism, rounds))
-        return budget.capped_epsilon({**self.held, self.policy.run_id: own}, self.delta, self.cap)
+        return budget.capped_epsilon({**self.held, self.policy.run_id: own}, self.delta, cap or self.held_cap)
+
+    def alone(self, mechanism: MechanismRecord, rounds: int) -> float:
+        """Of so many rounds of this run by itself, at its own delta."""
+        return accountant.epsilon(budget.repeated(mechanism, rounds), self.policy.mechanism.delta)
 
     def answer(self) -> WhatIf:
         rounds = self.policy.rounds
@@ -127,14 +133,14 @@ class _Question:
             f"{self.round.noise_multiplier:g}."
         )
         if self.more_rounds:
-            self._rounds(now)
+            self._rounds()
         if self.more_hospitals:
             self._hospitals()
         if self.cap is not None:
             self._cap(self.cap)
         return WhatIf(self.figures, tuple(self.sentences))
 
-    def _rounds(self, now: float) -> None:
+    def _rounds(self) -> None:
         total = self.policy.rounds + self.more_rounds
         more = self.epsilon(self.round, total)
         self.figures |= {"more_rounds": self.more_rounds, "epsilon_with_more_rounds": _json(more)}
@@ -142,11 +148,12 @@ class _Question:
             f"With {_rounds(self.more_rounds)} more, {total} in all, at the same noise, it would be "
             f"{accountant.round_up(more)}."
         )
-        target = self.policy.mechanism.epsilon_target or now
-        noise = self._noise_for(self.round, total, target)
+        target = self.policy.mechanism.epsilon_target or self.alone(self.round, self.policy.rounds)
+        noise = self._noise_for(self.round, total, target, None)
         self.figures["noise_for_more_rounds"] = noise
+        itself = ", without the other runs" if self.others else ""
         self.sentences.append(
-            f"To stay at {target:.6g} over all {total} rounds, "
+            f"To stay at {target:.6g} over all {total} rounds of this run{itself}, "
             + (
                 f"the noise multiplier would have had to be {noise:g}, {_percent(noise / self.round.noise_multiplier)}."
                 if noise is not None
@@ -189,7 +196,7 @@ class _Question:
     def _cap(self, cap: float) -> None:
         rounds = self.policy.rounds
         fits = self._fitting(cap)
-        noise = self._noise_for(self.round, rounds, cap)
+        noise = self._noise_for(self.round, rounds, cap, cap)
         self.figures |= {"cap": cap, "rounds_within_cap": fits, "noise_for_cap": noise}
         if fits >= rounds:
             self.sentences.append(f"Under a cap of {cap:g} all {rounds} scheduled rounds fit.")
@@ -210,27 +217,31 @@ class _Question:
         low, high = 0, self.policy.rounds + 1
         while high - low > 1:
             middle = (low + high) // 2
-            if self.epsilon(self.round, middle) <= cap:
+            if self.epsilon(self.round, middle, cap) <= cap:
                 low = middle
             else:
                 high = middle
         return low
 
-    def _noise_for(self, mechanism: MechanismRecord, rounds: int, target: float) -> float | None:
-        """The noise multiplier at which so many rounds, with the rest of the ledger, cost at most `target`."""
+    def _noise_for(self, mechanism: MechanismRecord, rounds: int, target: float, cap: float | None) -> float | None:
+        """The noise multiplier at which so many rounds cost at most `target`.
+
+        With a cap: together with the rest of the ledger, as a ledger with that cap holds it; else by themselves.
+        """
         whole = mechanism.model_copy(update={"steps": mechanism.steps * rounds})
+        delta = self.delta if cap is not None else self.policy.mechanism.delta
         try:
-            if self.others:
+            if self.others and cap is not None:
                 from fedgan_audits import calibration
 
                 def figure(sigma: float) -> float:
-                    return self.epsilon(mechanism.model_copy(update={"noise_multiplier": sigma}), rounds)
+                    return self.epsilon(mechanism.model_copy(update={"noise_multiplier": sigma}), rounds, cap)
 
-                return calibration.by(figure, mechanism.sampling_probability, whole.steps, target, self.delta)
+                return calibration.by(figure, mechanism.sampling_probability, whole.steps, target, delta)
             if isinstance(whole, DistributedMechanism):
-                return accountant.calibrate_distributed(whole, target=target, delta=self.delta)
+                return accountant.calibrate_distributed(whole, target=target, delta=delta)
             return accountant.calibrate_noise_multiplier(
-                sampling_probability=whole.sampling_probability, steps=whole.steps, epsilon=target, delta=self.delta
+                sampling_probability=whole.sampling_probability, steps=whole.steps, epsilon=target, delta=delta
             )
         except UnreachableTarget:
             return None

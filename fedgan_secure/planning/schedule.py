@@ -119,15 +119,19 @@ def plan(
     return Plan(mechanism.model_copy(update={unknown: found}), delta, unknown, epsilon)
 
 
-def curve(schedule: Plan, points: int = 12) -> tuple[tuple[int, float], ...]:
+def curve(schedule: Plan, points: int = 12, *, from_one: bool = False) -> tuple[tuple[int, float], ...]:
     """(steps, epsilon) from few steps to all of the schedule's, evenly spaced; () where epsilon is unbounded.
+
+    `from_one` adds points near the first step, where the curve bends: a line between two points lies below it.
 
     Every point is the proved figure of a schedule of so many steps that was fixed beforehand.
     """
     total = schedule.mechanism.steps
     if schedule.mechanism.noise_multiplier == 0:
         return ()
-    wanted = sorted({max(1, math.ceil(total * part / points)) for part in range(1, points + 1)})
+    even = {max(1, math.ceil(total * part / points)) for part in range(1, points + 1)}
+    near = {1, *(max(1, math.ceil(total / points / 4**part)) for part in range(1, 4))} if from_one else set()
+    wanted = sorted(even | near)
     return tuple(
         (steps, accountant.epsilon([schedule.mechanism.model_copy(update={"steps": steps})], schedule.delta))
         for steps in wanted

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -198,6 +199,23 @@ def reserve(experiment: Experiment, charge: Charge, search_id: str) -> None:
     finally:
         for ledger in ledgers:
             ledger.close()
+
+
+def refusal(experiment: Experiment, charge: Charge) -> Exception | None:
+    """What `reserve` would raise because of a cap, or None; nothing is written, and no ledger is made."""
+    cap = experiment.settings_of({}).privacy.epsilon_cap
+    if experiment.patients is None or cap is None:
+        return None
+    with tempfile.TemporaryDirectory(prefix="fedgan-secure-") as empty:
+        for name in charge.hospitals:
+            path = experiment.patients.site_dir / name / "ledger.sqlite"
+            there = path.exists()
+            path = path if there else Path(empty) / f"{name}.sqlite"
+            with Ledger.open(path, hospital=name, create=not there, read_only=there) as ledger:
+                found = ledger.refusal("search-to-come", SEARCH_ROUND, charge.mechanism, charge.delta, cap)
+            if found is not None:
+                return found
+    return None
 
 
 def _open(site: Path, name: str) -> Ledger:

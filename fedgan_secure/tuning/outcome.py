@@ -34,6 +34,7 @@ class Tried:
         noise_multiplier, sampling_probability, steps: of one run.
         minutes: of all its runs, wall time.
         pictures: the last sheet of samples of every run, where there is one.
+        lost: rounds that its runs lost, to an interruption or a kill.
     """
 
     number: int
@@ -46,6 +47,7 @@ class Tried:
     steps: int
     minutes: float
     pictures: tuple[Path, ...]
+    lost: int = 0
 
     @property
     def score(self) -> float:
@@ -140,4 +142,5 @@ def _tried(directory: SearchDirectory, experiment: Experiment, trial: Any) -> Tr
         steps=int(first["steps"]),
         minutes=sum(float(result["seconds"]) for result in results) / 60,
         pictures=tuple(path for path in pictures if path.is_file()),
+        lost=sum(int(result["rounds"]) - int(result["finished"]) for result in results),
     )

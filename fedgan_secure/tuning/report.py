@@ -194,9 +194,22 @@ def _remarks(found: Found) -> tuple[str, ...]:
                 )
         else:
             first += " It covers every trial that is shown here."
+    words = [first]
+    if found.info["status"] != "complete":
+        done = (
+            ""
+            if found.experiment.winner_alone
+            else f" {len(found.tried)} of {found.experiment.trials} trials have a score."
+        )
+        words.append(f"THE SEARCH IS NOT COMPLETE.{done} Go on with it before you choose.")
+    if not found.experiment.winner_alone and any(one.lost for one in found.tried):
+        words.append(
+            "Runs were interrupted, and each lost a round for good: their scores are of less training than their "
+            "epsilon pays for. The table marks them."
+        )
     rest = "A run with the chosen settings on patients is charged on top, as a run of its own."
     scores = "Scores are of images that are no hospital's: none was measured on patients."
-    return (first, rest, scores)
+    return (*words, rest, scores)
 
 
 def _named(one: Tried) -> tuple[str, ...]:
@@ -209,6 +222,10 @@ def _interval(one: Tried) -> str:
     return f"{one.interval[0]:.4g} to {one.interval[1]:.4g}"
 
 
+def _lost(one: Tried) -> str:
+    return "" if not one.lost else f", {one.lost} round{'s' if one.lost > 1 else ''} lost"
+
+
 def _chosen_section(found: Found, chosen: Tried | None) -> Section:
     assert chosen is not None  # noqa: S101 - the caller asked
     facts = [(key, f"{value:g}") for key, value in chosen.setting.items()]
@@ -219,6 +236,8 @@ def _chosen_section(found: Found, chosen: Tried | None) -> Section:
         ("Steps", f"{chosen.steps}"),
         ("Score", f"{chosen.score:.4g}"),
     ]
+    if chosen.lost and not found.experiment.winner_alone:
+        facts.append(("Rounds that its runs lost", f"{chosen.lost}"))
     if len(chosen.scores) > 1:
         facts.append(("95 % interval over seeds", _interval(chosen)))
     return Section(
@@ -251,7 +270,7 @@ def _comparison(found: Found, chosen: Tried | None) -> Section:
     )
     rows = tuple(
         (
-            f"{one.number}" + (" (chosen)" if one is chosen else ""),
+            f"{one.number}" + (" (chosen)" if one is chosen else "") + _lost(one),
             _epsilon(one),
             f"{one.score:.4g}",
             _interval(one),

@@ -20,7 +20,7 @@ def check_public(experiment: Experiment) -> None:
 
     Raises:
         BudgetRefused: they overlap: a score on them, or training on them, is a release that nothing pays for.
-        InputError: the public images do not exist.
+        InputError: the public images do not exist, or either set is too large to be compared.
     """
     private = _private_places(experiment.settings_of({}))
     for key, place in (
@@ -66,7 +66,10 @@ def _files(place: Path) -> Iterator[Path]:
         return
     for number, path in enumerate(sorted(place.rglob("*"))):
         if number > _MOST_FILES:
-            return
+            raise InputError(
+                f"{place} holds more than {_MOST_FILES} files, more than are compared with the patients' own",
+                hint="name a smaller set as public",
+            )
         if path.is_file() and path.suffix.lower() not in (".csv", ".txt", ".json", ".md"):
             yield path
 

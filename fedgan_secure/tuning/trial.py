@@ -127,6 +127,7 @@ def run_trial(job: Job) -> dict[str, Any]:
         "steps": total,
         "delta": mechanism.delta,
         "finished": outcome.finished,
+        "rounds": policy.rounds,
         "seconds": round(time.monotonic() - begun, 3),
         "picture": None if not pictures else str(pictures[-1].relative_to(job.folder)),
     }

@@ -103,6 +103,10 @@ def test_colluders_take_their_shares_away() -> None:
     with pytest.raises(RecordInvalid, match="colluders"):
         colluders.against(run[0], 5)
     assert colluders.table([own()], DELTA) == ()
+    many = run[0].shares.model_copy(update={"threshold": 1_000_000, "colluders": 2})
+    wide = colluders.table([run[0].model_copy(update={"shares": many})], DELTA)
+    assert len(wide) <= colluders.MOST_ROWS and wide[-1].colluders == 999_999
+    assert [row.colluders for row in wide if row.declared] == [2]
     assert "declared number" in accountant.colluder_figures(run)
     both = colluders.table([*run, own()], DELTA)
     assert all(more.epsilon > less.epsilon for more, less in zip(both, rows, strict=True))

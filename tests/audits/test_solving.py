@@ -94,6 +94,26 @@ def test_the_last_step_is_the_last_one() -> None:
     assert accountant.epsilon([record(0.02, 1.1, steps + 1)], 1e-5) > 2.0
 
 
+@pytest.mark.parametrize(
+    ("q", "sigma", "target", "delta"),
+    [(0.001, 1000.0, 8.0, 1e-5), (0.001, 3.0, 8.0, 1e-11), (0.01, 10.0, 8.0, 1e-12), (1e-6, 1.0, 1.0, 1e-5)],
+)
+def test_an_answer_never_costs_more_than_the_target_however_odd_the_question(
+    q: float, sigma: float, target: float, delta: float
+) -> None:
+    steps = solving.most_steps(record(q, sigma, 1), target=target, delta=delta)
+    assert steps > 1 and accountant.epsilon([record(q, sigma, steps)], delta) <= target
+
+
+@pytest.mark.parametrize(
+    ("q", "sigma", "steps", "delta"), [(0.005, 4.0, 500_000, 1e-12), (0.000533, 4.07, 10_000_000, 1.5e-8)]
+)
+def test_the_smaller_of_two_proofs_is_the_figure(q: float, sigma: float, steps: int, delta: float) -> None:
+    """At such a delta the tails of a loss distribution's grid count: Renyi's figure is below it, and proved as well."""
+    one = [record(q, sigma, steps)]
+    assert accountant.epsilon(one, delta) <= accountant.epsilon_rdp(one, delta)
+
+
 def test_what_cannot_be_reached_names_the_nearest() -> None:
     with pytest.raises(UnreachableTarget, match=r"one step costs \d") as caught:
         solving.most_steps(record(0.5, 1.0, 1), target=0.01, delta=1e-5)

@@ -109,6 +109,25 @@ delta = 1e-3
 """
 
 
+def test_a_dry_run_says_what_a_cap_will_refuse_and_writes_nothing(tmp_path: Path) -> None:
+    for name in ("north", "south", "west"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+    listed = PATIENTS.replace("discriminator_learning_rate = { low = 1e-4, high = 2e-3, log = true }", "")
+    listed = listed.replace("[space.training]\n", "")
+    (tmp_path / "e.toml").write_text(listed)
+    (tmp_path / "capped.toml").write_text(
+        listed.replace("[settings.privacy]\n", "[settings.privacy]\nepsilon_cap = 0.5\n")
+    )
+    free = fedgan("tune", "e.toml", "--dry-run", "--json", cwd=tmp_path)
+    assert free.code == 0, free.err
+    charge = json.loads(free.out)["charge"]
+    assert charge["epsilon"] > 0.5 and charge["two_hospitals"] > charge["epsilon"] and charge["several_images"] == {}
+    refused = fedgan("tune", "capped.toml", "--dry-run", cwd=tmp_path)
+    assert refused.code == 3 and "refuses the search" in refused.err and "is charged epsilon" in refused.out
+    assert json.loads(fedgan("tune", "capped.toml", "--dry-run", "--json", cwd=tmp_path).out)["refused"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["capped.toml", "data", "e.toml"]
+
+
 def _rows(study: Path, query: str) -> list[tuple[object, ...]]:
     try:
         with sqlite3.connect(f"file:{study}?mode=ro", uri=True) as db:

@@ -146,7 +146,7 @@ def test_a_ledgers_other_runs_count(asked: Callable[..., Any], tmp_path: Path) -
         ledger.reserve("earlier", 1, earlier, 1e-4)
     alone, with_others = asked(cap=4.0), asked(cap=4.0, ledger=tmp_path / "ledger.sqlite")
     own = [policy().mechanism_record().model_copy(update={"steps": 50})]
-    assert with_others.figures["epsilon"] == budget.capped_epsilon({"earlier": [earlier], "own": own}, 1e-4, 4.0)
+    assert with_others.figures["epsilon"] == budget.capped_epsilon({"earlier": [earlier], "own": own}, 1e-4, None)
     assert with_others.figures["epsilon"] > alone.figures["epsilon"]
     assert with_others.figures["rounds_within_cap"] < alone.figures["rounds_within_cap"] + 1
 
@@ -157,12 +157,25 @@ def test_a_ledger_is_asked_as_it_would_hold_its_cap(asked: Callable[..., Any], t
     first = policy().mechanism_record()
     with Ledger.open(tmp_path / "ledger.sqlite", hospital="a", create=True) as ledger:
         ledger.reserve(policy().run_id, 1, first, 1e-4)
-        ledger.reserve("later", 1, later, 1e-7)
+        ledger.reserve("later", 1, later, 1e-7, 7.0)
     found = asked(cap=4.0, ledger=tmp_path / "ledger.sqlite")
     own = list(budget.repeated(first, 10))
     assert found.figures["delta"] == 1e-7
-    assert found.figures["epsilon"] == budget.capped_epsilon({"own": own, "later": [later]}, 1e-7, 4.0)
-    assert found.figures["epsilon"] != budget.capped_epsilon({"later": [later], "own": own}, 1e-7, 4.0)
+    assert found.figures["epsilon"] == budget.capped_epsilon({"own": own, "later": [later]}, 1e-7, 7.0)
+    assert found.figures["epsilon"] != budget.capped_epsilon({"later": [later], "own": own}, 1e-7, 7.0)
+    again = asked(more_rounds=3, cap=15.0, ledger=tmp_path / "ledger.sqlite")
+    assert again.figures["epsilon"] == found.figures["epsilon"]  # a cap that is asked about changes no plan
+
+
+def test_the_runs_own_target_is_the_runs_own(asked: Callable[..., Any], tmp_path: Path) -> None:
+    """What a run would need to stay at its target has nothing to do with the other runs in the ledger."""
+    earlier = MechanismRecord(sampling_probability=0.1, noise_multiplier=2, steps=300, l2_clip_norm=1, unit="patient")
+    with Ledger.open(tmp_path / "ledger.sqlite", hospital="a", create=True) as ledger:
+        ledger.reserve("earlier", 1, earlier, 1e-4, 60.0)
+    alone, with_others = asked(more_rounds=3), asked(more_rounds=3, ledger=tmp_path / "ledger.sqlite")
+    assert with_others.figures["noise_for_more_rounds"] == alone.figures["noise_for_more_rounds"]
+    assert with_others.figures["epsilon_with_more_rounds"] > alone.figures["epsilon_with_more_rounds"]
+    assert "of this run, without the other runs" in with_others.sentences[2]
 
 
 def test_one_more_hospital(asked: Callable[..., Any]) -> None:

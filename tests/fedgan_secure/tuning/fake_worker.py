@@ -21,10 +21,12 @@ def fake_trial(job: Job) -> dict[str, Any]:
         os._exit(9)
     privacy = job.settings["privacy"]
     noise, clip = privacy.get("noise_multiplier", 1.0), privacy.get("l2_clip_norm", 4.0)
+    lost = int(os.environ.get("FAKE_LOST", "0"))
     job.folder.mkdir(parents=True, exist_ok=True)
     return {
         "score": noise * 10 + clip + job.seed / 1e6, "epsilon": 10 / noise, "noise_multiplier": noise,
-        "sampling_probability": 0.2, "steps": 4, "delta": 1e-3, "finished": 2, "seconds": 0.6, "picture": None,
+        "sampling_probability": 0.2, "steps": 4, "delta": 1e-3, "finished": 2 - lost, "rounds": 2,
+        "seconds": 0.6, "picture": None,
     }  # fmt: skip
 
 

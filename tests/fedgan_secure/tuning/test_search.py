@@ -173,6 +173,19 @@ def test_the_page_says_what_it_cost_whoever_is_not_one_unit_in_one_hospital(tmp_
     assert (f"Epsilon for a patient with 4 images</dt><dd>{four}" in page) == (unit == "image")
 
 
+def test_the_page_says_which_trials_lost_a_round_and_that_a_search_is_not_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = searching.begin(experiment(tmp_path, on="phantoms"), tmp_path / "search")
+    monkeypatch.setenv("FAKE_LOST", "1")
+    searching.carry_on(directory, Display(), command=FAKE)
+    page = write_report(directory, tmp_path / "report").page.read_text()
+    assert "each lost a round for good" in page and "(chosen), 1 round lost" in page and "NOT COMPLETE" not in page
+    directory.write({**directory.read(), "status": "running"})
+    page = write_report(directory, tmp_path / "report").page.read_text()
+    assert "THE SEARCH IS NOT COMPLETE. 6 of 6 trials have a score" in page
+
+
 def test_a_search_whose_delta_was_changed_is_not_the_one_that_was_paid(tmp_path: Path) -> None:
     directory = searching.begin(experiment(tmp_path), tmp_path / "search")
     searching.carry_on(directory, Display(), command=FAKE)
