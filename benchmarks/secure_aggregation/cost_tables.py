@@ -146,8 +146,12 @@ def flower(found: dict[str, Any]) -> str:
         return f"Left out: {found['skipped']}\n"
     client = found["client"]
     what = f"client, {count(client['parameters'])} parameters, {client['neighbours']} neighbours"
+    threads = f"time waited, {client['threads']} threads here"
+    waited = (client["flower_wall_seconds"], client["like_for_like_wall_seconds"], client["ratio"])
+    spent = (client["flower_cpu_seconds"], client["like_for_like_cpu_seconds"], client["cpu_ratio"])
     body = [
-        [f"{what}, like for like", client["flower_cpu_seconds"], client["like_for_like_cpu_seconds"], client["ratio"]],
+        [f"{what}, like for like, {threads}", *waited],
+        [f"{what}, like for like", *spent],
         [f"{what}, whole stage", client["flower_cpu_seconds"], client["stage_cpu_seconds"], client["stage_ratio"]],
     ]
     for row in found["server"]:
