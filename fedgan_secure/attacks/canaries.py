@@ -29,6 +29,8 @@ from fedgan_secure.models.vectors import named_weights
 from fedgan_secure.privacy import Entropy
 from fedgan_secure.privacy.norms import variable
 
+TOGETHER = 128
+"""So many canaries go through the network at a time: their features are the most that a step has in memory."""
 BLOCKS = 7
 """A canary is this many blocks high and wide, at 28 pixels of four pixels each."""
 
@@ -96,7 +98,8 @@ class Adversary:
 
         @tf.function(input_signature=[tf.TensorSpec((None,), tf.float32)])
         def look(released: Any) -> tuple[Any, Any]:
-            gradients = tf.vectorized_map(one, (images, labels))
+            parts = [slice(start, start + TOGETHER) for start in range(0, len(canaries.pixels), TOGETHER)]
+            gradients = tf.concat([tf.vectorized_map(one, (images[part], labels[part])) for part in parts], axis=0)
             norms = tf.norm(gradients, axis=1, keepdims=True)
             clipped = gradients * tf.minimum(1.0, settings.l2_clip_norm / tf.maximum(norms, 1e-12))
             return tf.linalg.matvec(clipped, released), tf.matmul(clipped, clipped, transpose_b=True)

@@ -11,6 +11,7 @@ import pytest
 from fedgan_audits import accountant, one_run
 from fedgan_audits.errors import VerificationFailed
 from fedgan_audits.mechanism import MechanismRecord
+from fedgan_secure.attacks import canaries as canary_module
 from fedgan_secure.attacks import rehearsal
 from fedgan_secure.attacks.canaries import Adversary, Canaries, WatchedTrainer, with_canaries
 from fedgan_secure.data.patients import PatientDataset
@@ -66,8 +67,9 @@ def test_only_the_canaries_whose_coin_says_so_are_in() -> None:
     assert np.bincount(found.patient)[6:].tolist() == [1] * int(canaries.present.sum())
 
 
-def test_what_a_step_releases_is_the_canaries_and_the_noise_and_nothing_else() -> None:
+def test_what_a_step_releases_is_the_canaries_and_the_noise_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without noise, and with everybody drawn, least squares gives 1 for who is in and 0 for who is out."""
+    monkeypatch.setattr(canary_module, "TOGETHER", 10)  # in three parts, the last one shorter
     loud = dataclasses.replace(TRAINING, sampling_probability=1.0, noise_multiplier=0.0)
     canaries = Canaries.drawn(SPEC, 24)
     estimates: list[np.ndarray] = []
