@@ -26,6 +26,8 @@ from typing import Any
 
 from secure_aggregation import client_memory, costs, flower_comparison, machine, mask_rate, thousand_clients
 
+from fedgan_secure.processors import processors
+
 
 @dataclass(frozen=True)
 class Sizes:
@@ -124,7 +126,7 @@ def flower(sizes: Sizes) -> dict[str, Any]:
 
 
 def memory(sizes: Sizes) -> dict[str, Any]:
-    found = client_memory.measure(sizes.words, sizes.neighbours)
+    found = client_memory.measure(sizes.words, sizes.neighbours, processors())
     return {"memory": found, "client_peak_vectors": found["client_peak_vectors"]}
 
 

@@ -101,8 +101,11 @@ def record(folder: Path, words: int, neighbours: int) -> None:
     (folder / "round.json").write_text(json.dumps(story), encoding="utf-8")
 
 
-def play(folder: Path, *, traced: bool, encoding: bool) -> dict[str, Any]:
-    """The member alone. Returns its peak in bytes, per stage where traced; raises RuntimeError for another reply."""
+def play(folder: Path, *, traced: bool, encoding: bool, threads: int) -> dict[str, Any]:
+    """The member alone, masking with so many threads.
+
+    Returns its peak in bytes, per stage where traced; raises RuntimeError for another reply.
+    """
     story = json.loads((folder / "round.json").read_text(encoding="utf-8"))
     parameters = SessionParameters(
         bytes.fromhex(story["session"]),
@@ -129,7 +132,7 @@ def play(folder: Path, *, traced: bool, encoding: bool) -> dict[str, Any]:
         tracemalloc.start()
     if encoding and update is not None:
         vector = CODEC.encode(update)
-    session = ClientSession(parameters, identity, (bytes.fromhex(story["model"]),), entropy)
+    session = ClientSession(parameters, identity, (bytes.fromhex(story["model"]),), entropy, threads=threads)
     session.provide_input(0, vector)
     del vector
     stages: dict[str, int] = {}
@@ -152,8 +155,8 @@ def play(folder: Path, *, traced: bool, encoding: bool) -> dict[str, Any]:
     return {"stages": stages, "peak": max(stages.values()) if traced else grown}
 
 
-def _apart(folder: Path, *options: str) -> dict[str, Any]:
-    command = [sys.executable, str(Path(__file__).resolve()), str(folder), *options]
+def _apart(folder: Path, threads: int, *options: str) -> dict[str, Any]:
+    command = [sys.executable, str(Path(__file__).resolve()), str(folder), str(threads), *options]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
@@ -162,7 +165,7 @@ def _apart(folder: Path, *options: str) -> dict[str, Any]:
     return found
 
 
-def measure(words: int, neighbours: int) -> dict[str, Any]:
+def measure(words: int, neighbours: int, threads: int = 1) -> dict[str, Any]:
     """Peaks in vectors: `client_peak_vectors` by tracemalloc, `resident_peak_vectors` by the system, each also with
     quantisation from a float32 update (one vector of its own, counted)."""
     one = 4 * words
@@ -171,12 +174,13 @@ def measure(words: int, neighbours: int) -> dict[str, Any]:
         record(folder, words, neighbours)
         member = json.loads((folder / "round.json").read_text(encoding="utf-8"))["member"]
         CODEC.encode(update_of(member, words)).tofile(folder / "input")
-        traced = _apart(folder, "traced")
-        encoded = _apart(folder, "traced", "encoding")
-        untraced, untraced_encoded = _apart(folder), _apart(folder, "encoding")
+        traced = _apart(folder, threads, "traced")
+        encoded = _apart(folder, threads, "traced", "encoding")
+        untraced, untraced_encoded = _apart(folder, threads), _apart(folder, threads, "encoding")
     return {
         "parameters": words,
         "neighbours": neighbours,
+        "threads": threads,
         "vector_bytes": one,
         "client_peak_vectors": traced["peak"] / one,
         "stage_peak_vectors": {stage: peak / one for stage, peak in traced["stages"].items()},
@@ -188,5 +192,6 @@ def measure(words: int, neighbours: int) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    result = play(Path(sys.argv[1]), traced="traced" in sys.argv[2:], encoding="encoding" in sys.argv[2:])
+    told = sys.argv[3:]
+    result = play(Path(sys.argv[1]), traced="traced" in told, encoding="encoding" in told, threads=int(sys.argv[2]))
     print(json.dumps(result))

@@ -1,7 +1,7 @@
 """Flower's SecAgg+ and this protocol side by side: the same parameters, neighbours, threshold and drop-outs, in turn.
 
 Two things are compared, each side in its own process, in CPU seconds of one thread. The client is also compared by the
-time that one waits for it: here with as many threads as a session takes by default, there as Flower runs.
+time that one waits for it: here with as many threads as a hospital's session gets, there as Flower runs.
 
 client  the stage that sends the masked vector. "Like for like" is the work that both do: open the shares that were
         sealed for this member, quantise, agree on keys, mask, put the result into bytes. "Stage" adds what only this
@@ -23,6 +23,7 @@ from fedgan_protocols import client_states, masking, server_states, shamir
 from fedgan_protocols import server as server_machine
 from fedgan_protocols.encoding import Packet, PacketBuffer, split_packet
 from fedgan_protocols.transitions import Stage
+from fedgan_secure.processors import processors
 
 from .costs import CODEC, MaskingClient
 from .flower_environment import UnavailableError, Worker, interpreter
@@ -126,7 +127,7 @@ def compare_clients(worker: Worker, words: int, neighbours: int, repeats: int) -
     if same != stage:
         raise RuntimeError("the work compared with Flower's gives another masked vector than the client's machine")
     del same, stage
-    threads = masking.processors()
+    threads = processors()
     waited: list[float] = []
 
     def flower() -> float:

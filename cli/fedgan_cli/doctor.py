@@ -114,7 +114,9 @@ def _decoders() -> list[Finding]:
 
 
 def _machine() -> list[Finding]:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    from fedgan_secure.processors import processors
+
+    cores = processors()
     findings = [Finding("processors", "ok" if cores > 1 else "warning", str(cores))]
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30

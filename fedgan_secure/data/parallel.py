@@ -19,6 +19,8 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
+from fedgan_secure.processors import processors
+
 SECONDS_PER_ITEM = 30.0
 SECONDS_TO_START = 60.0
 KEEPS_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**28), "MALLOC_TRIM_THRESHOLD_": str(2**30)}
@@ -51,8 +53,7 @@ class _Worker:
 
 def default_workers() -> int:
     """How many worker processes to use: the cores this process may run on, at most 8."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
-    return max(1, min(8, cores))
+    return min(8, processors())
 
 
 def map_batches(

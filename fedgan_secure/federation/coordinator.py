@@ -38,6 +38,7 @@ from fedgan_secure.federation.storage import (
     write_json,
 )
 from fedgan_secure.policy import FederationPolicy
+from fedgan_secure.processors import processors
 
 if TYPE_CHECKING:
     from fedgan_secure.federation.distributed_training import SharedOptimiser
@@ -120,7 +121,7 @@ class Coordinator:
             policy_hash=self.policy.digest(),
         )
         if self.policy.distributed is None:
-            return parameters, ServerSession(parameters, self.identity, (self.digest(),))
+            return parameters, ServerSession(parameters, self.identity, (self.digest(),), threads=processors())
         self.stepwise = StepwiseRound(
             parameters,
             self.identity,

@@ -20,6 +20,7 @@ from fedgan_protocols.session import AggregateResult, ServerSession
 from fedgan_protocols.transitions import Stage
 from fedgan_secure.federation.distributed import mean_gradient, step_digest
 from fedgan_secure.policy import FederationPolicy
+from fedgan_secure.processors import processors
 
 AfterSum = Callable[[int, np.ndarray, tuple[str, ...]], bytes]
 """(j, sum uint[d], survivors) -> digest of the model of sum j + 1."""
@@ -28,10 +29,12 @@ AfterSum = Callable[[int, np.ndarray, tuple[str, ...]], bytes]
 class StepwiseServer(ServerSession):
     """A server session that asks for the next model whenever a sum is done: any driver can carry it."""
 
-    def __init__(self, parameters: SessionParameters, identity: Identity, model: bytes, after_sum: AfterSum) -> None:
+    def __init__(
+        self, parameters: SessionParameters, identity: Identity, model: bytes, after_sum: AfterSum, *, threads: int = 1
+    ) -> None:
         """Args: model: digest of the model of the first sum; after_sum: called for every sum but the last."""
         later = (b"",) * (parameters.sums - 1)
-        super().__init__(parameters, identity, (model, *later))
+        super().__init__(parameters, identity, (model, *later), threads=threads)
         self._after_sum = after_sum
         self._survivors: tuple[str, ...] = ()
 
@@ -84,7 +87,7 @@ class StepwiseRound:
         self._next: np.ndarray | None = None
         self.survivors: list[tuple[str, ...]] = []
         optimiser.begin(vector)
-        self.server = StepwiseServer(parameters, identity, model, self._after_sum)
+        self.server = StepwiseServer(parameters, identity, model, self._after_sum, threads=processors())
 
     @property
     def weights(self) -> np.ndarray | None:

@@ -43,6 +43,7 @@ from fedgan_secure.federation.withdrawals import take_effect
 from fedgan_secure.policy import FederationPolicy
 from fedgan_secure.privacy.errors import MechanismContradicted
 from fedgan_secure.privacy.self_test import MechanismWatch
+from fedgan_secure.processors import processors
 
 Step = Callable[[int, int], None]
 _ENDS = frozenset({"session_opened", "round_finished", "round_aborted", "report_signed"})
@@ -177,6 +178,7 @@ class Hospital:
                 least_ring_bits=self.policy.ring_bits,
             ),
             journal=self.journal,
+            threads=processors(),
         )
         self._attempt = Attempt(parameters, client, vector, layout_hash, self.policy, self.name)
         return client

@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from fedgan_secure.privacy import Entropy
 from fedgan_secure.privacy.errors import PrivacyRefused
+from fedgan_secure.processors import processors
 
 _BLOCK = 1 << 14
 _REKEY_BYTES = 1 << 34
@@ -38,7 +39,7 @@ class GaussianStream:
         """Take 32 bytes of entropy as the key."""
         self._entropy = entropy
         self._zeros = bytes(12 * _BLOCK)
-        self._threads = min(_THREADS, os.cpu_count() or 1)
+        self._threads = min(_THREADS, processors())
         self._rekey()
 
     def _rekey(self) -> None:

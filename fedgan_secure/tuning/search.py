@@ -21,6 +21,7 @@ from fedgan_audits.ledger import Ledger
 from fedgan_secure.errors import FedganError
 from fedgan_secure.federation.run import Display
 from fedgan_secure.federation.storage import sole_owner
+from fedgan_secure.processors import processors
 from fedgan_secure.tuning import charge as charges
 from fedgan_secure.tuning import space as spaces
 from fedgan_secure.tuning.charge import Charge
@@ -112,7 +113,7 @@ def carry_on(
         KeyboardInterrupt: interrupted; the search can be resumed.
     """
     with sole_owner(directory.lock, f"the search {directory.root}"):
-        return _Search(directory, display, command, cores or os.cpu_count() or 1).carry_on()
+        return _Search(directory, display, command, cores or processors()).carry_on()
 
 
 def experiment_of(info: dict[str, Any]) -> Experiment:

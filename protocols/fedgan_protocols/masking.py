@@ -17,7 +17,6 @@ Not constant-time beyond what the libraries offer; not post-quantum.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
@@ -132,13 +131,6 @@ def segment(cipher: AESGCM, index: int, size: int, out: memoryview) -> None:
 
 Term = tuple[bytes, int]
 """A stream key and its sign, +1 or -1."""
-
-
-def processors() -> int:
-    """How many processors this process may use, at least 1: what a session takes where no number was given."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def add_streams(vector: np.ndarray, terms: Iterable[Term], *, threads: int = 1) -> None:

@@ -25,7 +25,6 @@ from fedgan_protocols.encoding import Packet, digest
 from fedgan_protocols.errors import Code, JournalError, ParameterError, ProtocolError
 from fedgan_protocols.journal import Journal
 from fedgan_protocols.keys import Entropy, Identity
-from fedgan_protocols.masking import processors
 from fedgan_protocols.parameters import PolicyFloors, SessionParameters, sum_digest
 from fedgan_protocols.server_states import Drop, Failure
 from fedgan_protocols.transitions import ClientPhase, Stage
@@ -83,7 +82,7 @@ def _check_models(parameters: SessionParameters, model_hashes: Sequence[bytes]) 
 class ServerSession:
     """The server of one round. Raises ParameterError when its identity is not the parameters' server.
 
-    `threads` take the masks off together; None takes every processor that this process may use.
+    `threads` take the masks off together.
     """
 
     def __init__(
@@ -92,12 +91,12 @@ class ServerSession:
         identity: Identity,
         model_hashes: Sequence[bytes],
         *,
-        threads: int | None = None,
+        threads: int = 1,
     ) -> None:
         if identity.public_key != parameters.server_public_key:
             raise ParameterError(Code.BAD_PARAMETERS, "this identity is not the server of these parameters")
         hashes = _check_models(parameters, model_hashes)
-        context = server_states.Context(parameters, identity, hashes, threads or processors())
+        context = server_states.Context(parameters, identity, hashes, threads)
         self.parameters = parameters
         self._abort: ProtocolError | None = None
         self._state: server_states.State = server_states.Ready(context)
@@ -211,8 +210,8 @@ class ClientSession:
     """A member of one round. It holds its secrets itself and forgets them on any refusal; threads may share it.
 
     Raises ParameterError when the identity is not in the roster or the policy is below this member's floors. With a
-    `journal`, every reply is durable before it is returned. `threads` mask together, None takes every processor that
-    this process may use; the vector is the same for any number.
+    `journal`, every reply is durable before it is returned. `threads` mask together; the vector is the same for any
+    number.
     """
 
     def __init__(
@@ -224,7 +223,7 @@ class ClientSession:
         *,
         floors: PolicyFloors | None = None,
         journal: Journal | None = None,
-        threads: int | None = None,
+        threads: int = 1,
     ) -> None:
         (floors or PolicyFloors()).check(parameters)
         keys = [member.public_key for member in parameters.roster]
@@ -236,7 +235,7 @@ class ClientSession:
             )
         member = keys.index(identity.public_key) + 1
         hashes = _check_models(parameters, model_hashes)
-        context = client_states.Context(parameters, identity, member, hashes, threads or processors())
+        context = client_states.Context(parameters, identity, member, hashes, threads)
         self.parameters = parameters
         self.name = parameters.name_of(member)
         self._entropy = entropy

@@ -54,20 +54,15 @@ def test_one_thread_unless_more_are_asked_for(monkeypatch: pytest.MonkeyPatch) -
     masking.add_streams(np.zeros(2 * WORDS, dtype="<u4"), [(bytes(32), 1)])
 
 
-def test_a_session_takes_every_processor_it_may_use_or_the_number_given(
-    lab: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_session_masks_by_the_number_of_threads_given(lab: Any) -> None:
     federation = lab.federation()
-    monkeypatch.setattr(session, "processors", lambda: 5)
-    server = federation.server()
-    assert server._state.context.threads == federation.client("h1")._state.context.threads == 5
-    given = session.ClientSession(
+    client = session.ClientSession(
         federation.parameters, federation.identities["h1"], federation.models, os.urandom, threads=2
     )
-    assert given._state is not None and given._state.context.threads == 2
-    given = session.ServerSession(federation.parameters, federation.server_identity, federation.models, threads=2)
-    assert given._state.context.threads == 2
-    assert 1 <= masking.processors() <= (os.cpu_count() or 1)
+    assert client._state is not None and client._state.context.threads == 2
+    server = session.ServerSession(federation.parameters, federation.server_identity, federation.models, threads=3)
+    assert server._state.context.threads == 3
+    assert federation.server()._state.context.threads == federation.client("h1")._state.context.threads == 1
 
 
 def test_an_empty_vector_and_no_terms_are_nothing_to_do() -> None:

@@ -19,6 +19,7 @@ from fedgan_secure.data.patients import PatientDataset
 from fedgan_secure.federation.directories import SiteDirectory
 from fedgan_secure.federation.hospital import Hospital, SessionRefused, SignatureRefused
 from fedgan_secure.policy import CoordinatorEntry, FederationPolicy, HospitalEntry
+from fedgan_secure.processors import processors
 from tests.audits.conftest import Run
 from tests.fedgan_secure.federation.test_policy import fields
 
@@ -85,6 +86,14 @@ def test_an_honest_session_is_joined_once_the_round_is_reserved(world: World) ->
         world.hospital.open_session(world.parameters, VECTOR, LAYOUT)
     world.hospital.reserve(1)
     assert world.hospital.open_session(world.parameters, VECTOR, LAYOUT).name == "a"
+
+
+def test_a_hospital_masks_with_every_processor(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fedgan_secure.federation.hospital.processors", lambda: 5)
+    world.hospital.reserve(1)
+    client = world.hospital.open_session(world.parameters, VECTOR, LAYOUT)
+    assert client._state is not None and client._state.context.threads == 5
+    assert 1 <= processors() <= (os.cpu_count() or 1)
 
 
 @pytest.mark.parametrize("what", ["roster", "coordinator", "threshold", "ring", "policy", "lengths", "round"])
