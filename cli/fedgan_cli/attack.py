@@ -30,7 +30,7 @@ Examples:
     "--steps",
     type=click.IntRange(1, 2**31),
     metavar="T",
-    help="Attack T steps; what is proved is then for T steps.  [default: as many as N canaries could refute]",
+    help="Attack T steps; what is proved is then for T steps.  [default: where missing noise would show best]",
 )
 @click.option(
     "--html", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Write a page with the curves."
@@ -61,7 +61,8 @@ def command(run: Path, canaries: int, steps: int | None, html: Path | None, quie
         terminal.say(headline(verdict))
         for row in verdict.rows:
             terminal.say(
-                f"  {row.right:>5} of {row.guesses:>5} guesses right: epsilon at least {row.least_epsilon:.2f} "
+                f"  {row.right:>5} of {row.guesses:>5} guesses right ({row.ins} in, {row.outs} out): "
+                f"epsilon at least {row.least_epsilon:.2f} "
                 f"(if all were right: {row.ceiling:.2f})"
             )
         for remark in REMARKS:

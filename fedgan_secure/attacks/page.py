@@ -50,14 +50,11 @@ def headline(verdict: Verdict) -> str:
             )
         case "not testable":
             return (
-                f"NOT TESTED: {proved}, and {verdict.canaries} canaries could refute an epsilon below "
-                f"{_down(verdict.refutable)} at most. Attack fewer steps, or with more canaries ({shown})."
+                f"NOT TESTED: {proved}, and with {verdict.canaries} canaries not even a training without noise would "
+                f"be refuted. Attack with more canaries ({shown})."
             )
         case _:
-            return (
-                f"Not refuted: {shown}; {proved}. Had every guess been right, an epsilon below "
-                f"{_down(verdict.refutable)} would have been refuted."
-            )
+            return f"Not refuted: {shown}; {proved}. A training without noise would have been refuted."
 
 
 def _down(value: float) -> str:
@@ -98,7 +95,7 @@ def _most(rate: float, epsilon: float, delta: float) -> float:
 def _counts(verdict: Verdict) -> Section:
     rows = tuple(
         (
-            f"{row.guesses}",
+            f"{row.ins} in, {row.outs} out",
             f"{row.right}",
             _down(row.least_epsilon),
             _down(row.ceiling),
@@ -110,11 +107,11 @@ def _counts(verdict: Verdict) -> Section:
     return Section(
         title="Guesses and what they show",
         paragraphs=(
-            "The numbers of guesses were fixed beforehand: all canaries (an even number of them), and the surest half, "
-            f"quarter and eighth. The bounds hold together, at {CONFIDENCE:.0%} confidence (Steinke, Nasr and "
+            "The numbers of guesses were fixed beforehand: which canaries are in, and which are out, by the "
+            f"adversary's belief. The bounds hold together, at {CONFIDENCE:.0%} confidence (Steinke, Nasr and "
             "Jagielski 2023, Theorem 5.2).",
         ),
-        tables=(Table("By number of guesses", headings, rows, frozenset(range(len(headings)))),),
+        tables=(Table("By number of guesses", headings, rows, frozenset(range(1, len(headings)))),),
     )
 
 

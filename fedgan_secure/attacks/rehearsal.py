@@ -8,6 +8,7 @@ run's own noise, coins or patients, which nobody can see afterwards, and sees gr
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable
@@ -18,8 +19,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from fedgan_audits import accountant, one_run, solving
-from fedgan_audits.errors import UnreachableTarget, VerificationFailed
+from fedgan_audits import accountant, one_run
+from fedgan_audits.errors import VerificationFailed
 from fedgan_audits.mechanism import MechanismRecord
 from fedgan_secure.attacks.canaries import Adversary, Canaries, WatchedTrainer
 from fedgan_secure.data.patients import PatientDataset
@@ -33,15 +34,15 @@ from fedgan_secure.policy import FederationPolicy
 from fedgan_secure.privacy import Entropy
 
 CONFIDENCE, CONTRADICTION = 0.95, 1e-3
-SHARES = (1, 2, 4, 8)
-"""The adversary guesses all coins, or the surest half, quarter or eighth: fixed beforehand, and all four are paid."""
+SHARES = ((1 / 2, 1 / 2), (1 / 8, 1 / 8), (1 / 16, 1 / 16), (1 / 4, 0.0))
+"""Of the canaries, the surest that are guessed to be in, and to be out: fixed beforehand, and all four are paid."""
 LEAST_CANARIES, MOST_CANARIES, OTHERS = 16, 2000, 64
 _EXPECTED_FAILURES = 1e-4
 """Delta of the attack times canaries, at most: with a delta of a policy's size the guesses could hardly show anything,
 and what is proved has an epsilon for every delta."""
 Progress = Callable[[str, int, int], None]
 Outcome = Literal["refuted", "doubtful", "not refuted", "not testable"]
-"""Sure at 99.9 %; above the proof at 95 % alone; neither; no guesses could have refuted so large an epsilon."""
+"""Sure at 99.9 %; above the proof at 95 % alone; neither; not even a training without noise would have been refuted."""
 
 
 @dataclass(frozen=True)
@@ -49,17 +50,24 @@ class Guesses:
     """What the adversary made of one number of guesses.
 
     Attributes:
-        guesses, right: how many, and how many were right.
+        ins, outs: how many canaries were guessed to be in, and to be out.
+        right: how many of these guesses were right.
         least_epsilon: the bound that this shows, the four numbers of guesses taken together at `CONFIDENCE`.
         ceiling: what it would have been had every guess been right.
         p_value: at most the probability of so many right guesses if the proved epsilon held; not corrected for four.
     """
 
-    guesses: int
+    ins: int
+    outs: int
     right: int
     least_epsilon: float
     ceiling: float
     p_value: float
+
+    @property
+    def guesses(self) -> int:
+        """All of them."""
+        return self.ins + self.outs
 
 
 @dataclass(frozen=True)
@@ -69,7 +77,8 @@ class Verdict:
     Attributes:
         epsilon, delta: proved for the steps that were attacked, one patient in one hospital; at the attack's delta.
         claimed: the same pair at the policy's delta, which is larger.
-        refutable: the proof could be refuted only were its epsilon below this.
+        without_noise: at most the probability, as for `contradicted`, of what guesses about a training without noise
+            would be expected to show: where that is no contradiction, an attack tests nothing.
         steps, canaries, others: of the rehearsal.
         rows: one for each number of guesses.
         roc: (false positive rate, true positive rate) of every threshold.
@@ -80,7 +89,7 @@ class Verdict:
     epsilon: float
     delta: float
     claimed: tuple[float, float]
-    refutable: float
+    without_noise: float
     steps: int
     canaries: int
     others: int
@@ -111,7 +120,7 @@ class Verdict:
             return "refuted"
         if self.least_epsilon > self.epsilon:
             return "doubtful"
-        return "not refuted" if self.epsilon < self.refutable else "not testable"
+        return "not refuted" if self.without_noise < CONTRADICTION else "not testable"
 
     def to_json(self) -> dict[str, Any]:
         """JSON-ready values."""
@@ -122,11 +131,11 @@ class Verdict:
             "least_epsilon": self.least_epsilon,
             "confidence": CONFIDENCE,
             "ceiling": self.ceiling,
-            "refutable_below": self.refutable,
+            "without_noise": self.without_noise,
             "outcome": self.outcome,
             "canaries": self.canaries,
             "others": self.others,
-            "guesses": [vars(row) for row in self.rows],
+            "guesses": [{"guesses": row.guesses, **vars(row)} for row in self.rows],
             "area_under_curve": self.area,
             "seconds": round(self.seconds, 1),
         }
@@ -145,7 +154,7 @@ def attack_run(
     Args:
         run: its folder, or its public part.
         canaries: how many, half of them in on average; at most MOST_CANARIES.
-        steps: how many of the policy's; None: as many as leave the proved epsilon at half of what could be refuted.
+        steps: how many of the policy's; None: as many as would show most of a training without noise.
         progress: called with ("attack", steps done, steps).
         entropy: of canaries, coins and noise.
 
@@ -185,7 +194,7 @@ def attack_run(
         mechanism,
         PatientDataset(drawn, labels, np.arange(others, dtype=np.int32), max(spec.classes, 1)),
         canaries=canaries,
-        steps=min(steps or _testable(mechanism, policy.mechanism.delta, canaries), scheduled),
+        steps=min(steps or _most_telling(mechanism, policy.mechanism.delta, canaries, scheduled), scheduled),
         steps_per_round=policy.mechanism.steps_per_round,
         delta=policy.mechanism.delta,
         start=VectorLayout.of(spec).initial_vector(policy.initial_model.seed),
@@ -241,13 +250,13 @@ def attack(
     record = mechanism.model_copy(update={"steps": steps})
     small = _delta(delta, canaries)
     epsilon = accountant.epsilon([record], small)
-    rows = tuple(_guesses(trainer.scores, made.present, share, epsilon, small) for share in SHARES)
+    rows = tuple(_guesses(trainer.scores, made.present, counts, epsilon, small) for counts in _counts(canaries))
     roc, area = _roc(trainer.scores, made.present)
     return Verdict(
         epsilon=epsilon,
         delta=small,
         claimed=(accountant.epsilon([record], delta), delta),
-        refutable=_refutable(canaries, small),
+        without_noise=_without_noise(record, epsilon, small, canaries),
         steps=steps,
         canaries=canaries,
         others=others.patients,
@@ -282,35 +291,52 @@ def _delta(delta: float, canaries: int) -> float:
     return min(delta, _EXPECTED_FAILURES / canaries)
 
 
-def _refutable(canaries: int, delta: float) -> float:
-    """A proof with an epsilon below this would be refuted if every guess were right."""
-    level = 1 - CONTRADICTION / len(SHARES)
-    counts = [2 * (canaries // (2 * share)) for share in SHARES]
-    return max(one_run.ceiling(canaries=canaries, guesses=count, delta=delta, confidence=level) for count in counts)
+def _counts(canaries: int) -> tuple[tuple[int, int], ...]:
+    return tuple((int(canaries * ins), int(canaries * outs)) for ins, outs in SHARES)
 
 
-def _testable(mechanism: MechanismRecord, delta: float, canaries: int) -> int:
+def _without_noise(mechanism: MechanismRecord, epsilon: float, delta: float, canaries: int) -> float:
+    """What guesses about a training without noise would show, on average: p, corrected for the four looks.
+
+    Every canary that was ever drawn is known to be in, the others are guessed at random.
+    """
+    missed = (1 - mechanism.sampling_probability) ** mechanism.steps
+    known = canaries / 2 * (1 - missed)
+    smallest = 1.0
+    for ins, outs in _counts(canaries):
+        right = math.floor(min(ins, known) + max(0.0, ins - known) * missed / (1 + missed) + outs / (1 + missed))
+        told = {"canaries": canaries, "guesses": ins + outs, "right": right, "delta": delta}
+        smallest = min(smallest, one_run.p_value(epsilon=epsilon, **told))  # type: ignore[arg-type]
+    return min(1.0, smallest * len(SHARES))
+
+
+def _most_telling(mechanism: MechanismRecord, delta: float, canaries: int, scheduled: int) -> int:
+    """The number of steps after which a training without noise would be refuted most clearly."""
     _check(canaries)
     small = _delta(delta, canaries)
-    try:
-        return solving.most_steps(mechanism, target=max(_refutable(canaries, small) / 2, 1e-3), delta=small)
-    except UnreachableTarget:
-        return 1
+
+    def shown(steps: int) -> float:
+        record = mechanism.model_copy(update={"steps": steps})
+        return _without_noise(record, accountant.epsilon([record], small), small, canaries)
+
+    steps = {1, scheduled} | {number for power in range(11) for number in (2**power, 3 * 2**power)}
+    return min((count for count in sorted(steps) if count <= scheduled), key=shown)
 
 
-def _guesses(scores: np.ndarray, present: np.ndarray, share: int, epsilon: float, delta: float) -> Guesses:
-    """The surest guesses on both sides: as many "in" as "out"."""
-    side = len(scores) // (2 * share)
+def _guesses(scores: np.ndarray, present: np.ndarray, counts: tuple[int, int], epsilon: float, delta: float) -> Guesses:
+    """The surest guesses that canaries are in, and that they are out."""
+    ins, outs = counts
     order = np.argsort(scores, kind="stable")
-    right = int((~present[order[:side]]).sum() + present[order[len(order) - side :]].sum())
-    asked = partial(one_run.least_epsilon, canaries=len(scores), guesses=2 * side, delta=delta)
+    right = int((~present[order[:outs]]).sum() + present[order[len(order) - ins :]].sum())
     level = 1 - (1 - CONFIDENCE) / len(SHARES)
+    asked = partial(one_run.least_epsilon, canaries=len(scores), guesses=ins + outs, delta=delta, confidence=level)
     return Guesses(
-        guesses=2 * side,
+        ins=ins,
+        outs=outs,
         right=right,
-        least_epsilon=asked(right=right, confidence=level),
-        ceiling=one_run.ceiling(canaries=len(scores), guesses=2 * side, delta=delta, confidence=level),
-        p_value=one_run.p_value(canaries=len(scores), guesses=2 * side, right=right, epsilon=epsilon, delta=delta),
+        least_epsilon=asked(right=right),
+        ceiling=asked(right=ins + outs),
+        p_value=one_run.p_value(canaries=len(scores), guesses=ins + outs, right=right, epsilon=epsilon, delta=delta),
     )
 
 

@@ -94,13 +94,13 @@ def test_the_true_mechanism_is_not_refuted() -> None:
     heard: list[tuple[str, int, int]] = []
     found = attacked(progress=lambda *told: heard.append(told))
     assert found.outcome == "not refuted" and not found.contradicted
-    assert found.least_epsilon <= found.epsilon < found.refutable < found.ceiling
+    assert found.least_epsilon <= found.epsilon < found.ceiling
     level = {"canaries": 96, "guesses": 96, "delta": found.delta}
     assert found.ceiling == one_run.ceiling(confidence=1 - 0.05 / 4, **level)  # type: ignore[arg-type]
-    assert found.refutable == one_run.ceiling(confidence=1 - 0.001 / 4, **level)  # type: ignore[arg-type]
+    assert found.without_noise < 1e-3
     assert found.claimed == (pytest.approx(EPSILON, rel=1e-3), DELTA)
     assert found.delta == pytest.approx(1e-4 / 96) and found.epsilon > EPSILON
-    assert [row.guesses for row in found.rows] == [96, 48, 24, 12]
+    assert [row.guesses for row in found.rows] == [96, 24, 12, 24]
     assert heard == [("attack", step, STEPS) for step in range(1, STEPS + 1)]
     assert found.roc[0] == (0, 0) and found.roc[-1] == (1, 1)
 
@@ -129,13 +129,27 @@ def test_a_training_that_is_told_another_mechanism_than_the_ledger_fails() -> No
             rehearsal._same(dataclasses.replace(TRAINING, **{name: other}), RECORDED)  # type: ignore[arg-type]
 
 
-def test_as_many_steps_are_attacked_as_could_be_refuted() -> None:
-    small = 1e-4 / 256
-    most = rehearsal._refutable(256, small)
-    steps = rehearsal._testable(RECORDED, DELTA, 256)
-    proved = [accountant.epsilon([RECORDED.model_copy(update={"steps": count})], small) for count in (steps, steps + 1)]
-    assert proved[0] <= most / 2 < proved[1]
-    assert rehearsal._testable(RECORDED.model_copy(update={"noise_multiplier": 0.1}), DELTA, 256) == 1
+def test_so_many_steps_are_attacked_that_missing_noise_would_show() -> None:
+    def shown(mechanism: MechanismRecord, steps: int, canaries: int) -> float:
+        record = mechanism.model_copy(update={"steps": steps})
+        small = rehearsal._delta(DELTA, canaries)
+        return rehearsal._without_noise(record, accountant.epsilon([record], small), small, canaries)
+
+    steps = rehearsal._most_telling(RECORDED, DELTA, 256, 1000)
+    assert 1 < steps < 100 and shown(RECORDED, steps, 256) < 1e-3
+    assert shown(RECORDED, steps, 256) <= min(shown(RECORDED, 1, 256), shown(RECORDED, 1000, 256))
+    assert rehearsal._most_telling(RECORDED, DELTA, 256, 1) == 1
+    rare = RECORDED.model_copy(update={"sampling_probability": 0.064, "noise_multiplier": 0.936})  # a large cohort
+    assert shown(rare, rehearsal._most_telling(rare, DELTA, 256, 300), 256) > 1e-3  # nothing would be tested
+    assert shown(rare, rehearsal._most_telling(rare, DELTA, 2000, 300), 2000) < 1e-3
+
+
+def test_guesses_are_the_surest_on_either_side() -> None:
+    scores, present = np.arange(16.0), np.arange(16) >= 8
+    found = rehearsal._guesses(scores, present, (4, 2), 1.0, 1e-6)
+    assert (found.ins, found.outs, found.guesses, found.right) == (4, 2, 6, 6)
+    assert rehearsal._guesses(-scores, present, (4, 0), 1.0, 1e-6).right == 0
+    assert rehearsal._guesses(scores, ~present, (4, 2), 1.0, 1e-6).right == 0
 
 
 def test_one_step_is_judged_by_the_likelihood_ratio() -> None:

@@ -14,36 +14,40 @@ from tests.audits.test_browser import WIDTHS, Show, browser, findings, show  # n
 
 pytestmark = pytest.mark.xdist_group("browser")
 
-ROWS = (Guesses(256, 162, 0.249, 4.05, 1.0), Guesses(128, 88, 0.358, 3.35, 1.0), Guesses(64, 48, 0.4399, 2.64, 0.5))
+ROWS = (
+    Guesses(128, 128, 162, 0.249, 4.05, 1.0), Guesses(32, 32, 48, 0.358, 2.64, 1.0),
+    Guesses(64, 0, 51, 0.4399, 2.64, 0.5),
+)  # fmt: skip
 SOUND = Verdict(
-    epsilon=3.07765, delta=3.9e-7, claimed=(2.0, 8.3e-4), refutable=3.319, steps=40, canaries=256, others=64, rows=ROWS,
+    epsilon=3.07765, delta=3.9e-7, claimed=(2.0, 8.3e-4), without_noise=1e-6, steps=40, canaries=256, others=64,
+    rows=ROWS,
     roc=((0.0, 0.0), (0.2, 0.5), (1.0, 1.0)), area=0.67, seconds=25.0,
 )  # fmt: skip
-REFUTED = replace(SOUND, rows=(Guesses(256, 256, 4.05, 4.05, 1e-9), *ROWS[1:]))
+REFUTED = replace(SOUND, rows=(Guesses(128, 128, 256, 4.05, 4.05, 1e-9), *ROWS[1:]))
 
 
-def test_the_sentence_names_the_bound_the_proof_and_what_could_have_been_refuted() -> None:
+def test_the_sentence_names_the_bound_and_the_proof() -> None:
     assert headline(SOUND) == (
         "Not refuted: epsilon is at least 0.43 by this attack; at most 3.0777 is proved for 40 steps (delta 3.9e-07). "
-        "Had every guess been right, an epsilon below 3.31 would have been refuted."
+        "A training without noise would have been refuted."
     )
     assert headline(REFUTED).startswith(
         "REFUTED: epsilon is at least 4.05 by this attack, but at most 3.0777 is proved"
     )
     text = attack_page("<run>", REFUTED).decode()
     assert "<run>" not in text and "&lt;run&gt;" in text and "REFUTED" in text
-    assert "epsilon 2.0000 at delta 0.00083" in text
+    assert "epsilon 2.0000 at delta 0.00083" in text and "64 in, 0 out" in text
 
 
 def test_there_are_four_outcomes() -> None:
-    doubtful = replace(SOUND, rows=(Guesses(256, 250, 3.5, 4.05, 5e-3), *ROWS[1:]))
-    large = replace(SOUND, epsilon=3.32)
+    doubtful = replace(SOUND, rows=(Guesses(128, 128, 250, 3.5, 4.05, 5e-3), *ROWS[1:]))
+    large = replace(SOUND, without_noise=1.1e-3)
     found = [one.outcome for one in (SOUND, REFUTED, doubtful, large)]
     assert found == ["not refuted", "refuted", "doubtful", "not testable"]
     assert headline(doubtful).startswith("IN DOUBT: epsilon is at least 3.50 by this attack, but at most 3.0777")
     assert "sure at 95% and not at 99.9%" in headline(doubtful)
-    assert headline(large).startswith("NOT TESTED: at most 3.3200 is proved")
-    assert "256 canaries could refute an epsilon below 3.31" in headline(large)
+    assert headline(large).startswith("NOT TESTED: at most 3.0777 is proved")
+    assert "with 256 canaries not even a training without noise would be refuted" in headline(large)
 
 
 def test_a_contradiction_has_to_be_sure_of_all_four_counts_together() -> None:
