@@ -74,13 +74,17 @@ _Searches = tuple[tuple[SearchTerms, int], ...]
 """Searches that are known by their curve alone, each once, with how often it was done."""
 
 
-def accountant_name(mechanisms: Sequence[MechanismRecord] = ()) -> str:
-    """The accountant and its version, for the record of how the figure of `mechanisms` was made."""
+def accountant_name(mechanisms: Sequence[MechanismRecord] = (), delta: float | None = None) -> str:
+    """The accountant and its version, for the record of how the figure of `mechanisms` (at `delta`) was made."""
     if is_distributed(mechanisms):
         return f"integer-order RDP (orders 2 to {renyi.LARGEST_ORDER}) of shared integer noise"
     if _searches_of(mechanisms):
         return f"integer-order RDP (orders 2 to {renyi.LARGEST_ORDER}), a search for settings included"
-    return f"dp-accounting {version('dp-accounting')}, PLD (pessimistic, connect the dots)"
+    library = f"dp-accounting {version('dp-accounting')}"
+    figure = 0.0 if delta is None else epsilon(mechanisms, delta)
+    if delta is not None and 0 < figure < math.inf and figure == epsilon_rdp(mechanisms, delta):
+        return f"{library}, Rényi differential privacy"  # the smaller of the two proofs, or the only one
+    return f"{library}, PLD (pessimistic, connect the dots)"
 
 
 def check_delta(delta: float) -> float:

@@ -113,7 +113,8 @@ def check_figures(result: Verification, report: RoundReport, renderer: str, file
     if any(len(figures.of_ledger(entry)) > MAX_KINDS for entry in report.aggregation.participants):
         return False
     if report.renderer != renderer or report.privacy.accountant != accountant.accountant_name(
-        figures.worst_ledger(report.aggregation.participants, report.privacy.settings.delta)
+        figures.worst_ledger(report.aggregation.participants, report.privacy.settings.delta),
+        report.privacy.settings.delta,
     ):
         return False
     try:

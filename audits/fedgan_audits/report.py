@@ -293,7 +293,7 @@ def _privacy(record: RoundRecord, worst: tuple[MechanismRecord, ...]) -> Privacy
         delta=repr(privacy.delta),
         gdp_mu=figures.shown(accountant.mu_gdp(worst, privacy.delta)) if worst else "0",
         neighbouring_relation="add or remove one " + privacy.unit,
-        accountant=accountant.accountant_name(worst),
+        accountant=accountant.accountant_name(worst, privacy.delta),
         second_accountant=(
             wording.SECOND_DISTRIBUTED
             if accountant.is_distributed(worst)
