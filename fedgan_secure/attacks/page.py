@@ -50,11 +50,11 @@ def headline(verdict: Verdict) -> str:
             )
         case "not testable":
             return (
-                f"NOT TESTED: {proved}, and with {verdict.canaries} canaries not even a training without noise would "
-                f"be refuted. Attack with more canaries ({shown})."
+                f"NOT TESTED: {proved}, and the same attack did not refute a training without noise either. Attack "
+                f"with more canaries or other steps ({shown})."
             )
         case _:
-            return f"Not refuted: {shown}; {proved}. A training without noise would have been refuted."
+            return f"Not refuted: {shown}; {proved}. The same attack refuted a training without noise."
 
 
 def _down(value: float) -> str:

@@ -42,7 +42,7 @@ _EXPECTED_FAILURES = 1e-4
 and what is proved has an epsilon for every delta."""
 Progress = Callable[[str, int, int], None]
 Outcome = Literal["refuted", "doubtful", "not refuted", "not testable"]
-"""Sure at 99.9 %; above the proof at 95 % alone; neither; not even a training without noise would have been refuted."""
+"""Sure at 99.9 %; above the proof at 95 % alone; neither; not even the control, without noise, was refuted."""
 
 
 @dataclass(frozen=True)
@@ -77,8 +77,8 @@ class Verdict:
     Attributes:
         epsilon, delta: proved for the steps that were attacked, one patient in one hospital; at the attack's delta.
         claimed: the same pair at the policy's delta, which is larger.
-        without_noise: at most the probability, as for `contradicted`, of what guesses about a training without noise
-            would be expected to show: where that is no contradiction, an attack tests nothing.
+        control: whether the same attack, made on the same training without its noise, refutes the proof. Where it does
+            not, the attack tests nothing.
         steps, canaries, others: of the rehearsal.
         rows: one for each number of guesses.
         roc: (false positive rate, true positive rate) of every threshold.
@@ -89,7 +89,7 @@ class Verdict:
     epsilon: float
     delta: float
     claimed: tuple[float, float]
-    without_noise: float
+    control: bool
     steps: int
     canaries: int
     others: int
@@ -111,7 +111,7 @@ class Verdict:
     @property
     def contradicted(self) -> bool:
         """Whether the guesses refute the proved epsilon at 99.9 %."""
-        return min(row.p_value for row in self.rows) * len(self.rows) < CONTRADICTION
+        return _refutes(self.rows)
 
     @property
     def outcome(self) -> Outcome:
@@ -120,7 +120,7 @@ class Verdict:
             return "refuted"
         if self.least_epsilon > self.epsilon:
             return "doubtful"
-        return "not refuted" if self.without_noise < CONTRADICTION else "not testable"
+        return "not refuted" if self.control else "not testable"
 
     def to_json(self) -> dict[str, Any]:
         """JSON-ready values."""
@@ -131,7 +131,7 @@ class Verdict:
             "least_epsilon": self.least_epsilon,
             "confidence": CONFIDENCE,
             "ceiling": self.ceiling,
-            "without_noise": self.without_noise,
+            "control_refuted": self.control,
             "outcome": self.outcome,
             "canaries": self.canaries,
             "others": self.others,
@@ -154,8 +154,8 @@ def attack_run(
     Args:
         run: its folder, or its public part.
         canaries: how many, half of them in on average; at most MOST_CANARIES.
-        steps: how many of the policy's; None: as many as would show most of a training without noise.
-        progress: called with ("attack", steps done, steps).
+        steps: how many of the policy's; None: as many as should show most of a training without noise.
+        progress: called with ("attack", steps done, steps), then with ("control", ...).
         entropy: of canaries, coins and noise.
 
     Raises:
@@ -217,7 +217,7 @@ def attack(
     progress: Progress | None = None,
     entropy: Entropy = os.urandom,
 ) -> Verdict:
-    """As attack_run, of one training.
+    """As attack_run, of one training, and of the same without noise as a control.
 
     Args:
         training: what is done; a test may let it differ from `mechanism`.
@@ -228,35 +228,26 @@ def attack(
     """
     _check(canaries)
     begun = time.monotonic()
-    told = {name: getattr(mechanism, name) for name in _SHARED}
-    made = Canaries.drawn(spec, canaries, entropy)
-    adversary = partial(Adversary, spec, replace(training, **told), canaries=made)
-    trainer = WatchedTrainer(spec, training, others, made, adversary, entropy)
-    vector, done = start, 0
-    while done < steps:
-        before = done
-
-        def heard(step: int, _: int, before: int = before) -> None:
-            if progress is not None:
-                progress("attack", before + step, steps)
-
-        vector = vector + trainer.train(vector, min(steps_per_round, steps - done), heard).update
-        done = min(steps, done + steps_per_round)
-    if not np.isfinite(trainer.scores).all():
-        raise InputError(
-            "the rehearsed training gave gradients that are no numbers, so nothing can be guessed",
-            hint="attack fewer steps (--steps), or lower the learning rates",
-        )
     record = mechanism.model_copy(update={"steps": steps})
     small = _delta(delta, canaries)
     epsilon = accountant.epsilon([record], small)
-    rows = tuple(_guesses(trainer.scores, made.present, counts, epsilon, small) for counts in _counts(canaries))
-    roc, area = _roc(trainer.scores, made.present)
+    told = replace(training, **{name: getattr(mechanism, name) for name in _SHARED})
+
+    def rehearse(done: TrainingSettings, name: str) -> tuple[np.ndarray, np.ndarray, tuple[Guesses, ...]]:
+        made = Canaries.drawn(spec, canaries, entropy)
+        trainer = WatchedTrainer(spec, done, others, made, partial(Adversary, spec, told, canaries=made), entropy)
+        _train(trainer, start, steps, steps_per_round, None if progress is None else partial(progress, name))
+        rows = tuple(_guesses(trainer.scores, made.present, counts, epsilon, small) for counts in _counts(canaries))
+        return trainer.scores, made.present, rows
+
+    scores, present, rows = rehearse(training, "attack")
+    _, _, control = rehearse(replace(training, noise_multiplier=0.0), "control")
+    roc, area = _roc(scores, present)
     return Verdict(
         epsilon=epsilon,
         delta=small,
         claimed=(accountant.epsilon([record], delta), delta),
-        without_noise=_without_noise(record, epsilon, small, canaries),
+        control=_refutes(control),
         steps=steps,
         canaries=canaries,
         others=others.patients,
@@ -265,6 +256,31 @@ def attack(
         area=area,
         seconds=time.monotonic() - begun,
     )
+
+
+def _train(
+    trainer: WatchedTrainer, start: np.ndarray, steps: int, per_round: int, progress: Callable[[int, int], None] | None
+) -> None:
+    """Train in rounds, as a hospital that is alone. Raises InputError where the adversary saw what is no number."""
+    vector, done = start, 0
+    while done < steps:
+
+        def heard(step: int, _: int, before: int = done) -> None:
+            if progress is not None:
+                progress(before + step, steps)
+
+        vector = vector + trainer.train(vector, min(per_round, steps - done), heard).update
+        done = min(steps, done + per_round)
+    if not np.isfinite(trainer.scores).all():
+        raise InputError(
+            "the rehearsed training gave gradients that are no numbers, so nothing can be guessed",
+            hint="attack fewer steps (--steps), or lower the learning rates",
+        )
+
+
+def _refutes(rows: tuple[Guesses, ...]) -> bool:
+    """Whether guesses refute the proved epsilon at 99.9 %, all numbers of guesses taken together."""
+    return min(row.p_value for row in rows) * len(rows) < CONTRADICTION
 
 
 _SHARED = ("sampling_probability", "noise_multiplier", "l2_clip_norm", "images_per_patient", "unit")
@@ -296,9 +312,10 @@ def _counts(canaries: int) -> tuple[tuple[int, int], ...]:
 
 
 def _without_noise(mechanism: MechanismRecord, epsilon: float, delta: float, canaries: int) -> float:
-    """What guesses about a training without noise would show, on average: p, corrected for the four looks.
+    """The most that guesses about a training without noise can show, on average: p, corrected for the four looks.
 
-    Every canary that was ever drawn is known to be in, the others are guessed at random.
+    As if every canary that was ever drawn were known to be in, and the others guessed at random. It chooses how many
+    steps; what an attack is worth, the control says.
     """
     missed = (1 - mechanism.sampling_probability) ** mechanism.steps
     known = canaries / 2 * (1 - missed)
@@ -311,7 +328,7 @@ def _without_noise(mechanism: MechanismRecord, epsilon: float, delta: float, can
 
 
 def _most_telling(mechanism: MechanismRecord, delta: float, canaries: int, scheduled: int) -> int:
-    """The number of steps after which a training without noise would be refuted most clearly."""
+    """The number of steps after which a training without noise could be refuted most clearly."""
     _check(canaries)
     small = _delta(delta, canaries)
 

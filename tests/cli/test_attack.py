@@ -34,14 +34,14 @@ def test_a_run_is_attacked_and_not_refuted(finished: Path, tmp_path: Path) -> No
 def test_people_get_a_sentence_and_what_it_does_not_say(finished: Path) -> None:
     done = fedgan("attack", finished, "--canaries", "16", "--steps", "2", "--quiet")
     assert done.code == 0, done.err
-    assert done.out.startswith("NOT TESTED: at most") and "with 16 canaries not even" in done.out
+    assert done.out.startswith("NOT TESTED: at most") and "did not refute a training without noise either" in done.out
     assert "A lower bound proves nothing good" in done.err and "2/2" not in done.err
 
 
 def test_a_refuted_proof_ends_with_exit_code_5(finished: Path) -> None:
     row = Guesses(32, 32, 64, 3.0, 3.0, 1e-12)
     verdict = Verdict(
-        epsilon=1.0, delta=1e-6, claimed=(0.8, 1e-3), without_noise=1e-6, steps=6, canaries=64, others=10, rows=(row,),
+        epsilon=1.0, delta=1e-6, claimed=(0.8, 1e-3), control=True, steps=6, canaries=64, others=10, rows=(row,),
         roc=((0.0, 0.0), (0.0, 1.0), (1.0, 1.0)), area=1.0, seconds=1.0,
     )  # fmt: skip
     with patch.object(rehearsal, "attack_run", return_value=verdict):
