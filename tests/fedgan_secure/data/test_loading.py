@@ -75,10 +75,10 @@ def test_a_picture_bomb_is_refused_by_its_header(eyepacs_tree: Path) -> None:
     bomb = b"BM" + (54).to_bytes(4, "little") + bytes(4) + (54).to_bytes(4, "little") + (40).to_bytes(4, "little")
     bomb += (60000).to_bytes(4, "little") * 2 + (1).to_bytes(2, "little") + (24).to_bytes(2, "little") + bytes(24)
     (eyepacs_tree / "train" / "9_left.jpeg").write_bytes(bomb)
-    start = time.monotonic()
+    start = time.process_time()
     found = load(eyepacs_tree, LoadSettings()).findings
     assert [path for path, reason in found.quarantined if "limit allows" in reason] == ["train/9_left.jpeg"]
-    assert time.monotonic() - start < 2
+    assert time.process_time() - start < 2
 
 
 def test_sixteen_bit_png_is_scaled_by_its_type(tmp_path: Path) -> None:
@@ -317,9 +317,9 @@ def misbehave(common, items):
 def test_a_crash_or_a_hang_costs_only_its_own_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "misbehaving.py").write_text(MISBEHAVING)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *sys.path]))
-    monkeypatch.setattr("fedgan_secure.data.parallel.SECONDS_TO_START", 4.0)
+    monkeypatch.setattr("fedgan_secure.data.parallel.SECONDS_TO_START", 10.0)
     batches = map_batches(
-        "misbehaving:misbehave", {"crash": 5, "hang": 9}, list(range(16)), batch=4, workers=2, seconds_per_item=0.3
+        "misbehaving:misbehave", {"crash": 5, "hang": 9}, list(range(16)), batch=4, workers=2, seconds_per_item=1.5
     )
     results = [result for batch in batches for result in batch]
     assert [index for index, result in enumerate(results) if isinstance(result, Failed)] == [5, 9]

@@ -118,7 +118,7 @@ def independent(directory: SearchDirectory) -> float:
 def test_a_search_that_is_killed_twice_tries_the_same_and_pays_once(
     tmp_path: Path, log: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("FAKE_SECONDS", "0.3")
+    monkeypatch.setenv("FAKE_SECONDS", "2")
     directory = searching.begin(experiment(tmp_path), tmp_path / "search")
     for least in (1, 3):
         process = subprocess.Popen([sys.executable, "-c", DRIVE, str(directory.root), *FAKE], stdout=subprocess.PIPE)
@@ -137,6 +137,7 @@ def test_a_search_that_is_killed_twice_tries_the_same_and_pays_once(
             time.sleep(0.05)
         else:
             pytest.fail(f"worker {worker} outlived its search")
+    monkeypatch.setenv("FAKE_SECONDS", "0.05")
     display = Display()
     outcome = searching.carry_on(directory, display, command=FAKE)
     assert (outcome.tried, outcome.scored) == (6, 6)
