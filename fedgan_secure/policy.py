@@ -26,6 +26,7 @@ from pydantic import (
 from fedgan_audits.binding import colluders_against_lying
 from fedgan_audits.mechanism import DistributedMechanism, MechanismRecord, NoisePlacement, NoiseShares
 from fedgan_protocols.errors import ProtocolError
+from fedgan_protocols.keys import is_safe_public_key
 from fedgan_protocols.quantization import FixedPoint, prove_headroom
 from fedgan_secure.errors import InputError
 from fedgan_secure.federation.distributed import Schedule, check_shares, headroom
@@ -185,6 +186,8 @@ class FederationPolicy(_Public):
         keys = [entry.public_key for entry in self.hospitals] + [self.coordinator.public_key]
         if len(set(names)) != len(names) or len(set(keys)) != len(keys):
             raise ValueError("hospital names and keys must all differ")
+        if not all(is_safe_public_key(bytes.fromhex(key)) for key in keys):
+            raise ValueError("a key has small order or is not in its one encoding: anybody could sign under it")
         if self.threshold > len(names):
             raise ValueError(f"threshold {self.threshold} is more than the {len(names)} hospitals")
         if 2 * self.threshold <= len(names):

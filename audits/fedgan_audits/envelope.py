@@ -34,6 +34,9 @@ MAX_ENVELOPE_BYTES = 64 * 2**20
 MAX_JSON_VALUES = 3_000_000
 MAX_SIGNATURES = 10_001
 
+_FIELD_PRIME = 2**255 - 19
+_ORDER_EIGHT = 0x7A03AC9277FDC74EC6CC392CFA53202A0F67100D760B3CBA4FD84D3D706A17C7
+_SMALL_ORDER_Y = frozenset({0, 1, _FIELD_PRIME - 1, _ORDER_EIGHT, _FIELD_PRIME - _ORDER_EIGHT})
 _BEYOND_BMP = re.compile(rb"[\xf0-\xf4]")
 
 
@@ -67,6 +70,17 @@ def fingerprint(public_key: Ed25519PublicKey) -> str:
     """`SHA256:` and the unpadded base64 of SHA-256 over the key's 32 raw bytes (RFC 8032, section 5.1.5)."""
     raw = public_key.public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
     return "SHA256:" + base64.b64encode(hashlib.sha256(raw).digest()).decode("ascii").rstrip("=")
+
+
+def is_safe_key(public_key: Ed25519PublicKey) -> bool:
+    """Whether the key's y is below 2^255 - 19 and the point is not of small order (RFC 8032, sections 5.1 and 5.1.3).
+
+    Under a key of small order one signature verifies for many payloads (strong binding: Chalkias, Garillot and
+    Nikolaenko, SSR 2020); an encoding that is not reduced is a second name of a key, with another fingerprint.
+    """
+    raw = public_key.public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
+    y = int.from_bytes(raw, "little") & (2**255 - 1)
+    return y < _FIELD_PRIME and y not in _SMALL_ORDER_Y
 
 
 def canonical(value: Any) -> bytes:
@@ -162,7 +176,9 @@ def sign(payload: bytes, private_key: Ed25519PrivateKey, name: str) -> Signature
 
 
 def verify(payload: bytes, sig: bytes, public_key: Ed25519PublicKey) -> bool:
-    """Whether `sig` is a valid signature of `payload` by `public_key`."""
+    """Whether `sig` is a valid signature of `payload` by `public_key`; never under a key that `is_safe_key` refuses."""
+    if not is_safe_key(public_key):
+        return False
     try:
         public_key.verify(sig, pae(payload))
     except InvalidSignature:

@@ -34,6 +34,7 @@ MAX_KEY_FILES = 20_000
 MAX_LIST_BYTES = 2**20
 REVOKED = "revoked.txt"
 STATEMENT = ".dsse.json"
+_UNSAFE = "a key of small order, or not in its one encoding; anybody can sign under it"
 _LINE = re.compile(r"(SHA256:[A-Za-z0-9+/]{43})\s+(\S+)(?:\s.*)?\Z")
 
 
@@ -50,6 +51,8 @@ def public_key(data: bytes, what: str) -> Ed25519PublicKey:
         raise RecordInvalid(f"{what}: not a public key in PEM", hint=hint) from None
     if not isinstance(key, Ed25519PublicKey):
         raise RecordInvalid(f"{what}: a key of another kind; expected Ed25519", hint=hint)
+    if not envelope.is_safe_key(key):
+        raise RecordInvalid(f"{what}: {_UNSAFE}", hint=hint)
     return key
 
 
@@ -221,9 +224,12 @@ def _raw_key(text: Any, what: str) -> Ed25519PublicKey:
         raw = bytes.fromhex(text)
         if raw.hex() != text:
             raise ValueError
-        return Ed25519PublicKey.from_public_bytes(raw)
+        key = Ed25519PublicKey.from_public_bytes(raw)
     except (TypeError, ValueError, UnsupportedAlgorithm):
         raise RecordInvalid(f"the public key of {what} is not 64 lowercase hexadecimal digits") from None
+    if not envelope.is_safe_key(key):
+        raise RecordInvalid(f"the public key of {what}: {_UNSAFE}")
+    return key
 
 
 def roster(policy: Any, trusted: Trust | None) -> Roster:

@@ -25,6 +25,21 @@ from fedgan_protocols.errors import Code, ParameterError
 Entropy: TypeAlias = Callable[[int], bytes]
 
 _KEY_FILE_LIMIT = 16_384
+_FIELD_PRIME = 2**255 - 19
+_ORDER_EIGHT = 0x7A03AC9277FDC74EC6CC392CFA53202A0F67100D760B3CBA4FD84D3D706A17C7
+SMALL_ORDER_Y = frozenset({0, 1, _FIELD_PRIME - 1, _ORDER_EIGHT, _FIELD_PRIME - _ORDER_EIGHT})
+"""The y coordinates of the eight points of edwards25519 whose order divides 8."""
+
+
+def is_safe_public_key(public_key: bytes) -> bool:
+    """Whether raw bytes are an Ed25519 key that only the holder of a private key can sign under, as far as bytes tell.
+
+    False unless they are 32, encode a y below 2^255 - 19 (RFC 8032, 5.1.3: other encodings are second names of a key)
+    and are no point of small order: under such a key one signature verifies for many messages (strong binding:
+    Chalkias, Garillot and Nikolaenko, SSR 2020), so that whoever lists it can deny what it signed.
+    """
+    y = int.from_bytes(public_key, "little") & (2**255 - 1)
+    return len(public_key) == 32 and y < _FIELD_PRIME and y not in SMALL_ORDER_Y
 
 
 def public_pem(public_key: bytes) -> bytes:
@@ -40,7 +55,12 @@ def fingerprint(public_key: bytes) -> str:
 
 
 def verify(public_key: bytes, data: bytes, signature: bytes) -> bool:
-    """Whether `signature` (64 bytes) over `data` verifies under the raw Ed25519 `public_key` (RFC 8032, 5.1.7)."""
+    """Whether `signature` (64 bytes) over `data` verifies under the raw Ed25519 `public_key` (RFC 8032, 5.1.7).
+
+    Never under a key that is not canonical or of small order (`is_safe_public_key`).
+    """
+    if not is_safe_public_key(public_key):
+        return False
     try:
         Ed25519PublicKey.from_public_bytes(public_key).verify(signature, data)
     except (InvalidSignature, ValueError):
@@ -169,4 +189,10 @@ def load_public_key(path: str | Path) -> bytes:
         raise _not_a_key(path, "public") from None
     if not isinstance(key, Ed25519PublicKey):
         raise _not_a_key(path, "public")
+    if not is_safe_public_key(key.public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)):
+        raise ParameterError(
+            Code.KEY_FILE,
+            f"{path} holds an Ed25519 key of small order, or one that is not canonical: anybody can sign under it",
+            hint="ask its owner for a key that `fedgan-secure keys new` made",
+        )
     return key.public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)

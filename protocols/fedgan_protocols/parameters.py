@@ -17,7 +17,7 @@ import numpy as np
 from fedgan_protocols.encoding import digest, encode
 from fedgan_protocols.errors import Code, ParameterError
 from fedgan_protocols.graph import LEAST_MEMBERS, PRIVACY_BITS, SparseGraph, privacy_bits, signatures_to_check
-from fedgan_protocols.keys import Entropy
+from fedgan_protocols.keys import Entropy, is_safe_public_key
 
 __all__ = [
     "SERVER",
@@ -61,6 +61,8 @@ class Member:
             raise _refuse(f"{self.name!r} cannot be a member's name")
         if not isinstance(self.public_key, bytes) or len(self.public_key) != 32:
             raise _refuse(f"member {self.name}: an Ed25519 public key has 32 bytes")
+        if not is_safe_public_key(self.public_key):
+            raise _refuse(f"member {self.name}: the Ed25519 key has small order or is not canonical")
 
 
 def roster_hash(roster: tuple[Member, ...], server_public_key: bytes) -> bytes:
@@ -110,6 +112,8 @@ class SessionParameters:
             value = getattr(self, name)
             if not isinstance(value, bytes) or len(value) != 32:
                 raise _refuse(f"{name} has 32 bytes")
+        if not is_safe_public_key(self.server_public_key):
+            raise _refuse("the server's Ed25519 key has small order or is not canonical")
         if not isinstance(self.roster, tuple) or not isinstance(self.lengths, tuple):
             raise _refuse("roster and lengths are tuples")
         if not 1 <= self.round < 1 << 32:

@@ -285,6 +285,51 @@ ledger.reserve("run-1", 1, m, 1e-5)
         ledger.reserve("run-1", 1, mechanism(), DELTA)
 
 
+KILLED_MID_WRITE = """
+import os, sys
+from fedgan_audits.ledger import Ledger
+ledger = Ledger.open(sys.argv[1])
+ledger._db.execute("PRAGMA cache_size = 1")
+ledger._db.execute("BEGIN IMMEDIATE")
+ledger._db.execute("CREATE TABLE t (x)")
+for _ in range(200):
+    ledger._db.execute("INSERT INTO t VALUES (zeroblob(5000))")
+os.kill(os.getpid(), 9)
+"""
+
+
+def test_a_reader_finds_the_last_whole_state_after_a_writer_was_killed(path: Path) -> None:
+    with Ledger.open(filled(path, 2)) as ledger:
+        whole = ledger.verify()
+    done = subprocess.run([sys.executable, "-c", KILLED_MID_WRITE, str(path)], check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert path.with_name("ledger.sqlite-journal").stat().st_size > 0 and path.stat().st_size > 200_000
+    with Ledger.open(path, read_only=True) as ledger:
+        assert len(ledger.mechanisms()) == 2 and ledger.verify() == whole
+    assert not path.with_name("ledger.sqlite-journal").exists()
+
+
+def test_a_reader_without_rights_is_told_why_it_cannot_read(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    filled(path, 2)
+    subprocess.run([sys.executable, "-c", KILLED_MID_WRITE, str(path)], check=False)
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(LedgerError, match="was killed, and its entry has to be taken back") as caught:
+        Ledger.open(path, read_only=True)
+    assert "owner" in caught.value.hint and caught.value.exit_code == 2
+    assert path.with_name("ledger.sqlite-journal").exists()
+
+
+def test_a_reader_takes_nothing_back_from_a_writer_that_is_at_work(path: Path) -> None:
+    filled(path, 1)
+    with Ledger.open(path) as writer:
+        with writer._writing():
+            writer._append("incident", "run-1", None, {"text": "one"}, "north")
+            assert path.with_name("ledger.sqlite-journal").exists()
+            with Ledger.open(path, read_only=True) as reader:
+                before = reader.verify()
+        assert writer.verify() == before + 1
+
+
 def test_the_entry_is_on_the_disk_before_reserve_returns(path: Path) -> None:
     """A second connection reads it, and the connection syncs at every commit and after removing the journal."""
     with Ledger.open(path, hospital="north", create=True) as ledger:

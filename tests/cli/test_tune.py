@@ -152,10 +152,10 @@ def test_thirty_real_trials_killed_twice_are_the_same_and_paid_once(tmp_path: Pa
     before: list[tuple[object, ...]] = []
     arguments = ["tune", "e.toml", "--output", "found"]
     for least in (7, 18):
-        process = subprocess.Popen(
-            [sys.executable, "-m", "fedgan_cli.main", *arguments], cwd=tmp_path, stderr=subprocess.DEVNULL,
-            env=dict(os.environ),
-        )  # fmt: skip
+        with (tmp_path / f"said-{least}.txt").open("wb") as said:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "fedgan_cli.main", *arguments], cwd=tmp_path, stderr=said, env=dict(os.environ)
+            )
         waited = time.monotonic() + 1200
         while process.poll() is None and time.monotonic() < waited:
             if len(_rows(study, "SELECT 1 FROM trials WHERE state = 'COMPLETE'")) >= least:
@@ -163,7 +163,7 @@ def test_thirty_real_trials_killed_twice_are_the_same_and_paid_once(tmp_path: Pa
             time.sleep(0.5)
         process.send_signal(signal.SIGKILL)
         process.wait()
-        assert process.returncode == -signal.SIGKILL
+        assert process.returncode == -signal.SIGKILL, (tmp_path / f"said-{least}.txt").read_text()[-3000:]
         now = _rows(study, fixed)
         assert len(now) == 30 and before in ([], now)
         before = now

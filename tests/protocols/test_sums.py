@@ -240,5 +240,5 @@ def test_a_roster_has_no_name_or_key_twice() -> None:
 @pytest.mark.parametrize(("n", "t", "c"), [(10, 7, 3), (4, 3, 1), (3, 3, 1), (2, 2, 0), (7, 5, 2), (100, 67, 33)])
 def test_the_number_of_colluders_is_the_designs(n: int, t: int, c: int) -> None:
     roster = tuple(Member(f"m{i}", i.to_bytes(32, "big")) for i in range(1, n + 1))
-    parameters = SessionParameters(bytes(32), 1, roster, bytes(32), t, 32, (1,), bytes(32))
+    parameters = SessionParameters(bytes(32), 1, roster, b"s" * 32, t, 32, (1,), bytes(32))
     assert parameters.colluders == c

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -10,6 +13,7 @@ import numpy as np
 import pytest
 
 from fedgan_audits import solving
+from fedgan_audits.errors import UnreachableTarget
 from fedgan_audits.ledger import Ledger
 from fedgan_audits.mechanism import MechanismRecord
 from fedgan_secure.data.patients import PatientDataset, pseudonym
@@ -70,6 +74,33 @@ def test_a_trial_that_spent_and_lost_its_policy_is_not_run_again(tmp_path: Path)
     with pytest.raises(InputError, match="would be run again"):
         run_trial(Job(folder, {}, {}, 1))
     assert (folder / "site" / "a" / "ledger.sqlite").exists()
+
+
+KILLED_WHILE_MAKING_A_LEDGER = """
+import os, signal, sys
+from fedgan_audits import ledger_file
+from fedgan_audits.ledger import Ledger
+if sys.argv[2] == "half made":
+    ledger_file.is_blank = lambda db: db.execute("PRAGMA cache_size = 1") and db.execute("CREATE TABLE t (x)") and any(
+        db.execute("INSERT INTO t VALUES (zeroblob(5000))") is None for _ in range(200)) or os.kill(os.getpid(), 9)
+else:
+    ledger_file.connect = lambda *_: os.kill(os.getpid(), 9)
+Ledger.open(sys.argv[1], hospital="a", create=True)
+"""
+
+
+@pytest.mark.parametrize("how", ["half made", "blank"])
+def test_a_trial_that_was_killed_while_it_made_a_ledger_is_begun_anew(tmp_path: Path, how: str) -> None:
+    """It had spent nothing, so its folder is removed; here what then fails is an epsilon out of reach."""
+    folder = tmp_path / "trial"
+    file = folder / "site" / "a" / "ledger.sqlite"
+    done = subprocess.run([sys.executable, "-c", KILLED_WHILE_MAKING_A_LEDGER, str(file), how], check=False)
+    assert done.returncode == -signal.SIGKILL and file.exists()
+    assert (file.stat().st_size == 0) == (how == "blank")
+    assert file.with_name("ledger.sqlite-journal").exists() == (how == "half made")
+    with pytest.raises(UnreachableTarget):
+        run_trial(Job(folder, {"privacy": {"epsilon": 1e-9}}, {}, 1))
+    assert not file.exists()
 
 
 @pytest.mark.parametrize("wrong", [
