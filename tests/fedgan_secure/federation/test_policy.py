@@ -23,7 +23,7 @@ def fields(**changes: Any) -> dict[str, Any]:
     """A policy of three hospitals, with `changes` laid over it."""
     base: dict[str, Any] = {
         "run_id": "0" * 32,
-        "coordinator": CoordinatorEntry(public_key="f" * 64),
+        "coordinator": CoordinatorEntry(public_key="9" * 64),
         "hospitals": tuple(HospitalEntry(name=name, public_key=name * 64) for name in "abc"),
         "threshold": 3,
         "rounds": 4,

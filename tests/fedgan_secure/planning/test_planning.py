@@ -87,8 +87,8 @@ def policy(shared: bool = False, noise: float = 2.0, rounds: int = 10) -> Federa
         mechanism = DistributedMechanismPolicy(**fields, shares=SHARES)
     return FederationPolicy.model_construct(
         run_id="0" * 32,
-        coordinator=CoordinatorEntry(public_key="f" * 64),
-        hospitals=tuple(HospitalEntry(name=f"h{i}", public_key=f"{i:064x}") for i in range(hospitals)),
+        coordinator=CoordinatorEntry(public_key="9" * 64),
+        hospitals=tuple(HospitalEntry(name=f"h{i}", public_key=f"{i + 2:064x}") for i in range(hospitals)),
         threshold=4 if shared else 3,
         rounds=rounds,
         spare_rounds=0,
