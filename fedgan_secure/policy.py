@@ -186,8 +186,13 @@ class FederationPolicy(_Public):
         keys = [entry.public_key for entry in self.hospitals] + [self.coordinator.public_key]
         if len(set(names)) != len(names) or len(set(keys)) != len(keys):
             raise ValueError("hospital names and keys must all differ")
-        if not all(is_safe_public_key(bytes.fromhex(key)) for key in keys):
-            raise ValueError("a key has small order or is not in its one encoding: anybody could sign under it")
+        owners = zip([*names, "coordinator"], keys, strict=True)
+        unsafe = [name for name, key in owners if not is_safe_public_key(bytes.fromhex(key))]
+        if unsafe:
+            raise ValueError(
+                f"the key of {', '.join(unsafe)} has small order or is not in its one encoding: it identifies no "
+                "signer; expected one that `fedgan-secure keys new` made"
+            )
         if self.threshold > len(names):
             raise ValueError(f"threshold {self.threshold} is more than the {len(names)} hospitals")
         if 2 * self.threshold <= len(names):

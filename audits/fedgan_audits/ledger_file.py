@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 from fedgan_audits.errors import LedgerCorrupt, LedgerError
@@ -92,12 +92,6 @@ def make_file(path: Path) -> bool:
 
 
 def connect(path: Path, read_only: bool) -> sqlite3.Connection:
-    """Open the file. A reader with the rights to do so first lets SQLite take back what a killed writer left half done:
-    that is the last commit again, without which a reader would be refused."""
-    journal = path.with_name(f"{path.name}-journal")
-    if read_only and journal.exists() and os.access(path, os.W_OK) and os.access(path.parent, os.W_OK):
-        with closing(connect(path, read_only=False)) as writer, translated(path):
-            writer.execute("SELECT COUNT(*) FROM sqlite_master")
     mode = "ro" if read_only else "rw"
     with translated(path):
         connection = sqlite3.connect(
@@ -144,8 +138,9 @@ def translated(path: Path) -> Iterator[None]:
             ) from None
         if code == sqlite3.SQLITE_READONLY_ROLLBACK:
             raise LedgerError(
-                f"a process that wrote to the ledger at {path} was killed, and its entry has to be taken back first",
-                hint="Read it as the ledger's owner, or resume the run: either takes the half-made entry back.",
+                f"a process was killed while it wrote to the ledger at {path}: its half-made entry has to be "
+                "taken back, and a reader changes nothing",
+                hint="Resume that run (`fedgan-secure run --resume RUN`) or start the hospital's next: either does it.",
             ) from None
         if primary in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH):
             raise LedgerError(

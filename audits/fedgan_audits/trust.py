@@ -34,7 +34,7 @@ MAX_KEY_FILES = 20_000
 MAX_LIST_BYTES = 2**20
 REVOKED = "revoked.txt"
 STATEMENT = ".dsse.json"
-_UNSAFE = "a key of small order, or not in its one encoding; anybody can sign under it"
+_UNSAFE = "a key of small order, or not in its one encoding: it identifies no signer"
 _LINE = re.compile(r"(SHA256:[A-Za-z0-9+/]{43})\s+(\S+)(?:\s.*)?\Z")
 
 

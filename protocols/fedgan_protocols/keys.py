@@ -32,11 +32,13 @@ SMALL_ORDER_Y = frozenset({0, 1, _FIELD_PRIME - 1, _ORDER_EIGHT, _FIELD_PRIME - 
 
 
 def is_safe_public_key(public_key: bytes) -> bool:
-    """Whether raw bytes are an Ed25519 key that only the holder of a private key can sign under, as far as bytes tell.
+    """Whether raw bytes can be the Ed25519 key of one signer; that they are a point of the curve is not checked.
+
+    Args: public_key: bytes of any length.
 
     False unless they are 32, encode a y below 2^255 - 19 (RFC 8032, 5.1.3: other encodings are second names of a key)
     and are no point of small order: under such a key one signature verifies for many messages (strong binding:
-    Chalkias, Garillot and Nikolaenko, SSR 2020), so that whoever lists it can deny what it signed.
+    Chalkias, Garillot and Nikolaenko, SSR 2020), and anybody can make it.
     """
     y = int.from_bytes(public_key, "little") & (2**255 - 1)
     return len(public_key) == 32 and y < _FIELD_PRIME and y not in SMALL_ORDER_Y
@@ -192,7 +194,7 @@ def load_public_key(path: str | Path) -> bytes:
     if not is_safe_public_key(key.public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)):
         raise ParameterError(
             Code.KEY_FILE,
-            f"{path} holds an Ed25519 key of small order, or one that is not canonical: anybody can sign under it",
+            f"{path} holds an Ed25519 key of small order, or one that is not canonical: it identifies no signer",
             hint="ask its owner for a key that `fedgan-secure keys new` made",
         )
     return key.public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)

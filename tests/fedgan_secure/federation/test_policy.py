@@ -5,7 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+from fedgan_audits.envelope import is_safe_key
+from fedgan_protocols.keys import SMALL_ORDER_Y, is_safe_public_key
 from fedgan_secure.errors import InputError
 from fedgan_secure.policy import (
     CoordinatorEntry,
@@ -85,6 +88,19 @@ def test_the_ring_must_hold_the_sum_of_all_bounds() -> None:
 def test_a_policy_that_contradicts_itself_is_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(InputError):
         FederationPolicy.build(**fields(**changes))
+
+
+@pytest.mark.parametrize("y", [*sorted(SMALL_ORDER_Y), 2**255 - 19 + 3, 2**255 - 1])
+def test_a_key_that_identifies_no_signer_is_refused_by_name(y: int) -> None:
+    """The protocol's room and the auditor's, which never see each other, agree on which keys those are."""
+    raw = y.to_bytes(32, "little")
+    assert not is_safe_public_key(raw)
+    assert not is_safe_key(Ed25519PublicKey.from_public_bytes(raw))
+    hospitals = tuple(HospitalEntry(name=name, public_key=name * 64) for name in "ab")
+    with pytest.raises(InputError, match="the key of c has small order"):
+        FederationPolicy.build(**fields(hospitals=(*hospitals, HospitalEntry(name="c", public_key=raw.hex()))))
+    with pytest.raises(InputError, match="the key of coordinator has small order"):
+        FederationPolicy.build(**fields(coordinator=CoordinatorEntry(public_key=raw.hex())))
 
 
 def test_half_the_hospitals_are_no_threshold() -> None:

@@ -1,4 +1,7 @@
-"""A trial that is killed at any file operation goes on, is scored, and spends no more than was reserved for it."""
+"""A trial that is killed at a file operation goes on, is scored, and spends no more than was reserved for it.
+
+Nine places out of some 1,700, spread over its life.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,7 @@ def operations(tmp_path_factory: pytest.TempPathFactory) -> int:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("share", SHARES)
-def test_a_trial_killed_at_any_file_operation_goes_on(operations: int, share: float, tmp_path: Path) -> None:
+def test_a_trial_killed_at_a_file_operation_goes_on(operations: int, share: float, tmp_path: Path) -> None:
     folder = tmp_path / "trial"
     code, _, err = trial(folder, max(1, int(share * operations)))
     assert code == -signal.SIGKILL, err
