@@ -124,8 +124,10 @@ class dicom_reasons:  # noqa: N801 - reads as a phrase: `with dicom_reasons():`
             reason = "not DICOM: the mark DICM is missing"
         elif isinstance(error, RuntimeError | NotImplementedError | ValueError) and WRONG_SIZE in str(error):
             reason = "its compressed pixels announce another size than its header"
-        elif CRASHED in str(error) or TOO_LONG in str(error):
-            reason = "decoding it crashed the decoder or took too long"
+        elif CRASHED in str(error):
+            reason = "decoding it crashed the decoder"
+        elif TOO_LONG in str(error):
+            reason = "decoding it took too long"
         elif isinstance(error, RuntimeError) and "exceptions were raised" in str(error):
             reason = "its compressed pixels are broken, or of a kind that its decoder does not take"
         elif isinstance(error, RuntimeError | NotImplementedError) and re.search("plugin|decod", str(error)):

@@ -45,12 +45,12 @@ class Decoder:
                 deadline = time.monotonic() + SECONDS_PER_FRAME
                 good, length = struct.unpack("<BQ", self._read(process, 9, deadline))
                 answer = self._read(process, length, deadline)
+            except TimeoutError:  # before OSError, of which it is one
+                self.close()
+                raise ValueError(TOO_LONG) from None
             except (OSError, EOFError):
                 self.close()
                 raise ValueError(CRASHED) from None
-            except TimeoutError:
-                self.close()
-                raise ValueError(TOO_LONG) from None
         if not good:
             raise ValueError("GDCM does not decode the frame")
         return answer

@@ -274,13 +274,13 @@ def test_a_frame_that_kills_or_hangs_gdcm_costs_its_own_file(
     header = damaged.index(b"\xff\xf7")
     damaged[header + 4], damaged[header + 12] = 48, 146  # precision; mapping table
     (tmp_path / "x.dcm").write_bytes(damaged)
-    with pytest.raises(Unreadable, match="crashed the decoder or took too long"):
+    with pytest.raises(Unreadable, match="decoding it crashed the decoder"):
         _frames(tmp_path / "x.dcm")
     assert np.array_equal(_frames(good)[0], expected)
     child = decoders._GDCM._running()
     os.kill(child.pid, signal.SIGSTOP)  # it hangs for good, whatever the load of the machine
     monkeypatch.setattr(gdcm_process, "SECONDS_PER_FRAME", 0.2)
-    with pytest.raises(Unreadable, match="crashed the decoder or took too long"):
+    with pytest.raises(Unreadable, match="decoding it took too long"):
         _frames(good)
     assert child.poll() == -signal.SIGKILL
     monkeypatch.undo()
