@@ -24,10 +24,12 @@ from pydantic import (
 )
 
 from fedgan_audits.binding import colluders_against_lying
+from fedgan_audits.budget import scheduled
 from fedgan_audits.mechanism import DistributedMechanism, MechanismRecord, NoisePlacement, NoiseShares
 from fedgan_protocols.errors import ProtocolError
 from fedgan_protocols.keys import is_safe_public_key
 from fedgan_protocols.quantization import FixedPoint, prove_headroom
+from fedgan_secure.adaptation.layout import ReleaseLayout
 from fedgan_secure.errors import InputError
 from fedgan_secure.federation.distributed import Schedule, check_shares, headroom
 from fedgan_secure.settings import check_hospital_name
@@ -124,6 +126,63 @@ class RingPolicy(_Public):
     fraction_bits: int = Field(ge=1, le=60)
 
 
+class StartPolicy(_Public):
+    """The public start that a run adapts: which file, by its digest, and what it is."""
+
+    name: str = Field(min_length=1, max_length=80)
+    digest: str = Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the start's file")
+    statement: str = Field(min_length=1, max_length=2000, description="what it was trained on, what comes from it")
+
+
+class ReleasePolicy(_Public):
+    """The first round: one noisy sum of a vector for every patient, in the accountant's terms and in the ring's.
+
+    `layout` says what the vector is (`adaptation.layout.ReleaseLayout`); `shares` is there where noise is shared.
+    """
+
+    noise_multiplier: float = Field(ge=0)
+    l2_clip_norm: float = Field(gt=0)
+    unit: Literal["patient", "image"] = "patient"
+    images_per_patient: int = Field(ge=1)
+    dimension: int = Field(ge=1)
+    layout: dict[str, Any]
+    layout_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    ring: RingPolicy
+    shares: NoiseShares | None = None
+    headroom: str = ""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ReleasePolicy:
+        layout = ReleaseLayout.from_json(self.layout)
+        if (layout.dimension, layout.digest()) != (self.dimension, self.layout_sha256):
+            raise ValueError("the layout of the release is not the one that its dimension and digest name")
+        if self.shares is not None and self.shares.dimension != self.dimension:
+            raise ValueError(
+                f"the shares of the release's noise are for {self.shares.dimension} coordinates, it has {self.dimension}"
+            )
+        return self
+
+    def record(self) -> MechanismRecord:
+        """The release as the accountant takes it: one step in which every patient takes part."""
+        fields: dict[str, Any] = {
+            "sampling_probability": 1.0,
+            "noise_multiplier": self.noise_multiplier,
+            "steps": 1,
+            "l2_clip_norm": self.l2_clip_norm,
+            "unit": self.unit,
+            "images_per_patient": self.images_per_patient,
+        }
+        return MechanismRecord(**fields) if self.shares is None else DistributedMechanism(**fields, shares=self.shares)
+
+    def fixed_point(self) -> FixedPoint:
+        """The encoder of the released vector."""
+        return FixedPoint(self.ring.update_bound, self.ring.ring_bits, self.ring.fraction_bits)
+
+    def release_layout(self) -> ReleaseLayout:
+        """What the released vector is made of."""
+        return ReleaseLayout.from_json(self.layout)
+
+
 class Flags(_Public):
     """What weakens or qualifies the claims of the reports; each is printed in every report."""
 
@@ -173,6 +232,8 @@ class FederationPolicy(_Public):
     flags: Flags = Flags()
     governance: tuple[Declaration, ...] = ()
     headroom: str = ""
+    start: StartPolicy | None = Field(None, description="the public start that the run adapts, if any")
+    release: ReleasePolicy | None = Field(None, description="what round 1 does instead of steps, if anything")
 
     @field_validator("mechanism", mode="before")
     @classmethod
@@ -213,12 +274,35 @@ class FederationPolicy(_Public):
         if not math.isclose(self.mechanism.expected_batch_size, expected, rel_tol=1e-9):
             raise ValueError("expected_batch_size must be sampling_probability x declared_patients")
         if isinstance(self.mechanism, DistributedMechanismPolicy):
-            self._check_shares(self.mechanism)
+            self._check_shares(self.mechanism.shares)
+            check_shares(self.mechanism.record(), self.fixed_point())
+        if self.release is not None:
+            self._check_release(self.release)
         return self
 
-    def _check_shares(self, mechanism: DistributedMechanismPolicy) -> None:
+    def _check_release(self, release: ReleasePolicy) -> None:
+        """Round 1 and the others are one run: one unit, one placement of noise, one public start."""
+        if self.start is None:
+            raise ValueError("a release of features needs the public start that computes them")
+        if (release.shares is None) == (self.distributed is not None):
+            raise ValueError("the noise of the release and that of the steps have different placements")
+        if release.unit != self.mechanism.unit:
+            raise ValueError(f"the release protects a {release.unit}, the steps a {self.mechanism.unit}")
+        if (release.noise_multiplier == 0) != self.flags.no_privacy:
+            raise ValueError("a release without noise and the flag no_privacy go together")
+        if release.ring.ring_bits != self.ring_bits:
+            raise ValueError("the release and the steps have rings of different widths")
+        if self.rounds == 1 and release.record() != self.mechanism.record():
+            raise ValueError("the one scheduled round is the release, and another mechanism is given for it")
+        if release.shares is not None:
+            self._check_shares(release.shares)
+            record = release.record()
+            assert isinstance(record, DistributedMechanism)  # noqa: S101 - it has shares
+            check_shares(record, release.fixed_point())
+
+    def _check_shares(self, shares: NoiseShares) -> None:
         """Shared noise is hidden by secure aggregation, so its proof takes the protocol's own bounds."""
-        shares, tolerated = mechanism.shares, colluders_against_lying(len(self.hospitals), self.threshold)
+        tolerated = colluders_against_lying(len(self.hospitals), self.threshold)
         if tolerated < 1:
             raise ValueError(
                 f"distributed noise with a threshold of {self.threshold} of {len(self.hospitals)}: no hospital may "
@@ -231,7 +315,6 @@ class FederationPolicy(_Public):
             )
         if self.flags.no_privacy:
             raise ValueError("distributed noise and the flag no_privacy exclude each other")
-        check_shares(mechanism.record(), self.fixed_point())
 
     @classmethod
     def build(cls, **fields: Any) -> FederationPolicy:
@@ -278,8 +361,12 @@ class FederationPolicy(_Public):
             ) from error
 
     def canonical(self) -> bytes:
-        """The bytes of `policy.json`: canonical JSON (RFC 8785)."""
-        return rfc8785.dumps(self.model_dump(mode="json"))
+        """The bytes of `policy.json`: canonical JSON (RFC 8785); a policy without a start says nothing of starts."""
+        values = self.model_dump(mode="json")
+        for name in ("start", "release"):
+            if values[name] is None:
+                del values[name]
+        return rfc8785.dumps(values)
 
     def digest(self) -> bytes:
         """SHA-256 of :meth:`canonical`, 32 bytes."""
@@ -295,15 +382,40 @@ class FederationPolicy(_Public):
         return tuple(entry.name for entry in self.hospitals)
 
     def mechanism_record(self) -> MechanismRecord:
-        """One round's mechanism as the accountant takes it."""
+        """The mechanism of a scheduled round, but for a release, as the accountant takes it."""
         return self.mechanism.record()
+
+    def is_release(self, round_number: int) -> bool:
+        """Whether a scheduled round (from 1) is the release."""
+        return self.release is not None and round_number == 1
+
+    def record_of(self, round_number: int) -> MechanismRecord:
+        """The mechanism that a scheduled round (from 1) reserves."""
+        if self.release is not None and round_number == 1:
+            return self.release.record()
+        return self.mechanism.record()
+
+    def scheduled_records(self) -> tuple[MechanismRecord, ...]:
+        """What all scheduled rounds reserve, the steps of all rounds as one record."""
+        return scheduled(self.mechanism.record(), self.rounds, None if self.release is None else self.release.record())
+
+    def codec_of(self, round_number: int) -> FixedPoint:
+        """The encoder of what a hospital gives to a scheduled round (from 1)."""
+        release = self.release
+        return release.fixed_point() if release is not None and round_number == 1 else self.fixed_point()
 
     @property
     def distributed(self) -> DistributedMechanismPolicy | None:
         """The mechanism where its noise is shared, else None."""
         return self.mechanism if isinstance(self.mechanism, DistributedMechanismPolicy) else None
 
-    def lengths(self, vector: int) -> tuple[int, ...]:
-        """The lengths of one round's sums: `vector`, an update's length, or with shared noise S times d."""
+    def is_stepwise(self, round_number: int) -> bool:
+        """Whether a scheduled round (from 1) is made of one secure sum for every step."""
+        return self.distributed is not None and not self.is_release(round_number)
+
+    def lengths(self, update: int, round_number: int) -> tuple[int, ...]:
+        """The lengths of a round's sums: of the release; `update`, an update's length; or with shared noise S times d."""
         shared = self.distributed
-        return (vector,) if shared is None else (shared.shares.dimension,) * shared.steps_per_round
+        if self.release is not None and round_number == 1:
+            return (self.release.dimension,)
+        return (update,) if shared is None else (shared.shares.dimension,) * shared.steps_per_round

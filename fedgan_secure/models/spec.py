@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from fedgan_secure.models.adapted_spec import AdaptedSpec
 from fedgan_secure.models.errors import ModelError
 
 IMAGE_SIZES = (28, 64, 128)
@@ -121,6 +122,15 @@ class ModelSpec:
             else:
                 checked[name] = value
         return cls(**checked)
+
+
+def read_spec(values: Mapping[str, Any]) -> ModelSpec | AdaptedSpec:
+    """Read the `model` table of a policy, of whichever family it is.
+
+    Raises:
+        ModelError: as the families' own `from_json`.
+    """
+    return AdaptedSpec.from_json(values) if "family" in values else ModelSpec.from_json(values)
 
 
 def _is_int(value: object) -> bool:

@@ -1,0 +1,230 @@
+"""From a model vector to the generator that it stands for. Free of privacy cost: it sees released sums alone.
+
+Drawing the pool and training the transfer takes a minute and depends on the release alone, so it is done once a process
+for each release; the heads, which move in every later round, then decide which pictures of the pool a class is drawn
+from. Everybody who holds the vector, the policy and the start finds the same generator, up to floating point.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+
+from fedgan_secure.adaptation.colours import ColourBins, colour_codes, mean_colours
+from fedgan_secure.adaptation.decoding import Moments
+from fedgan_secure.adaptation.fitting import Fit, FitSettings
+from fedgan_secure.adaptation.generator import build_adapted_generator, maps_size
+from fedgan_secure.adaptation.head_data import FakeFeatures
+from fedgan_secure.adaptation.head_start import linear_discriminant
+from fedgan_secure.adaptation.heads import HeadsLayout
+from fedgan_secure.adaptation.sources import Sources, chances_of, posterior_of
+from fedgan_secure.adaptation.transfer import TransferShape, build_transfer
+from fedgan_secure.adaptation.vector import AdaptedLayout, Noise, heads_spec
+from fedgan_secure.starts.networks import Features, build_start_generator
+
+Progress = Callable[[int, int], None]
+BATCH = 250
+FAKES = 300
+"""Generated pictures that a round of the heads is trained against."""
+KEPT = 2
+"""Adaptations that a process keeps."""
+
+
+@dataclass(frozen=True, eq=False)
+class Pool:
+    """Noise vectors of the start's generator and the pictures they give.
+
+    Attributes:
+        latents: float32[m, n], without noise maps.
+        labels: int32[m], what the start was asked for.
+        pictures: uint8[m, H, W, C].
+    """
+
+    latents: np.ndarray
+    labels: np.ndarray
+    pictures: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Adaptation:
+    """What one release leads to.
+
+    Attributes:
+        layout: of the vector.
+        start_generator: the public generator.
+        transfer: trained.
+        pool: public pictures to choose from.
+        features: float32[m, d], of the pool's pictures after the transfer.
+        posterior: float64[m, classes] by the discriminant of the released means; ones where there are no classes.
+        histogram: float64[cells] of mean colours; bins: what the cells are.
+        centre: float32[d], what the heads' inputs are centred by.
+        distance: of the moments before and after the fit (the mean of the last steps), or None without a release.
+    """
+
+    layout: AdaptedLayout
+    start_generator: Any
+    transfer: Any
+    pool: Pool
+    features: np.ndarray
+    posterior: np.ndarray
+    histogram: np.ndarray
+    bins: ColourBins
+    centre: np.ndarray
+    distance: tuple[float, float] | None
+
+    def chances(self, vector: np.ndarray | None) -> np.ndarray:
+        """Return how likely each picture of the pool is for each class, float64[classes or 1, m].
+
+        Args:
+            vector: float32[d], whose heads judge, too; None for the release's discriminant alone.
+        """
+        judged = self.posterior
+        if vector is not None and self.layout.spec.conditional:
+            judged = judged * class_posterior(self.layout, vector, self.features, self.centre)
+            judged = np.sqrt(judged / judged.sum(axis=1, keepdims=True))
+        return chances_of(judged, self.layout.spec.purity)
+
+    def sources(self, vector: np.ndarray | None) -> Sources:
+        """Return where pictures and colours of a class come from."""
+        return Sources(self.pool.pictures, self.chances(vector), self.histogram, self.bins)
+
+    def generator(self, vector: np.ndarray | None) -> keras.Model:
+        """Return the generator that is published for a vector, as `build_adapted_generator`."""
+        return build_adapted_generator(
+            self.layout.spec,
+            self.start_generator,
+            self.transfer,
+            (self.pool.latents, self.pool.labels),
+            self.chances(vector),
+            (self.histogram, self.bins),
+        )
+
+    def fakes(self, vector: np.ndarray | None, seed: int) -> FakeFeatures:
+        """Return features of generated pictures for a round of the heads; equal seeds give the same pictures."""
+        rng = np.random.default_rng([seed, 3])
+        labels = np.arange(FAKES, dtype=np.int32) % max(self.layout.spec.classes, 1)
+        pictures, colours = self.sources(vector).draw(labels, rng)
+        return FakeFeatures(_features_after(self.transfer, feature_network(self.layout), pictures, colours), labels)
+
+
+def adaptation_of(
+    layout: AdaptedLayout, vector: np.ndarray, noise: Noise, progress: Progress | None = None
+) -> Adaptation:
+    """Return the adaptation that a vector's release leads to; made on first use, then kept.
+
+    Args:
+        layout: of the vector.
+        vector: float32[d].
+        noise: of the released sum.
+        progress: called with (done, total) steps of the fit.
+
+    Raises:
+        ModelError: the vector does not fit.
+    """
+    layout.check(vector)
+    release = vector[: layout.release_size].tobytes()
+    key = hashlib.sha256(f"{layout.layout_hash}{layout.spec.to_json()}{noise.each!r}".encode() + release).digest()
+    with _LOCK:
+        if key not in _KEPT:
+            _KEPT[key] = _adapt(layout, layout.moments(vector, noise), progress)
+        _KEPT.move_to_end(key)
+        while len(_KEPT) > KEPT:
+            _KEPT.popitem(last=False)
+        return _KEPT[key]
+
+
+_KEPT: OrderedDict[bytes, Adaptation] = OrderedDict()
+_NETWORKS: dict[str, Features] = {}
+_LOCK = threading.RLock()
+
+
+def feature_network(layout: AdaptedLayout) -> Features:
+    """Return the start's frozen features, built once a process."""
+    if layout.start.digest not in _NETWORKS:
+        _NETWORKS[layout.start.digest] = Features(layout.start)
+    return _NETWORKS[layout.start.digest]
+
+
+def class_posterior(layout: AdaptedLayout, vector: np.ndarray, features: np.ndarray, centre: np.ndarray) -> np.ndarray:
+    """Return what the heads of a vector say of features: float64[n, classes], how likely each class is."""
+    parts = HeadsLayout.of(heads_spec(layout.spec)).parts(vector[layout.heads_slice].astype(np.float64))
+    inputs = (features.astype(np.float64) - centre) / np.sqrt(features.shape[1])
+    hidden = inputs @ parts["h_hidden/kernel"] + parts["h_hidden/bias"]
+    hidden = np.where(hidden > 0, hidden, 0.2 * hidden)
+    return posterior_of(hidden @ parts["h_classes/kernel"] + parts["h_classes/bias"])
+
+
+def _adapt(layout: AdaptedLayout, moments: Moments | None, progress: Progress | None) -> Adaptation:
+    spec, start, network = layout.spec, layout.start, feature_network(layout)
+    start_generator = build_start_generator(start)
+    pool = _pool(layout, start_generator)
+    bins = ColourBins.for_channels(spec.channels) if layout.release is None else layout.release.colour_bins
+    shape = TransferShape(spec.image_size, spec.channels, max(spec.transfer_width, 1), spec.transfer_width > 0)
+    transfer = build_transfer(shape)
+    means = start.public_means if moments is None else moments.mean
+    judged = spec.conditional and (moments is not None or spec.classes == start.classes)
+    judge = linear_discriminant(means, start.public_covariance, start.outputs) if judged else None
+
+    def posterior(found: np.ndarray) -> np.ndarray:
+        if judge is None:
+            return np.ones((len(found), max(spec.classes, 1)))
+        return posterior_of(found.astype(np.float64) @ judge.weights + judge.bias)
+
+    if moments is None:
+        own = np.bincount(bins.index(colour_codes(mean_colours(pool.pictures))), minlength=bins.cells)
+        histogram = own / own.sum()
+    else:
+        histogram = moments.histogram
+    rng = np.random.default_rng([spec.seed, 1])
+    even = Sources(pool.pictures, np.full((1, spec.pool), 1.0 / spec.pool), histogram, bins)
+
+    def features_now() -> np.ndarray:
+        return _features_after(transfer, network, pool.pictures, even.colours(spec.pool, rng))
+
+    features, distance = features_now(), None
+    if moments is not None and spec.fit_steps:
+        sources = Sources(pool.pictures, chances_of(posterior(features), spec.purity), histogram, bins)
+        settings = FitSettings(steps=spec.fit_steps, batch=spec.fit_batch)
+        seen = Fit(transfer, network, moments, sources, settings, spec.seed).run(progress)
+        distance = (seen[0], float(np.mean(seen[-10:])))
+        features = features_now()
+    centre = np.zeros(spec.features) if moments is None else (moments.count @ moments.mean) / moments.count.sum()
+    return Adaptation(
+        layout, start_generator, transfer, pool, features, posterior(features), histogram, bins,
+        centre.astype(np.float32), distance,
+    )  # fmt: skip
+
+
+def _pool(layout: AdaptedLayout, generator: keras.Model) -> Pool:
+    """Draw the pool from the seed; the noise maps of a picture are not kept: a class is not chosen by them."""
+    spec = layout.spec
+    rng = np.random.default_rng([spec.seed, 0])
+    maps = maps_size()
+    size = int(generator.inputs[0].shape[1]) - maps
+    latents = rng.standard_normal((spec.pool, size), dtype=np.float32)
+    labels = (np.arange(spec.pool) % layout.start.classes).astype(np.int32)
+    pictures = np.empty((spec.pool, spec.image_size, spec.image_size, spec.channels), np.uint8)
+    for first in range(0, spec.pool, BATCH):
+        rows = slice(first, min(first + BATCH, spec.pool))
+        noise = rng.standard_normal((rows.stop - rows.start, maps), dtype=np.float32)
+        z = np.concatenate([latents[rows], noise], axis=1)
+        drawn = np.asarray(generator([z, labels[rows, None]], training=False))
+        pictures[rows] = np.clip(np.rint((drawn + 1.0) * 127.5), 0, 255).astype(np.uint8)
+    return Pool(latents, labels, pictures)
+
+
+def _features_after(transfer: Any, network: Features, pictures: np.ndarray, colours: np.ndarray) -> np.ndarray:
+    """float32[n, d]: features of uint8 pictures after the transfer to float32[n, C] mean colours."""
+    found = []
+    for first in range(0, len(pictures), BATCH):
+        rows = slice(first, first + BATCH)
+        drawn, _ = transfer([pictures[rows] / np.float32(127.5) - np.float32(1.0), colours[rows]], training=False)
+        found.append(np.asarray(network.of(drawn)))
+    return np.concatenate(found)

@@ -1,0 +1,57 @@
+"""Where a generated picture comes from: a pool of public pictures, how likely each is for a class, and colours."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from fedgan_secure.adaptation.colours import ColourBins
+
+
+@dataclass(frozen=True, eq=False)
+class Sources:
+    """Pictures and colours for any class.
+
+    Attributes:
+        pool: uint8[m, H, W, C], public pictures.
+        chances: float64[classes or 1, m], how likely each is drawn for a class; rows add up to 1.
+        histogram: float64[cells], how likely a mean colour is.
+        bins: what the cells are.
+    """
+
+    pool: np.ndarray
+    chances: np.ndarray
+    histogram: np.ndarray
+    bins: ColourBins
+
+    def draw(self, labels: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Draw a picture and a mean colour for each of `labels`, int[n].
+
+        Returns:
+            uint8[n, H, W, C], half of them mirrored on average, and float32[n, C].
+        """
+        rows = np.empty(len(labels), np.int64)
+        for label in np.unique(labels):
+            places = np.flatnonzero(labels == label)
+            rows[places] = rng.choice(len(self.pool), len(places), p=self.chances[label])
+        pictures = self.pool[rows]
+        mirrored = rng.random(len(labels)) < 0.5
+        pictures[mirrored] = pictures[mirrored, :, ::-1]
+        return pictures, self.colours(len(labels), rng)
+
+    def colours(self, count: int, rng: np.random.Generator) -> np.ndarray:
+        """Draw float32[count, C] mean colours, uniform within a cell."""
+        return self.bins.draw(self.histogram, count, rng)
+
+
+def posterior_of(logits: np.ndarray) -> np.ndarray:
+    """Turn logits, float64[n, classes], into probabilities."""
+    likely = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return np.asarray(likely / likely.sum(axis=1, keepdims=True))
+
+
+def chances_of(posterior: np.ndarray, purity: float) -> np.ndarray:
+    """Turn posteriors, float64[m, classes], into chances, float64[classes, m]: each row ~ posterior^purity."""
+    weights = np.power(posterior.T, purity) + 1e-9
+    return np.asarray(weights / weights.sum(axis=1, keepdims=True))
