@@ -28,7 +28,7 @@ import numpy as np
 
 from fedgan_audits import calibration, failures, integer_noise, loss_distribution, renyi, selection
 from fedgan_audits.calibration import NOISE_MAX, NOISE_MIN
-from fedgan_audits.errors import NotAccounted, RecordInvalid
+from fedgan_audits.errors import NotAccounted, RecordInvalid, UnreachableTarget
 from fedgan_audits.loss_distribution import GRID
 from fedgan_audits.mechanism import DistributedMechanism, MechanismRecord, SearchMechanism, SearchTerms
 from fedgan_audits.renyi import SampledNoise
@@ -40,6 +40,7 @@ __all__ = [
     "NOISE_MAX",
     "NOISE_MIN",
     "accountant_name",
+    "calibrate",
     "calibrate_distributed",
     "calibrate_noise_multiplier",
     "check_delta",
@@ -176,11 +177,7 @@ def _curve_of(steps: _Steps, searches: _Searches) -> renyi.Curve:
 
 def _merged(steps: _Steps) -> loss_distribution.Merged:
     """The Gaussian part of each kind of step: all of it, unless noise is shared."""
-    joined: dict[tuple[float, float], int] = {}
-    for kind, count in steps:
-        pair = (kind.sampling_probability, kind.noise_multiplier)
-        joined[pair] = joined.get(pair, 0) + count
-    return tuple((q, sigma, count) for (q, sigma), count in sorted(joined.items()))
+    return loss_distribution.joined((kind.sampling_probability, kind.noise_multiplier, count) for kind, count in steps)
 
 
 @lru_cache(maxsize=1024)
@@ -402,37 +399,85 @@ def _check_schedule(sampling_probability: float, steps: int, target: float) -> N
 
 
 @lru_cache(maxsize=128)
-def _calibrated(q: float, steps: int, target: float, delta: float) -> float:
-    return calibration.sampled_gaussian(q, steps, target, delta)
+def _calibrated(q: float, steps: int, target: float, delta: float, before: loss_distribution.Merged) -> float:
+    return calibration.sampled_gaussian(q, steps, target, delta, before)
 
 
-def calibrate_noise_multiplier(*, sampling_probability: float, steps: int, epsilon: float, delta: float) -> float:
+def calibrate_noise_multiplier(
+    *,
+    sampling_probability: float,
+    steps: int,
+    epsilon: float,
+    delta: float,
+    before: Sequence[MechanismRecord] = (),
+) -> float:
     """The smallest noise multiplier (to about 1e-4 of itself, rounded up) whose PLD epsilon does not exceed `epsilon`.
 
-    `steps` is the number of steps of the whole run, spare rounds included. The result r satisfies
-    epsilon_pld(r) <= epsilon, checked. Looks at multipliers from NOISE_MIN to NOISE_MAX.
+    `steps` is the number of steps of the whole run, spare rounds included. `before` are mechanisms of the same fixed
+    schedule whose noise is given, such as a release: the figure is that of them and the steps composed. The result r
+    satisfies epsilon_pld(r) <= epsilon, checked. Looks at multipliers from NOISE_MIN to NOISE_MAX.
 
-    Raises UnreachableTarget (with `nearest_epsilon`) where even NOISE_MAX costs more, RecordInvalid for a bad value.
+    Raises UnreachableTarget (with `nearest_epsilon`) where even NOISE_MAX costs more, RecordInvalid for a bad value,
+    NotAccounted where `before` has shared noise or a search in it (calibrate takes those).
     """
     delta = check_delta(delta)
     _check_schedule(sampling_probability, steps, epsilon)
-    return _calibrated(float(sampling_probability), steps, float(epsilon), delta)
+    if rests_on_curve(before):
+        raise NotAccounted(
+            "the noise of steps before it is shared or searched for, and no privacy loss distribution describes it",
+            hint="Take accountant.calibrate.",
+        )
+    held = _steps_of(before)
+    if held is None:
+        raise UnreachableTarget(
+            "no noise reaches a target after a mechanism without noise: its epsilon is unbounded",
+            nearest_epsilon=math.inf,
+        )
+    return _calibrated(float(sampling_probability), steps, float(epsilon), delta, _merged(held))
 
 
-def calibrate_distributed(mechanism: DistributedMechanism, *, target: float, delta: float) -> float:
+def calibrate_distributed(
+    mechanism: DistributedMechanism, *, target: float, delta: float, before: Sequence[MechanismRecord] = ()
+) -> float:
     """The smallest noise multiplier (as calibrate_noise_multiplier) for shared noise: the proved figure is at most it.
 
     `mechanism` gives everything but the noise multiplier, `steps` being those of the whole run. Multipliers for which
     the shares would be too small for the proof count as infinitely costly. Raises as calibrate_noise_multiplier.
     """
+    return calibrate(mechanism, target=target, delta=delta, before=before)
+
+
+def calibrate(
+    mechanism: MechanismRecord, *, target: float, delta: float, before: Sequence[MechanismRecord] = ()
+) -> float:
+    """The smallest noise multiplier (to about 1e-4 of itself, rounded up) at which the proved figure is within target.
+
+    Args:
+        mechanism: everything but the noise multiplier, `steps` being those of the whole run; no search.
+        target: the epsilon of `before` and `mechanism` composed.
+        delta: of the figure.
+        before: mechanisms of the same fixed schedule whose noise is given, such as a release.
+
+    Raises:
+        UnreachableTarget: even NOISE_MAX costs more; `nearest_epsilon` says how much.
+        RecordInvalid, NotAccounted: a value out of range, or a mechanism that is not proved.
+    """
     delta = check_delta(delta)
     _check_schedule(mechanism.sampling_probability, mechanism.steps, target)
-    refuse_unaccounted([mechanism])
+    refuse_unaccounted([*before, mechanism])
+    if not rests_on_curve([*before, mechanism]):
+        return calibrate_noise_multiplier(
+            sampling_probability=mechanism.sampling_probability,
+            steps=mechanism.steps,
+            epsilon=target,
+            delta=delta,
+            before=before,
+        )
 
     def figure(sigma: float) -> float:
         candidate = mechanism.model_copy(update={"noise_multiplier": sigma})
         try:
-            return epsilon([candidate], delta)
+            return epsilon([*before, candidate], delta)
         except NotAccounted:
             return math.inf
 

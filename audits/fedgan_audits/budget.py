@@ -15,12 +15,12 @@ from pydantic import ValidationError
 from fedgan_audits import accountant, renyi
 from fedgan_audits.errors import RecordInvalid
 from fedgan_audits.mechanism import (
-    DistributedMechanism,
     MechanismRecord,
     NoisePlacement,
     NoiseShares,
     SearchMechanism,
     Unit,
+    is_release,
     parse_mechanism,
 )
 
@@ -41,18 +41,25 @@ def mechanism_record(**fields: object) -> MechanismRecord:
 class RunBudget:
     """One run's schedule for one hospital: `rounds` + `spare_rounds` times `mechanism` (the mechanism of ONE round).
 
-    delta is that of every figure. Raises RecordInvalid when made with numbers out of range.
+    Where there is a `release`, it is the first of these rounds and `mechanism` every later one; a run of the release
+    alone has one round, and `mechanism` is the release. delta is that of every figure. Raises RecordInvalid when made
+    with numbers out of range.
     """
 
     mechanism: MechanismRecord
     rounds: int
     delta: float
     spare_rounds: int = 0
+    release: MechanismRecord | None = None
 
     def __post_init__(self) -> None:
         accountant.check_delta(self.delta)
         _whole("rounds", self.rounds, 1)
         _whole("spare_rounds", self.spare_rounds, 0)
+        if self.release is not None:
+            _check_release(self.release)
+            if self.rounds_scheduled == 1 and self.mechanism != self.release:
+                raise RecordInvalid("the one scheduled round is the release, but another mechanism is given for it")
 
     @property
     def rounds_scheduled(self) -> int:
@@ -63,7 +70,7 @@ class RunBudget:
         """Composed epsilon after `attempts` scheduled rounds, finished or not (0 to rounds_scheduled)."""
         if not 0 <= attempts <= self.rounds_scheduled:
             raise RecordInvalid(f"round {attempts} is asked for, but {self.rounds_scheduled} rounds are scheduled")
-        return accountant.epsilon(repeated(self.mechanism, attempts), self.delta)
+        return accountant.epsilon(scheduled(self.mechanism, attempts, self.release), self.delta)
 
     @property
     def schedule(self) -> tuple[float, ...]:
@@ -81,7 +88,7 @@ class Standing:
     """Where a hospital stands. Epsilons at one delta; `remaining` and `rounds_left` are None without a cap.
 
     `remaining` is cap - spent, for people to read: it is not an epsilon that a further mechanism may simply have, since
-    epsilons do not add up. `rounds_left` is how many more rounds of the same mechanism the cap allows.
+    epsilons do not add up. `rounds_left` is how many more rounds, as scheduled, the cap allows.
     """
 
     spent: float
@@ -101,6 +108,37 @@ def repeated(mechanism: MechanismRecord, times: int) -> tuple[MechanismRecord, .
     return (mechanism.model_copy(update={"steps": mechanism.steps * times}),)
 
 
+def scheduled(
+    mechanism: MechanismRecord, rounds: int, release: MechanismRecord | None = None
+) -> tuple[MechanismRecord, ...]:
+    """Return what the first `rounds` scheduled rounds reserve: the release first where there is one, then `mechanism`.
+
+    As :func:`repeated`, the rounds of `mechanism` are one record; none for 0 rounds.
+    """
+    if release is None or rounds == 0:
+        return repeated(mechanism, rounds)
+    return (release, *repeated(mechanism, rounds - 1))
+
+
+def _check_release(release: MechanismRecord) -> None:
+    if not is_release(release):
+        raise RecordInvalid(
+            f"the release has sampling probability {release.sampling_probability:g} and {release.steps} steps, but one "
+            "step in which every patient takes part is expected",
+            hint="Make it with fedgan_audits.releases.record.",
+        )
+
+
+def one_of(noise_multiplier: float | None, epsilon: float | None) -> None:
+    """Raise RecordInvalid unless exactly one of the two is given."""
+    if (noise_multiplier is None) == (epsilon is None):
+        raise RecordInvalid(
+            "exactly one of noise_multiplier and epsilon is expected, but "
+            + ("both are given" if epsilon is not None else "neither is given"),
+            hint="Give a target epsilon and let the noise be calibrated, or fix the noise.",
+        )
+
+
 def plan_run(
     *,
     sampling_probability: float,
@@ -115,21 +153,27 @@ def plan_run(
     images_per_patient: int = 1,
     noise_placement: NoisePlacement = "per_hospital",
     shares: NoiseShares | None = None,
+    release: MechanismRecord | None = None,
 ) -> RunBudget:
     """Fix a run's schedule from the noise multiplier, or from a target epsilon for all scheduled rounds together.
 
-    `noise_placement` "distributed" needs `shares`, and no other takes them. Raises RecordInvalid unless exactly one of
-    the two is given and every number is in range, UnreachableTarget where no noise reaches `epsilon`, NotAccounted for
-    a placement that is not proved.
+    `noise_placement` "distributed" needs `shares`, and no other takes them. A `release` (releases.record), whose noise
+    is given, is the first of `rounds`; the target is then that of the release and all steps composed. Raises
+    RecordInvalid unless exactly one of the two is given and every number is in range, UnreachableTarget where no noise
+    reaches `epsilon`, NotAccounted for a placement that is not proved.
     """
-    if (noise_multiplier is None) == (epsilon is None):
-        raise RecordInvalid(
-            "exactly one of noise_multiplier and epsilon is expected, but "
-            + ("both are given" if epsilon is not None else "neither is given"),
-            hint="Give a target epsilon and let the noise be calibrated, or fix the noise.",
-        )
+    one_of(noise_multiplier, epsilon)
     _whole("rounds", rounds, 1)
     _whole("spare_rounds", spare_rounds, 0)
+    trained = rounds + spare_rounds
+    if release is not None:
+        _check_release(release)
+        trained -= 1
+        if trained == 0:
+            raise RecordInvalid(
+                "one round is scheduled and it is the release, which leaves none for steps",
+                hint="Schedule more rounds, or plan the release alone (fedgan_audits.releases.plan).",
+            )
     fields: dict[str, object] = {
         "sampling_probability": sampling_probability,
         "steps": steps_per_round,
@@ -140,20 +184,14 @@ def plan_run(
     }
     if shares is not None:
         fields["shares"] = shares
+    before = () if release is None else (release,)
     probe = mechanism_record(noise_multiplier=1.0, **fields)
-    accountant.refuse_unaccounted([probe])
-    if epsilon is not None and isinstance(probe, DistributedMechanism):
-        schedule = probe.model_copy(update={"steps": probe.steps * (rounds + spare_rounds)})
-        noise_multiplier = accountant.calibrate_distributed(schedule, target=epsilon, delta=delta)
-    elif epsilon is not None:
-        noise_multiplier = accountant.calibrate_noise_multiplier(
-            sampling_probability=sampling_probability,
-            steps=steps_per_round * (rounds + spare_rounds),
-            epsilon=epsilon,
-            delta=delta,
-        )
+    accountant.refuse_unaccounted([*before, probe])
+    if epsilon is not None:
+        schedule = probe.model_copy(update={"steps": probe.steps * trained})
+        noise_multiplier = accountant.calibrate(schedule, target=epsilon, delta=delta, before=before)
     mechanism = mechanism_record(noise_multiplier=noise_multiplier, **fields)
-    return RunBudget(mechanism=mechanism, rounds=rounds, spare_rounds=spare_rounds, delta=delta)
+    return RunBudget(mechanism=mechanism, rounds=rounds, spare_rounds=spare_rounds, delta=delta, release=release)
 
 
 def advised_delta(declared_patients: int) -> float:
@@ -203,11 +241,13 @@ def standing(
     delta: float,
     cap: float | None = None,
     this_run: Sequence[MechanismRecord] = (),
+    release: MechanismRecord | None = None,
     most: int = 10_000,
 ) -> Standing:
-    """What is spent, what the cap leaves, and how many more rounds of `mechanism` it allows (counted up to `most`).
+    """What is spent, what the cap leaves, and how many more rounds it allows (counted up to `most`).
 
-    `earlier` are the reservations of other runs in the ledger, `this_run` those of the run that goes on. Raises as
+    `earlier` are the reservations of other runs in the ledger, `this_run` those of the run that goes on. Further rounds
+    reserve `mechanism`; the first one the `release`, if there is one and nothing of this run is reserved yet. Raises as
     accountant.epsilon.
     """
     spent = accountant.epsilon([*earlier, *this_run], delta)
@@ -215,7 +255,7 @@ def standing(
         return Standing(spent=spent, remaining=None, rounds_left=None)
 
     def allowed(rounds: int) -> bool:
-        more = [*this_run, *repeated(mechanism, rounds)]
+        more = [*this_run, *scheduled(mechanism, rounds, None if this_run else release)]
         return capped_epsilon({"earlier": earlier, "this": more}, delta, cap) <= cap
 
     low, high = 0, 1

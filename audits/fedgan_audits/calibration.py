@@ -15,17 +15,21 @@ NOISE_MIN, NOISE_MAX = 0.05, 1000.0
 
 
 @lru_cache(maxsize=128)
-def sampled_gaussian(q: float, steps: int, target: float, delta: float) -> float:
+def sampled_gaussian(q: float, steps: int, target: float, delta: float, before: loss_distribution.Merged = ()) -> float:
     """The smallest noise multiplier (to about 1e-4 of itself, rounded up) whose PLD epsilon is at most `target`.
 
-    Raises UnreachableTarget (with `nearest_epsilon`) where even NOISE_MAX costs more.
+    `before` are steps of the same schedule whose noise is given: the figure is that of all of them together. Raises
+    UnreachableTarget (with `nearest_epsilon`) where even NOISE_MAX costs more.
     """
 
+    def schedule(sigma: float) -> loss_distribution.Merged:
+        return loss_distribution.joined((*before, (q, sigma, steps)))
+
     def bound(log_sigma: float) -> float:
-        return loss_distribution.quick_bound(((q, math.exp(log_sigma), steps),), delta)
+        return loss_distribution.quick_bound(schedule(math.exp(log_sigma)), delta)
 
     def quick(log_sigma: float, factor: float = 1.0) -> float:
-        merged = ((q, math.exp(log_sigma), steps),)
+        merged = schedule(math.exp(log_sigma))
         grid = loss_distribution.grid_of(merged, 1)
         if math.isinf(grid):
             return bound(log_sigma)
@@ -36,7 +40,7 @@ def sampled_gaussian(q: float, steps: int, target: float, delta: float) -> float
 
     low, high = math.log(NOISE_MIN), math.log(NOISE_MAX)
     if bound(high) > target:
-        nearest = loss_distribution.epsilon(((q, NOISE_MAX, steps),), 1, delta)
+        nearest = loss_distribution.epsilon(schedule(NOISE_MAX), 1, delta)
         if nearest > target:
             raise _unreachable(q, steps, target, delta, nearest)
         upper = high
@@ -49,8 +53,10 @@ def sampled_gaussian(q: float, steps: int, target: float, delta: float) -> float
         upper = _search_down(quick, target, low, upper)
     # The figure itself comes from dp-accounting's own discretisation: check it, and give way upwards where it differs.
     result = NOISE_MIN if upper <= low else up_to_six_digits(math.exp(upper))
-    while loss_distribution.epsilon(((q, result, steps),), 1, delta) > target and result < NOISE_MAX:
-        result = min(NOISE_MAX, up_to_six_digits(result * (1 + 2e-4)))
+    further = 2e-4
+    while loss_distribution.epsilon(schedule(result), 1, delta) > target and result < NOISE_MAX:
+        result = min(NOISE_MAX, up_to_six_digits(result * (1 + further)))
+        further *= 2  # beside steps whose noise is given, more noise may change the whole figure little
     return result
 
 
@@ -70,8 +76,10 @@ def by(figure: Callable[[float], float], q: float, steps: int, target: float, de
     if of_log(low) <= target:
         return NOISE_MIN
     result = up_to_six_digits(math.exp(crossing(of_log, target, low, high, 1e-4)))
+    further = 2e-5
     while figure(result) > target and result < NOISE_MAX:
-        result = min(NOISE_MAX, up_to_six_digits(result * (1 + 2e-5)))
+        result = min(NOISE_MAX, up_to_six_digits(result * (1 + further)))
+        further *= 2
     return result
 
 

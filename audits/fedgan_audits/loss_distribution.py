@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
@@ -31,6 +31,14 @@ _MAX_STEP_POINTS, _MAX_COMPOSED_POINTS = 1e6, 4e6
 _FINER_BELOW_POINTS, _FINER_COMPOSED_POINTS = 500.0, 5e5
 
 _Array = NDArray[np.float64]
+
+
+def joined(parts: Iterable[tuple[float, float, int]]) -> Merged:
+    """Join (sampling probability, noise multiplier, steps) of equal probability and noise, sorted."""
+    steps: dict[tuple[float, float], int] = {}
+    for q, sigma, count in parts:
+        steps[q, sigma] = steps.get((q, sigma), 0) + count
+    return tuple((q, sigma, count) for (q, sigma), count in sorted(steps.items()))
 
 
 def _pld() -> Any:

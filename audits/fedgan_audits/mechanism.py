@@ -222,3 +222,10 @@ def parse_mechanism(facts: Mapping[str, Any]) -> MechanismRecord:
         return SearchMechanism.model_validate(facts)
     kind = DistributedMechanism if "shares" in facts else MechanismRecord
     return kind.model_validate(facts)
+
+
+def is_release(mechanism: MechanismRecord) -> bool:
+    """Whether `mechanism` is one noisy sum in which every unit takes part, as a release round reserves it."""
+    if isinstance(mechanism, SearchMechanism):
+        return False
+    return mechanism.sampling_probability == 1.0 and mechanism.steps == 1

@@ -20,7 +20,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
 
-from fedgan_audits.mechanism import AnyMechanism, MechanismRecord
+from fedgan_audits.mechanism import AnyMechanism, DistributedMechanism, MechanismRecord, is_release
 from fedgan_audits.self_tests import SelfTest, TestName, overall
 
 MAX_TEXT = 4_000
@@ -168,8 +168,45 @@ class RoundHeader(Facts):
         return self
 
 
+class ReleaseFacts(Facts):
+    """The release round: one vector for every patient, clipped and summed once, with noise, before any training.
+
+    Fields:
+        mechanism: what round 1 reserves: one step in which every patient takes part (sampling probability 1).
+        statistic: one sentence that says what the vector is.
+        dimension: numbers in the vector.
+        layout_sha256: digest of the layout in the policy, which says what every number of the vector means.
+        features: which frozen public features are computed of an image, with the digest of the start they come from.
+    """
+
+    mechanism: AnyMechanism
+    statistic: Text
+    dimension: Positive
+    layout_sha256: Digest
+    features: Text
+
+    @model_validator(mode="after")
+    def _one_sum_of_everyone(self) -> ReleaseFacts:
+        mechanism = self.mechanism
+        if not is_release(mechanism):
+            raise ValueError(
+                f"a release has sampling probability {mechanism.sampling_probability:g} and {mechanism.steps} steps, "
+                "expected probability 1, one step and no search"
+            )
+        if isinstance(mechanism, DistributedMechanism) and mechanism.shares.dimension != self.dimension:
+            raise ValueError(
+                f"the shares of a release's noise are for {mechanism.shares.dimension} numbers, "
+                f"its vector has {self.dimension}"
+            )
+        return self
+
+
 class PrivacySettings(Facts):
-    """The declared privacy parameters of the run; `planned` is the mechanism of one scheduled round."""
+    """The declared privacy parameters of the run.
+
+    `planned` is the mechanism of one scheduled round. Where there is a `release`, scheduled round 1 reserves its
+    mechanism and every later scheduled round reserves `planned`.
+    """
 
     unit: Literal["patient", "image"]
     noise_placement: Literal["per_hospital", "distributed"]
@@ -181,6 +218,22 @@ class PrivacySettings(Facts):
     sampling: Text
     noise: Text
     clipping: Text
+    release: ReleaseFacts | None = None
+
+    @model_validator(mode="after")
+    def _release_fits(self) -> PrivacySettings:
+        if self.release is not None:
+            said = (self.release.mechanism.unit, self.release.mechanism.noise_placement)
+            if said != (self.unit, self.noise_placement):
+                raise ValueError(
+                    f"the release has unit {said[0]} and noise {said[1]}, the run {self.unit} and "
+                    f"{self.noise_placement}: they have no common figure"
+                )
+        return self
+
+    def scheduled(self, number: int) -> MechanismRecord:
+        """Return the mechanism that scheduled round `number` (from 1) reserves."""
+        return self.release.mechanism if self.release is not None and number == 1 else self.planned
 
 
 class SelfTestRow(Facts):
@@ -261,7 +314,8 @@ class DataFacts(Facts):
 
     `taken_from_data` names the public settings that the one operator read off the patients' data, such as "declared
     patients" or "label names"; `pretraining` says where the first weights came from ("none": from a seed alone).
-    `unit_remark` is printed as it is.
+    `start` says what the public start is and what of an image comes from it (empty where there is none). `unit_remark`
+    is printed as it is.
     """
 
     layouts: Annotated[tuple[Label, ...], BeforeValidator(as_tuple)]
@@ -272,6 +326,7 @@ class DataFacts(Facts):
     synthetic_phantoms: bool
     taken_from_data: Annotated[tuple[Label, ...], BeforeValidator(as_tuple)] = ()
     pretraining: Text = "none"
+    start: Text = ""
     unit_remark: Text = ""
     deidentification: Text
     fields_read: Annotated[tuple[Label, ...], BeforeValidator(as_tuple)] = ()
@@ -338,6 +393,9 @@ class RoundRecord(Facts):
             raise ValueError(f"expected 1 to {MAX_HOSPITALS} hospitals, found {len(names)}")
         if len(set(names)) != len(names) or "coordinator" in names:
             raise ValueError("hospital names must differ, and none may be called coordinator")
+        release = self.privacy.release
+        if release is not None and self.header.rounds_scheduled == 1 and self.privacy.planned != release.mechanism:
+            raise ValueError("the one scheduled round is the release, but another mechanism is planned for it")
         known = set(names)
         for listed in (
             self.aggregation.survivors,

@@ -4,7 +4,7 @@ The report is the truth; HTML is rendered from it. Facts of the :class:`~fedgan_
 embedded word for word, and everything derived from them (epsilons, the verdict, the controls) stands beside them, so
 that a reader can recompute one from the other.
 
-Epsilons are text: rounded up at the fourth digit, or "unbounded". This is schema version 1. A change to a model here,
+Epsilons are text: rounded up at the fourth digit, or "unbounded". This is schema version 2. A change to a model here,
 or to a record, makes a new version, and `versions` a step that reads the old one.
 """
 
@@ -32,10 +32,10 @@ from fedgan_audits.records import (
 )
 from fedgan_audits.self_tests import SelfTest, TestName
 
-SCHEMA_VERSION: Literal["1"] = "1"
-REPORT_TYPE = "urn:fedgan-secure:audit:round-report:1"
+SCHEMA_VERSION: Literal["2"] = "2"
+REPORT_TYPE = "urn:fedgan-secure:audit:round-report:2"
 MANIFEST_TYPE = "urn:fedgan-secure:audit:run-manifest:0"
-SCHEMA_NOTE = "Schema version 1 of a round's report: later versions of this software go on reading and verifying it."
+SCHEMA_NOTE = "Schema version 2 of a round's report: later versions of this software go on reading and verifying it."
 FIRST_NOTE = "Schema version 0: it may change without notice; no promise of compatibility is made yet."
 """Of manifests and sign-offs, whose version is still the first."""
 
@@ -269,7 +269,7 @@ class VerificationSection(Facts):
 class RoundReport(Facts):
     """The predicate of a round's in-toto statement."""
 
-    schema_version: Literal["1"]
+    schema_version: Literal["2"]
     schema_note: Text
     renderer: Label
     header: RoundHeader

@@ -54,7 +54,26 @@ def _from_0(predicate: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-STEPS: Mapping[str, tuple[str, Callable[[dict[str, Any]], dict[str, Any]]]] = {"0": ("1", _from_0)}
+def _from_1(predicate: dict[str, Any]) -> dict[str, Any]:
+    """Version 2 says of a run whether it has a release round and a public start; before, none had."""
+    privacy, data = predicate["privacy"], predicate["data"]
+    settings, facts = privacy["settings"], data["facts"]
+    newer = {"privacy.settings.release": "release" in settings, "data.facts.start": "start" in facts}
+    if any(newer.values()):
+        found = ", ".join(name for name, there in newer.items() if there)
+        raise EnvelopeError(f"schema: version 1 has no such field: {found}")
+    return {
+        **predicate,
+        "schema_version": "2",
+        "privacy": {**privacy, "settings": {**settings, "release": None}},
+        "data": {**data, "facts": {**facts, "start": ""}},
+    }
+
+
+STEPS: Mapping[str, tuple[str, Callable[[dict[str, Any]], dict[str, Any]]]] = {
+    "0": ("1", _from_0),
+    "1": ("2", _from_1),
+}
 """Version -> the next version and the step that leads to it."""
 OLDER = tuple(STEPS)
 

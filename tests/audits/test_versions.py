@@ -1,4 +1,4 @@
-"""Reports of older schema versions: a run as version 0 wrote it still verifies, and nothing newer is guessed at."""
+"""Reports of older schema versions: runs as those versions wrote them still verify, and nothing newer is guessed at."""
 
 from __future__ import annotations
 
@@ -17,16 +17,19 @@ from fedgan_audits.verify import verify_run
 from fedgan_cli.audit import check_transcript
 
 ROOT = Path(__file__).resolve().parents[2]
-FROZEN = ROOT / "tests" / "vectors" / "report-version-0.tar.xz"
 OLD_TYPE = "urn:fedgan-secure:audit:round-report:0"
+
+
+def unpacked(version: str, folder: Path) -> Path:
+    """Two rounds of three hospitals, with a sign-off, made by the software as it wrote `version`; and `trust`."""
+    with tarfile.open(ROOT / "tests" / "vectors" / f"report-version-{version}.tar.xz") as archive:
+        archive.extractall(folder, filter="data")
+    return folder
 
 
 @pytest.fixture
 def old(tmp_path: Path) -> Path:
-    """Two rounds of three hospitals, with a sign-off, made by the software as it wrote version 0; and `trust`."""
-    with tarfile.open(FROZEN) as archive:
-        archive.extractall(tmp_path, filter="data")
-    return tmp_path
+    return unpacked("0", tmp_path)
 
 
 def payload_of(old: Path, number: int = 1) -> bytes:
@@ -37,11 +40,13 @@ def predicate_of(old: Path) -> Any:
     return json.loads(payload_of(old))["predicate"]
 
 
-def test_a_run_of_version_0_verifies_with_its_keys(old: Path) -> None:
+@pytest.mark.parametrize("version", versions.OLDER)
+def test_a_run_of_an_older_version_verifies_with_its_keys(version: str, tmp_path: Path) -> None:
+    old = unpacked(version, tmp_path)
     result = verify_run(old / "public", trust=[old / "trust"], transcript_check=check_transcript, full=True)
     assert result.exit_code == 0, [check for check in result.checks if check.outcome == "FAIL"]
     passed = {check.name: check.detail for check in result.checks if check.outcome == "PASS"}
-    assert passed["schema"] == "2 reports: 2 of schema version 0"
+    assert passed["schema"] == f"2 reports: 2 of schema version {version}"
     assert {"files", "keys", "manifest", "signatures", "chain", "epsilon", "transcripts", "sign-offs"} <= passed.keys()
     assert "0.0343 at delta 1e-05" in passed["epsilon"]
 
@@ -63,11 +68,36 @@ def test_it_reads_in_the_present_form(old: Path) -> None:
     assert report.incidents.withdrawals == versions.NOT_SAID
 
 
-def test_the_published_schema_of_version_0_still_describes_it(old: Path) -> None:
-    published = json.loads((Path(schema.__file__).parent / "schemas" / "round-report-0.json").read_text())
+@pytest.mark.parametrize("version", versions.OLDER)
+def test_the_published_schema_of_an_older_version_still_describes_it(version: str, tmp_path: Path) -> None:
+    old = unpacked(version, tmp_path)
+    published = json.loads((Path(schema.__file__).parent / "schemas" / f"round-report-{version}.json").read_text())
     jsonschema.validate(predicate_of(old), published)
     with pytest.raises(jsonschema.ValidationError):
-        jsonschema.validate(versions.upgraded(predicate_of(old), "0"), published)
+        jsonschema.validate(versions.upgraded(predicate_of(old), version), published)
+
+
+def test_a_report_of_version_1_has_no_release_and_no_public_start(tmp_path: Path) -> None:
+    report, _, version = read_any(payload_of(unpacked("1", tmp_path)))
+    assert (version, report.privacy.settings.release, report.data.facts.start) == ("1", None, "")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda p: p["privacy"]["settings"].update(release=None), "version 1 has no such field: privacy.settings.rel"),
+        (lambda p: p["data"]["facts"].update(start=""), "version 1 has no such field: data.facts.start"),
+        (lambda p: p.update(schema_version="2"), "expected 1"),
+        (lambda p: p["data"].pop("facts"), "not a report of version 1"),
+    ],
+)
+def test_what_version_1_did_not_write_is_refused(tmp_path: Path, change: Any, said: str) -> None:
+    payload = payload_of(unpacked("1", tmp_path))
+    old_type = OLD_TYPE.replace(":0", ":1")
+    subjects, predicate = envelope.read_statement(payload, old_type)
+    change(predicate)
+    with pytest.raises(envelope.EnvelopeError, match=said):
+        read_any(envelope.statement(subjects, old_type, predicate))
 
 
 @pytest.mark.parametrize(
