@@ -45,8 +45,13 @@ MARGIN = 2.0**-30
 GRID_BITS = 30
 """Contributions are whole multiples of 2^-GRID_BITS of the power of two at or above the clip norm."""
 MOST_PATIENTS = 1 << 22
-CHUNK = 256
-"""Patients whose vectors are held at a time."""
+CHUNK_VALUES, CHUNK_PATIENTS = 1 << 20, 1 << 10
+"""Values of patients' vectors that are held at a time (8 MB, unless one vector is longer), and patients at most."""
+
+
+def patients_at_a_time(layout: ReleaseLayout) -> int:
+    """Return how many patients' vectors are held at a time, at least one."""
+    return max(1, min(CHUNK_PATIENTS, CHUNK_VALUES // layout.dimension))
 
 
 def patient_vectors(
@@ -56,7 +61,7 @@ def patient_vectors(
     labels: np.ndarray,
     patient: np.ndarray,
     patients: int,
-    chunk: int = CHUNK,
+    chunk: int | None = None,
 ) -> Iterator[np.ndarray]:
     """Return the vectors of all patients, unclipped, a chunk of patients at a time.
 
@@ -67,10 +72,10 @@ def patient_vectors(
         labels: int[n], -1 for none; without classes they are not looked at.
         patient: int[n], 0 to patients - 1.
         patients: how many; one without images has a vector of zeros.
-        chunk: how many patients at a time; the vectors do not depend on it.
+        chunk: how many patients at a time, None for `patients_at_a_time`; the vectors do not depend on it.
 
     Returns:
-        An iterator of float32[at most chunk, dimension], patients in order.
+        An iterator of float32[at most chunk, dimension], patients in order; without patients of one empty chunk.
 
     Raises:
         InputError: arrays that do not fit each other or the layout. Raised before the first chunk is asked for.
@@ -81,9 +86,11 @@ def patient_vectors(
     cells = layout.colour_bins.index(codes)
     sound = np.isfinite(codes).all(axis=1)
 
+    step = chunk or patients_at_a_time(layout)
+
     def chunks() -> Iterator[np.ndarray]:
-        for first in range(0, patients, chunk):
-            until = min(first + chunk, patients)
+        for first in range(0, max(patients, 1), step):
+            until = min(first + step, patients)
             images = order[starts[first] : starts[until]]
             owner = patient[images] - first
             shares = 1.0 / np.maximum(np.bincount(owner, minlength=until - first), 1)
@@ -147,6 +154,30 @@ def _check(
         raise InputError(f"an image's label is not one of the {layout.classes} classes of the release")
 
 
+@dataclass(frozen=True, repr=False)
+class ImageStatistics:
+    """What a release takes from every image of one hospital; confidential.
+
+    Attributes:
+        features: float32[n, d].
+        codes: float32[n, axes], colour codes.
+        labels: int[n], -1 for none.
+        patient: int[n], 0 to patients - 1.
+        patients: how many.
+    """
+
+    features: np.ndarray
+    codes: np.ndarray
+    labels: np.ndarray
+    patient: np.ndarray
+    patients: int
+
+    def clipped_sum(self, layout: ReleaseLayout, clip_norm: float) -> ReleasedSum:
+        """Return the sum of the patients' clipped vectors. Raises InputError as `patient_vectors` and `clipped_sum`."""
+        vectors = patient_vectors(layout, self.features, self.codes, self.labels, self.patient, self.patients)
+        return clipped_sum(vectors, clip_norm)
+
+
 @dataclass(frozen=True)
 class ReleasedSum:
     """The clipped sum of one hospital, and what is confidential about it.
@@ -167,7 +198,7 @@ class ReleasedSum:
 
 
 def contributions(vectors: np.ndarray, clip_norm: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return what patients contribute to the sum, in whole grid steps (`grid_of`).
+    """Return what patients contribute to the sum, in whole steps of `grid_of`.
 
     Args:
         vectors: float32[n, D], unclipped.
