@@ -101,6 +101,9 @@ class PrivacySection(_Section):
     sampling_probability: float | None = Field(None, gt=0, le=1, description="chance of a patient to be in a step")
     declared_patients: int | None = Field(None, ge=1, description="public nominal cohort of a hospital")
     l2_clip_norm: float | None = Field(None, ge=1e-10, description="bound on one patient's gradient")
+    release_noise_multiplier: float | None = Field(
+        None, gt=0, le=1e6, description="noise of the release round, with a public start; default: its share of epsilon"
+    )
     noise_placement: Literal["per_hospital", "distributed"] = Field("per_hospital", description="who adds the noise")
     epsilon_cap: float | None = Field(None, gt=0, description="a hospital's own cap over its whole ledger")
     hospitals_per_patient: int = Field(
@@ -128,6 +131,12 @@ class TrainingSection(_Section):
         None, ge=1, le=1000, description="discriminator steps per generator step; default 1"
     )
     latent_dim: int | None = Field(None, ge=2, le=1024)
+    start: str | None = Field(
+        None,
+        min_length=1,
+        max_length=1000,
+        description="the public start to adapt: a name such as fundus64/1, a file, or none; default: where one fits",
+    )
     update_bound: float = Field(1.0, gt=0, le=1000, description="box that every coordinate of an update is clamped to")
     ring_bits: Literal[32, 64] = Field(32, description="width of the ring that masks live in")
     fraction_bits: int | None = Field(

@@ -33,6 +33,8 @@ PLAIN_OPTIONS = {
     "epsilon": "privacy.epsilon",
     "delta": "privacy.delta",
     "l2_clip_norm": "privacy.l2_clip_norm",
+    "start": "training.start",
+    "release_noise": "privacy.release_noise_multiplier",
     "noise_placement": "privacy.noise_placement",
     "epsilon_cap": "privacy.epsilon_cap",
     "hospitals_per_patient": "privacy.hospitals_per_patient",
@@ -80,6 +82,10 @@ Examples:
 )
 @click.option("--threshold", type=int, help="Hospitals that must finish a round. [default: floor(2n/3) + 1]")
 @click.option("--no-privacy", is_flag=True, help="A researcher's baseline: epsilon unbounded, reports say so.")
+@click.option(
+    "--start", metavar="START", help="Public start to adapt: fundus64/1, a file, or none. [default: where one fits]"
+)
+@click.option("--release-noise", type=float, help="Noise multiplier of the release round (runs with a public start).")
 @click.option("--init-from", type=click.Path(path_type=Path), help="Start from another run's released model.")
 @click.option("--public-pretraining", metavar="WHICH", help="Declare which public images --init-from was trained on.")
 @click.option("--drop", multiple=True, metavar="NAME@ROUND[:STAGE]", help="Rehearse a drop-out (repeatable).")

@@ -18,7 +18,7 @@ from fedgan_secure.errors import InputError
 from fedgan_secure.evaluation.realism import realism
 from fedgan_secure.evaluation.tstr import LabelledImages, split_patients, tstr
 from fedgan_secure.models.dcgan import build_generator, draw_images, load_generator
-from fedgan_secure.models.spec import ModelSpec
+from fedgan_secure.models.spec import ModelSpec, read_spec
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def evaluate_run(request: EvaluationRequest) -> dict[str, Any]:
         described, data = policy["model"], policy.get("data", {})
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{policy_file} is not the policy of a run") from error
-    spec = ModelSpec.from_json(described)
+    spec = read_spec(described)
     generator = load_generator(public / "model" / "generator.keras")
     loaded = load(
         request.real,

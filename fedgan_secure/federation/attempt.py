@@ -12,7 +12,8 @@ from fedgan_protocols.parameters import SessionParameters, sum_digest
 from fedgan_protocols.session import ClientSession
 from fedgan_protocols.transcript import TranscriptExpectations, check
 from fedgan_secure.federation.distributed import sums_digest
-from fedgan_secure.federation.fedavg import apply_sum, model_digest
+from fedgan_secure.federation.family import Family
+from fedgan_secure.federation.fedavg import model_digest
 from fedgan_secure.policy import FederationPolicy
 
 
@@ -29,6 +30,7 @@ class Attempt:
     layout_hash: str
     policy: FederationPolicy
     name: str
+    family: Family
     next_step: int = 0
     models: list[bytes] = field(default_factory=list)
 
@@ -65,8 +67,9 @@ class Attempt:
         own = next((hospital for hospital in record.hospitals if hospital.name == self.name), None)
         if own is None or (own.receipt == "signed" and not self.client.sums):
             found.append("the report says that this hospital acknowledged the result, and it did not")
-        if complete and self.client.sums and self.policy.distributed is None:
-            after = apply_sum(self.vector, self.client.sums[0], len(facts.survivors), self.policy.fixed_point())
+        if complete and self.client.sums and not self.policy.is_stepwise(self.parameters.round):
+            number, survivors = self.parameters.round, len(facts.survivors)
+            after = self.family.next_vector(number, self.vector, self.client.sums[0], survivors)
             if facts.model_after != model_digest(self.layout_hash, after).hex():
                 found.append("the model that the report names is not what the sum leads to")
         return found
@@ -77,7 +80,7 @@ class Attempt:
         if any(seen not in (b"", mine) for seen, mine in zip(hashes, known, strict=False)):
             return ["the transcript's model is not the one this hospital received"]
         named, sums = record.aggregation.sum_sha256, self.client.sums
-        if self.policy.distributed is None or named is None or len(sums) < self.parameters.sums:
+        if not self.policy.is_stepwise(self.parameters.round) or named is None or len(sums) < self.parameters.sums:
             return []
         if named != sums_digest(tuple(sum_digest(vector) for vector in sums)).hex():
             return ["the sums that the report names are not those this hospital received"]

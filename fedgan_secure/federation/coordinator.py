@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -27,7 +27,8 @@ from fedgan_secure.errors import InputError
 from fedgan_secure.federation.directories import RunDirectory
 from fedgan_secure.federation.distributed_round import StepwiseRound
 from fedgan_secure.federation.entropy import Entropy
-from fedgan_secure.federation.fedavg import apply_sum, model_digest
+from fedgan_secure.federation.family import Family, KeptOptimiser, concluded
+from fedgan_secure.federation.fedavg import model_digest
 from fedgan_secure.federation.storage import (
     explain_disk,
     read_array,
@@ -39,9 +40,6 @@ from fedgan_secure.federation.storage import (
 )
 from fedgan_secure.policy import FederationPolicy
 from fedgan_secure.processors import processors
-
-if TYPE_CHECKING:
-    from fedgan_secure.federation.distributed_training import SharedOptimiser
 
 _MARK = "staged.json"
 RunOutcome = Literal["running", "complete", "ended early", "refused"]
@@ -72,23 +70,24 @@ class Coordinator:
         run: the run's folder.
         identity: its Ed25519 identity.
         policy: the federation's policy.
-        layout: the flat layout of the models (size, hash, initial vector).
+        family: what the run trains; its layout is that of the model's vector.
     """
 
     def __init__(
-        self, run: RunDirectory, identity: Identity, policy: FederationPolicy, layout: Any, entropy: Entropy
+        self, run: RunDirectory, identity: Identity, policy: FederationPolicy, family: Family, entropy: Entropy
     ) -> None:
         self.run = run
         self.identity = identity
         self.policy = policy
-        self.layout = layout
+        self.family = family
+        self.layout = family.layout
         self._entropy = entropy
         self.vector: np.ndarray = np.zeros(0, np.float32)
         self.average: np.ndarray = np.zeros(0, np.float32)
         self.state = State(next_round=1, started=None, head=None, finished=0)
         self.stepwise: StepwiseRound | None = None
         """The round in progress where noise is shared."""
-        self._optimiser: SharedOptimiser | None = None
+        self._optimiser: KeptOptimiser | None = None
         self._inventory = Inventory()
 
     def begin(self, vector: np.ndarray) -> None:
@@ -117,10 +116,10 @@ class Coordinator:
             server_public_key=self.identity.public_key,
             threshold=self.policy.threshold,
             ring_bits=self.policy.ring_bits,
-            lengths=self.policy.lengths(self.layout.size),
+            lengths=self.policy.lengths(self.family.update_size, round_number),
             policy_hash=self.policy.digest(),
         )
-        if self.policy.distributed is None:
+        if not self.policy.is_stepwise(round_number):
             return parameters, ServerSession(parameters, self.identity, (self.digest(),), threads=processors())
         self.stepwise = StepwiseRound(
             parameters,
@@ -133,13 +132,10 @@ class Coordinator:
         )
         return parameters, self.stepwise.server
 
-    def _shared_optimiser(self) -> SharedOptimiser:
+    def _shared_optimiser(self) -> KeptOptimiser:
         """What turns sums into models where noise is shared; made on first use, from its checkpoint if there is one."""
         if self._optimiser is None:
-            from fedgan_secure.federation.distributed_training import SharedOptimiser
-            from fedgan_secure.federation.prepare import model_of, training_of
-
-            self._optimiser = SharedOptimiser(model_of(self.policy), training_of(self.policy), self._entropy)
+            self._optimiser = self.family.optimiser(self._entropy)
             if self._kept_optimiser.exists():
                 self._optimiser.restore(self._kept_optimiser)
         return self._optimiser
@@ -158,7 +154,7 @@ class Coordinator:
         if self.stepwise is not None:
             vector = self.stepwise.conclude(result)
         else:
-            vector = apply_sum(self.vector, result.sums[0], len(result.survivors), self.policy.fixed_point())
+            vector = concluded(self.family, self.state.next_round, self.vector, result)
         decay = self.policy.average_decay if self.state.finished else 0.0
         average = (decay * self.average + (1.0 - decay) * vector).astype(np.float32)
         return vector, average

@@ -10,6 +10,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 EPSILON = 8.0
+LEAST_COHORT = 1000
+"""Declared patients of a hospital from which on rounds of the heads follow the release."""
+RELEASE_FACTOR = 4.2
+"""Noise of the release over the noise at which it alone would cost the target, where rounds of the heads follow."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +28,7 @@ class Recipe:
         epsilon: target over all scheduled rounds.
         average_decay: per round, of the published generator's running average.
         constants: the optimiser's constants that differ from `TrainingSettings`' own.
+        release_factor: noise of a release over that of a release alone at the target (runs with a public start).
     """
 
     sampling_probability: float
@@ -34,6 +39,27 @@ class Recipe:
     epsilon: float = EPSILON
     average_decay: float = 0.5
     constants: dict[str, Any] = field(default_factory=dict)
+    release_factor: float = 1.0
+
+
+def adapted_recipe(*, declared_patients: int, phantoms: bool, unit: str) -> Recipe:
+    """Return the defaults of a run that adapts a public start, from the declared cohort and the unit alone.
+
+    The first round is the release. Its noise is `release_factor` times the noise at which it alone would cost the
+    target; what is left of the budget goes to rounds of the heads. A cohort below `LEAST_COHORT` has the release alone:
+    there the noise of steps spoils the heads (docs/quality.md).
+    """
+    batch = min(0.25 if declared_patients >= 16 else 0.5, 192.0 / declared_patients)
+    alone = declared_patients < LEAST_COHORT
+    return Recipe(
+        sampling_probability=max(math.floor(batch * 1e4) / 1e4, 1e-4),
+        rounds=1 if alone else 6,
+        steps_per_round=60,
+        images_per_patient=1 if phantoms or unit == "image" else 2,
+        l2_clip_norm=1.0,
+        average_decay=0.0,
+        release_factor=1.0 if alone else RELEASE_FACTOR,
+    )
 
 
 def recipe_for(*, image_size: int, declared_patients: int, phantoms: bool, unit: str) -> Recipe:

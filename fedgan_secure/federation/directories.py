@@ -176,6 +176,11 @@ class SiteDirectory:
     def self_tests(self) -> Path:
         return self.per_run / "self-tests.json"
 
+    @property
+    def release_self_tests(self) -> Path:
+        """The same of the release round, which is a mechanism of its own."""
+        return self.per_run / "release-self-tests.json"
+
     def annex(self, round_number: int) -> Path:
         return self.confidential / f"round-{round_number:04d}.json"
 

@@ -16,7 +16,7 @@ import numpy as np
 from fedgan_secure.errors import InputError
 from fedgan_secure.federation.export_gate import Judgement, judge
 from fedgan_secure.generate import Provenance, sheet_name, write_images
-from fedgan_secure.models.spec import ModelSpec
+from fedgan_secure.models.spec import read_spec
 from fedgan_secure.policy import FederationPolicy
 from fedgan_secure.synthetic_layouts import FLAT, LAYOUTS, forms_of
 
@@ -43,7 +43,7 @@ def draw(
     if not model.is_file():
         raise InputError(f"{run} has no generator: no round of it was finished", hint="finish a round first")
     policy = FederationPolicy.parse((public / "policy.json").read_bytes())
-    spec = ModelSpec.from_json(policy.model)
+    spec = read_spec(policy.model)
     labels = _labels(policy, count, label)
     judgement = judge(run)
     chosen, form, notes = _layout(layout, form, judgement, phantoms=policy.data.phantoms)

@@ -36,14 +36,16 @@ from fedgan_secure.federation.attempt import Attempt
 from fedgan_secure.federation.directories import SiteDirectory
 from fedgan_secure.federation.distributed import step_digest
 from fedgan_secure.federation.entropy import Entropy
+from fedgan_secure.federation.family import Family, family_of
 from fedgan_secure.federation.fedavg import model_digest
-from fedgan_secure.federation.self_tests import open_watch, published, save_watch
+from fedgan_secure.federation.self_tests import open_release_watch, open_watch, published, save_watch
 from fedgan_secure.federation.storage import private_folder, read_json, write_bytes
 from fedgan_secure.federation.withdrawals import take_effect
 from fedgan_secure.policy import FederationPolicy
 from fedgan_secure.privacy.errors import MechanismContradicted
 from fedgan_secure.privacy.self_test import MechanismWatch
 from fedgan_secure.processors import processors
+from fedgan_secure.starts.start import PublicStart
 
 Step = Callable[[int, int], None]
 _ENDS = frozenset({"session_opened", "round_finished", "round_aborted", "report_signed"})
@@ -74,6 +76,7 @@ class Hospital:
         policy: the federation's policy, already checked.
         cap: its own bound on epsilon over its whole ledger, or None.
         findings: what its loader found; goes to the confidential annex alone.
+        start: the public start that the policy names, or None where it names none.
     """
 
     site: SiteDirectory
@@ -86,8 +89,11 @@ class Hospital:
     findings: dict[str, Any]
     entropy: Entropy
     journal: Journal
+    start: PublicStart | None = None
+    _family: Family | None = None
     _trainer: Any = None
     _watch: MechanismWatch | None = None
+    _release_watch: MechanismWatch | None = None
     _attempt: Attempt | None = None
     _trained: set[bytes] = field(default_factory=set)
     _reviewed: set[str] = field(default_factory=set)
@@ -105,16 +111,38 @@ class Hospital:
             self._watch = open_watch(self.policy, self.dataset, self.site.self_tests)
         return self._watch
 
+    @property
+    def release_watch(self) -> MechanismWatch:
+        """The self-tests of the release round, which is a mechanism of its own."""
+        if self._release_watch is None:
+            self._release_watch = open_release_watch(self.policy, self.dataset, self.site.release_self_tests)
+        return self._release_watch
+
+    @property
+    def failed_self_tests(self) -> tuple[str, ...]:
+        """The self-tests that failed in this run so far."""
+        release = () if self.policy.release is None else self.release_watch.failed
+        return tuple(dict.fromkeys((*release, *self.watch.failed)))
+
+    @property
+    def family(self) -> Family:
+        """What this run trains, made from this hospital's own copy of the policy."""
+        if self._family is None:
+            self._family = family_of(self.policy, self.start)
+        return self._family
+
     @contextmanager
     def _watched(self, round_number: int) -> Iterator[None]:
         """Keep the figures of the self-tests for the annex, and at once the fact that one failed."""
+        release = self.policy.is_release(round_number)
+        watch = self.release_watch if release else self.watch
         try:
             yield
         except MechanismContradicted:
-            save_watch(self.watch, self.site.self_tests)
+            save_watch(watch, self.site.release_self_tests if release else self.site.self_tests)
             raise
         finally:
-            self._statistics.setdefault(round_number, {})["self_tests"] = self.watch.figures()
+            self._statistics.setdefault(round_number, {})["self_tests"] = watch.figures()
 
     def leave_out_withdrawn(self, round_number: int) -> None:
         """Train from this round on without the patients on the site's list (`withdrawals`).
@@ -127,12 +155,15 @@ class Hospital:
         if found.patients is not self.dataset:
             if self._watch is not None:
                 save_watch(self._watch, self.site.self_tests)
-            self.dataset, self._trainer, self._watch = found.patients, None, None
+            if self._release_watch is not None:
+                save_watch(self._release_watch, self.site.release_self_tests)
+            self.dataset, self._trainer, self._watch, self._release_watch = found.patients, None, None, None
 
     def refusal(self, round_number: int) -> BudgetRefused | None:
         """Why this hospital would refuse a round, or None; asked before anybody reserves, so nobody pays in vain."""
         mechanism = self.policy.mechanism
-        return self.ledger.refusal(self.run_id, round_number, self.policy.mechanism_record(), mechanism.delta, self.cap)
+        record = self.policy.record_of(round_number)
+        return self.ledger.refusal(self.run_id, round_number, record, mechanism.delta, self.cap)
 
     def refuse(self, round_number: int) -> None:
         """Let the ledger refuse a round that :meth:`refusal` foresaw, and keep that it did."""
@@ -145,9 +176,8 @@ class Hospital:
         Raises:
             BudgetRefused: the hospital's cap does not allow it.
         """
-        self.ledger.reserve(
-            self.run_id, round_number, self.policy.mechanism_record(), self.policy.mechanism.delta, self.cap
-        )
+        record = self.policy.record_of(round_number)
+        self.ledger.reserve(self.run_id, round_number, record, self.policy.mechanism.delta, self.cap)
 
     def open_session(self, parameters: SessionParameters, vector: np.ndarray, layout_hash: str) -> ClientSession:
         """A client of this round's secure aggregation, bound to the global model `vector`, float32[d].
@@ -180,7 +210,7 @@ class Hospital:
             journal=self.journal,
             threads=processors(),
         )
-        self._attempt = Attempt(parameters, client, vector, layout_hash, self.policy, self.name)
+        self._attempt = Attempt(parameters, client, vector, layout_hash, self.policy, self.name, self.family)
         return client
 
     def _check_session(self, parameters: SessionParameters, size: int, model: bytes) -> None:
@@ -194,9 +224,10 @@ class Hospital:
             ("the ring", parameters.ring_bits, policy.ring_bits),
             ("the graph of masks", parameters.graph, None),
             ("the policy", parameters.policy_hash, policy.digest()),
-            ("the vectors' lengths", parameters.lengths, policy.lengths(size)),
+            ("the model's length", size, self.family.layout.size),
+            ("the vectors' lengths", parameters.lengths, policy.lengths(self.family.update_size, parameters.round)),
             ("the model", model.hex(), model.hex() if last is None else last),
-            ("the reservation of the round", self._reserved(parameters.round), policy.mechanism_record()),
+            ("the reservation of the round", self._reserved(parameters.round), policy.record_of(parameters.round)),
         ]
         wrong = [what for what, found, wanted in expected if found != wanted]
         if wrong:
@@ -231,26 +262,23 @@ class Hospital:
             SessionRefused: no session is open, or it was trained for already: one reservation pays for one training.
             MechanismContradicted: a self-test failed; there is no vector then, and nothing of the round leaves.
         """
-        from fedgan_secure.federation.training import LocalTrainer
-
         attempt = self._attempt
-        if attempt is None or attempt.parameters.session in self._trained or self.policy.distributed is not None:
+        stepwise = attempt is not None and self.policy.is_stepwise(attempt.parameters.round)
+        if attempt is None or attempt.parameters.session in self._trained or stepwise:
             raise SessionRefused(
                 f"hospital {self.name} does not train: one open round pays for one training",
                 hint="open a new round; this one's budget is spent",
             )
         self._trained.add(attempt.parameters.session)
-        if self._trainer is None:
-            from fedgan_secure.federation.prepare import model_of, training_of
-
-            self._trainer = LocalTrainer(
-                model_of(self.policy), training_of(self.policy), self.dataset, self.entropy, self.watch
-            )
-            if self.site.optimiser.exists():
-                self._trainer.restore(self.site.optimiser)
         number = attempt.parameters.round
+        trainer = self._made_trainer()
+        if self.policy.is_release(number):
+            with self._watched(number):
+                vector, statistics = trainer.release(self.release_watch, progress)
+            self._statistics[number] |= statistics
+            return np.asarray(vector)
         with self._watched(number):
-            result = self._trainer.train(attempt.vector, self.policy.mechanism.steps_per_round, progress)
+            result = trainer.train(attempt.vector, self.policy.mechanism.steps_per_round, progress)
         codec = self.policy.fixed_point()
         self._statistics[number] |= {
             **result.statistics,
@@ -275,31 +303,34 @@ class Hospital:
             MechanismContradicted: a self-test failed; there is no sum then.
         """
         attempt, shared = self._attempt, self.policy.distributed
-        if attempt is None or shared is None or attempt.next_step != j or (weights is None) != (j == 0):
+        stepwise = attempt is not None and self.policy.is_stepwise(attempt.parameters.round)
+        wrong = attempt is None or attempt.next_step != j or (weights is None) != (j == 0)
+        if attempt is None or shared is None or wrong or not stepwise:
             raise SessionRefused(
                 f"hospital {self.name} does not take step {j}: every step of an open round is taken once, in order",
                 hint="open a new round; this one's budget is spent",
             )
         attempt.next_step += 1
-        if self._trainer is None:
-            from fedgan_secure.federation.distributed_training import SumTrainer
-            from fedgan_secure.federation.prepare import model_of, training_of
-
-            self._trainer = SumTrainer(
-                model_of(self.policy), training_of(self.policy), self.dataset, shared.record(),
-                self.policy.fixed_point(), self.entropy, self.watch,
-            )  # fmt: skip
+        trainer = self._made_trainer()
         number = attempt.parameters.round
         with self._watched(number):
             if j == 0:
-                self._trainer.begin(attempt.vector)
-            vector: np.ndarray = self._trainer.step(weights)
+                trainer.begin(attempt.vector)
+            vector: np.ndarray = trainer.step(weights)
             if j + 1 == shared.steps_per_round:
-                self._trainer.end_round()
-        self._statistics[number] |= self._trainer.statistics()
+                trainer.end_round()
+        self._statistics[number] |= trainer.statistics()
         model = None if weights is None else step_digest(attempt.layout_hash, weights)
         attempt.models.append(model or model_digest(attempt.layout_hash, attempt.vector))
         return vector, model
+
+    def _made_trainer(self) -> Any:
+        """What makes this hospital's part of a round, made on first use and taken up where it was left."""
+        if self._trainer is None:
+            self._trainer = self.family.trainer(self.dataset, self.entropy, self.watch)
+            if self.policy.distributed is None and self.site.optimiser.exists():
+                self._trainer.restore(self.site.optimiser)
+        return self._trainer
 
     def write_annex(self, round_number: int) -> None:
         """Write the confidential annex of a round (mode 0600).
@@ -409,6 +440,8 @@ class Hospital:
             self._trainer.save(self.site.optimiser)
         if self._watch is not None:
             save_watch(self._watch, self.site.self_tests)
+        if self._release_watch is not None:
+            save_watch(self._release_watch, self.site.release_self_tests)
         self.ledger.record(outcome, self.run_id, round_number, {})
 
     def head(self, before: int | None = None) -> str | None:
@@ -441,11 +474,8 @@ class Hospital:
 
         Weights that a hostile coordinator makes could amplify rounding (docs/privacy.md, "Floating point in the clip").
         """
-        from fedgan_secure.federation.prepare import model_of
-        from fedgan_secure.federation.transfer import seeded_start
-
         initial = self.policy.initial_model
-        return seeded_start(model_of(self.policy), initial.seed) if initial.from_run is None else None
+        return self.family.first_model(initial.seed) if initial.from_run is None else None
 
     def _commitment(self, round_number: int) -> str | None:
         """The commitment to the annex of a round, from the annex itself: SHA-256(32-byte salt || canonical annex)."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from fedgan_audits.binding import colluders_against_lying
 from fedgan_audits.budget import advised_delta, plan_run
-from fedgan_audits.mechanism import DistributedMechanism, NoiseShares
+from fedgan_audits.mechanism import DistributedMechanism, MechanismRecord, NoiseShares
 from fedgan_protocols.parameters import default_threshold
 from fedgan_protocols.quantization import widest_fraction_bits
 from fedgan_secure.errors import InputError
@@ -48,13 +48,18 @@ def recipe_of(settings: RunSettings, declared: int) -> Recipe:
     )
 
 
-def hospital_mechanism(settings: RunSettings, recipe: Recipe, declared: int) -> MechanismPolicy:
-    """The mechanism of one round, its noise calibrated to the whole schedule where a target is given."""
+def hospital_mechanism(
+    settings: RunSettings, recipe: Recipe, declared: int, release: MechanismRecord | None = None
+) -> MechanismPolicy:
+    """The mechanism of one round, its noise calibrated to the whole schedule where a target is given.
+
+    A `release` is the first scheduled round; the target is then that of everything composed.
+    """
     privacy, federation = settings.privacy, settings.federation
     probability = privacy.sampling_probability or recipe.sampling_probability
     steps = federation.steps_per_round or recipe.steps_per_round
     clip = privacy.l2_clip_norm or recipe.l2_clip_norm
-    delta = privacy.delta or _two_digits_down(advised_delta(declared))
+    delta = delta_of(settings, declared)
     images = 1 if settings.data.unit == "image" else settings.data.images_per_patient or recipe.images_per_patient
     target = None if privacy.no_privacy or privacy.noise_multiplier is not None else privacy.epsilon or recipe.epsilon
     if privacy.no_privacy:
@@ -71,6 +76,7 @@ def hospital_mechanism(settings: RunSettings, recipe: Recipe, declared: int) -> 
             l2_clip_norm=clip,
             unit=settings.data.unit,
             images_per_patient=images,
+            release=release,
         ).mechanism.noise_multiplier
     return MechanismPolicy(
         sampling_probability=probability,
@@ -102,9 +108,27 @@ def shared_mechanism(
     """As `_mechanism` for noise that the hospitals share, and the ring that their sums of gradients live in."""
     from fedgan_secure.models.vectors import VectorLayout
 
-    threshold = settings.federation.threshold or default_threshold(hospitals)
-    plain = hospital_mechanism(settings, recipe, declared)
     layout = VectorLayout.of(spec)
+    plain = hospital_mechanism(settings, recipe, declared)
+    return share_noise(settings, recipe, plain, hospitals, layout.size - layout.generator_size)
+
+
+def share_noise(
+    settings: RunSettings,
+    recipe: Recipe,
+    plain: MechanismPolicy,
+    hospitals: int,
+    dimension: int,
+    release: MechanismRecord | None = None,
+) -> tuple[DistributedMechanismPolicy, RingPolicy]:
+    """Return `plain` with noise that the hospitals share, and the ring of its sums.
+
+    Args:
+        plain: the mechanism of a round, its noise calibrated as if each hospital added all of it.
+        dimension: coordinates of a sum.
+        release: what the first scheduled round does instead of steps, if anything.
+    """
+    threshold = settings.federation.threshold or default_threshold(hospitals)
     rounds = rounds_of(settings, recipe) + settings.federation.spare_rounds
 
     def calibrate(shares: NoiseShares) -> DistributedMechanism:
@@ -120,6 +144,7 @@ def shared_mechanism(
             images_per_patient=plain.images_per_patient,
             noise_placement="distributed",
             shares=shares,
+            release=release,
         ).mechanism
         assert isinstance(planned, DistributedMechanism)  # noqa: S101 - shares were given
         return planned
@@ -129,15 +154,20 @@ def shared_mechanism(
         calibrate,
         threshold=threshold,
         colluders=colluders_against_lying(hospitals, threshold),
-        dimension=layout.size - layout.generator_size,
+        dimension=dimension,
         box=box,
         ring_bits=settings.training.ring_bits,
         fraction_bits=settings.training.fraction_bits,
-        schedule=Schedule(hospitals, rounds * plain.steps_per_round),
+        schedule=Schedule(hospitals, (rounds - (release is not None)) * plain.steps_per_round),
     )
     fields = plain.model_dump(exclude={"noise_placement", "noise_multiplier"})
     mechanism = DistributedMechanismPolicy(**fields, noise_multiplier=record.noise_multiplier, shares=record.shares)
     return mechanism, RingPolicy(ring_bits=settings.training.ring_bits, update_bound=box, fraction_bits=bits)
+
+
+def delta_of(settings: RunSettings, declared: int) -> float:
+    """Return the delta that is asked for, or the one advised for this cohort in two digits."""
+    return settings.privacy.delta or _two_digits_down(advised_delta(declared))
 
 
 def _two_digits_down(delta: float) -> float:

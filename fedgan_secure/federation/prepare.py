@@ -16,11 +16,13 @@ from fedgan_protocols.keys import Identity
 from fedgan_protocols.parameters import default_threshold
 from fedgan_secure.data.golden import golden_digest, refuse_other_preprocessing
 from fedgan_secure.errors import InputError
+from fedgan_secure.federation.adapted_policy import adapted_terms, start_of
 from fedgan_secure.federation.coordinator import Coordinator
 from fedgan_secure.federation.defaults import Recipe
 from fedgan_secure.federation.directories import RunDirectory, SiteDirectory
 from fedgan_secure.federation.drivers.local import parse_drop
 from fedgan_secure.federation.entropy import entropy_for
+from fedgan_secure.federation.family import Family, family_of, spec_of
 from fedgan_secure.federation.hospital import Hospital, load_identity, load_secret
 from fedgan_secure.federation.key_rotation import KeyPlace, refuse_revoked
 from fedgan_secure.federation.mechanisms import (
@@ -46,7 +48,10 @@ from fedgan_secure.policy import (
     MechanismPolicy,
 )
 from fedgan_secure.settings import HospitalSettings, RunSettings, TrainingSection
+from fedgan_secure.starts.start import PublicStart
 
+TRAINED = ("rounds", "mechanism", "ring", "model", "training")
+"""What a policy says of the training, by the names that `AdaptedTerms` has, too."""
 Progress = Callable[[str, int, int], None]
 Hook = Callable[[], None]
 
@@ -155,6 +160,7 @@ def resume(root: Path, progress: Progress | None, before_models: Hook = _nothing
     federation = _assemble(
         run, settings, policy, sites, source, site_dir=site_dir, insecure_seed=seed if isinstance(seed, int) else None,
         drops=tuple(str(item) for item in _list(info.get("drops"))), create=False,
+        start=None if policy.start is None else start_of(settings, policy.data.preprocessing),
     )  # fmt: skip
     federation.coordinator.restore()
     return federation
@@ -184,8 +190,13 @@ def check_before_reading(settings: RunSettings, names: tuple[str, ...], drops: t
             hint=f"raise --threshold to {max(3, (len(names) + 3) // 2)} or more",
         )
     declared = settings.privacy.declared_patients
-    if declared is not None:
+    if declared is None:
+        return
+    start = start_of(settings, None)
+    if start is None:
         hospital_mechanism(settings, recipe_of(settings, declared), declared)
+    else:
+        adapted_terms(settings, start, declared, len(names), len(settings.data.label_names or start.label_names))
 
 
 def declarations(settings: RunSettings, sites: Mapping[str, SiteDirectory]) -> tuple[Declaration, ...]:
@@ -222,9 +233,9 @@ def _in_the_name_of(name: str) -> str:
     return f" (hospital {name})"
 
 
-def model_of(policy: FederationPolicy) -> ModelSpec:
-    """The networks that a policy names."""
-    return ModelSpec.from_json(policy.model)
+def model_of(policy: FederationPolicy) -> Any:
+    """The networks that a policy names: a `ModelSpec`, or an `AdaptedSpec` where it adapts a public start."""
+    return spec_of(policy)
 
 
 def training_of(policy: FederationPolicy) -> TrainingSettings:
@@ -273,12 +284,13 @@ def _start(
             len(dataset) if settings.data.unit == "image" else dataset.patients for dataset in source.datasets.values()
         )
     )
-    recipe = recipe_of(settings, declared)
-    rounds = rounds_of(settings, recipe) + settings.federation.spare_rounds
-    spec = ModelSpec.default(settings.data.image_size, settings.data.channels, source.classes)
-    if settings.training.latent_dim is not None:
-        spec = replace(spec, latent_dim=settings.training.latent_dim)
-    mechanism, ring = mechanism_and_ring(settings, recipe, declared, len(names), spec)
+    public = start_of(settings, source.preprocessing, from_run=initial is not None)
+    if public is None:
+        trained, spec = _from_seed(settings, declared, len(names), source.classes)
+    else:
+        terms, spec = adapted_terms(settings, public, declared, len(names), source.classes), None
+        trained = {name: getattr(terms, name) for name in TRAINED} | {"average_decay": 0.0}
+        trained |= {"start": terms.start, "release": terms.release}
     policy = FederationPolicy.build(
         run_id=run_id,
         coordinator=CoordinatorEntry(
@@ -289,9 +301,7 @@ def _start(
             for name in names
         ),
         threshold=settings.federation.threshold or default_threshold(len(names)),
-        rounds=rounds,
         spare_rounds=settings.federation.spare_rounds,
-        mechanism=mechanism,
         data=DataPolicy(
             image_size=settings.data.image_size,
             channels=settings.data.channels,
@@ -302,10 +312,7 @@ def _start(
             phantoms=source.phantoms,
             unit_remark=source.unit_remark,
         ),
-        model=spec.to_json(),
-        training=_training_table(recipe, settings.training, mechanism, rounds),
-        average_decay=recipe.average_decay,
-        ring=ring,
+        **trained,
         initial_model=InitialModel(
             seed=settings.seed,
             from_run=None if initial is None else initial.run_id,
@@ -340,13 +347,18 @@ def _start(
         insecure_seed=request.insecure_seed,
         drops=request.drops,
         create=True,
+        start=public,
     )
     keys = {hospital.name: hospital.identity.private_key.public_key() for hospital in federation.hospitals.values()}
     with explain_disk(run.public):
         bundle.publish_trust(
             run.public, {**keys, "coordinator": federation.coordinator.identity.private_key.public_key()}
         )
-    federation.coordinator.begin(initial_vector(federation.coordinator.layout, settings.seed, initial, spec))
+    layout = federation.coordinator.layout
+    if spec is None:
+        federation.coordinator.begin(layout.initial_vector(settings.seed))
+    else:
+        federation.coordinator.begin(initial_vector(layout, settings.seed, initial, spec))
     write_bytes(run.policy, policy.canonical())
     return federation
 
@@ -362,23 +374,17 @@ def _assemble(
     insecure_seed: int | None,
     drops: tuple[str, ...],
     create: bool,
+    start: PublicStart | None,
 ) -> Federation:
     if (insecure_seed is not None) != policy.flags.insecure_deterministic:
         raise InputError(
             "run.json and the policy disagree on whether randomness is repeatable",
             hint="restore run.json from a backup",
         )
-    from fedgan_secure.models.vectors import VectorLayout
-
     data = policy.data
     refuse_other_preprocessing(data.preprocessing_digest, data.preprocessing, data.image_size, data.channels)
-    layout = VectorLayout.of(model_of(policy))
-    if policy.distributed is not None and policy.distributed.shares.dimension != layout.size - layout.generator_size:
-        raise InputError(
-            f"the policy's sums have {policy.distributed.shares.dimension} coordinates, its discriminator has "
-            f"{layout.size - layout.generator_size}",
-            hint="use the version of fedgan-secure that made this run",
-        )
+    family = family_of(policy, start)
+    _refuse_other_dimension(policy, family)
     hospitals: dict[str, Hospital] = {}
     for entry in policy.hospitals:
         site = sites[entry.name]
@@ -402,6 +408,7 @@ def _assemble(
             findings=source.findings[entry.name],
             entropy=entropy_for(f"hospital/{entry.name}", insecure_seed=insecure_seed),
             journal=Journal(site.journal),
+            start=start,
         )
     own = _coordinator_identity(run, site_dir, insecure_seed)
     if site_dir is not None:
@@ -416,10 +423,50 @@ def _assemble(
         run,
         own,
         policy,
-        layout,
+        family,
         entropy_for("coordinator", insecure_seed=insecure_seed),
     )
     return Federation(run, settings, policy, coordinator, hospitals, source, drops)
+
+
+def _refuse_other_dimension(policy: FederationPolicy, family: Family) -> None:
+    """Refuse sums of another length than what is trained where noise is shared."""
+    shared = policy.distributed
+    if shared is None or (policy.release is not None and policy.rounds == 1):
+        return
+    trained = family.update_size if policy.start is not None else _discriminator_size(policy)
+    if shared.shares.dimension != trained:
+        raise InputError(
+            f"the policy's sums have {shared.shares.dimension} coordinates, its discriminator has {trained}",
+            hint="use the version of fedgan-secure that made this run",
+        )
+
+
+def _discriminator_size(policy: FederationPolicy) -> int:
+    from fedgan_secure.models.vectors import VectorLayout
+
+    layout = VectorLayout.of(model_of(policy))
+    return layout.size - layout.generator_size
+
+
+def _from_seed(
+    settings: RunSettings, declared: int, hospitals: int, classes: int
+) -> tuple[dict[str, Any], ModelSpec]:
+    """What a policy says of a run without a public start: its networks and their training."""
+    recipe = recipe_of(settings, declared)
+    if settings.privacy.release_noise_multiplier is not None:
+        raise InputError(
+            "privacy.release_noise_multiplier: this run has no public start, so it has no release round",
+            hint="leave it out, or name a start that fits the pictures (--start)",
+        )
+    rounds = rounds_of(settings, recipe) + settings.federation.spare_rounds
+    spec = ModelSpec.default(settings.data.image_size, settings.data.channels, classes)
+    if settings.training.latent_dim is not None:
+        spec = replace(spec, latent_dim=settings.training.latent_dim)
+    mechanism, ring = mechanism_and_ring(settings, recipe, declared, hospitals, spec)
+    table = _training_table(recipe, settings.training, mechanism, rounds)
+    own = {"rounds": rounds, "mechanism": mechanism, "ring": ring, "model": spec.to_json(), "training": table}
+    return own | {"average_decay": recipe.average_decay}, spec
 
 
 def _ledger(site: SiteDirectory, name: str, *, create: bool) -> Ledger:

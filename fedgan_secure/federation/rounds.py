@@ -21,6 +21,7 @@ from fedgan_audits.records import (
     Incident,
     MissingSignature,
     PrivacySettings,
+    ReleaseFacts,
     RoundHeader,
     RoundRecord,
     Software,
@@ -30,7 +31,7 @@ from fedgan_protocols.session import AggregateResult, ServerSession
 from fedgan_secure.data.fields import fields_read
 from fedgan_secure.federation.distributed import sums_digest
 from fedgan_secure.federation.distributed_round import left_on_the_way
-from fedgan_secure.policy import FederationPolicy
+from fedgan_secure.policy import FederationPolicy, ReleasePolicy
 
 DEIDENTIFICATION = (
     "The loaders keep pixels, a label and a keyed pseudonym (HMAC-SHA256 under the hospital's own secret); names, "
@@ -148,6 +149,7 @@ def record_of(
             sampling=SAMPLING,
             noise="none: privacy is switched off" if policy.flags.no_privacy else noise_of(policy),
             clipping=CLIPPING,
+            release=None if policy.release is None else release_facts(policy, policy.release),
         ),
         hospitals=tuple(hospitals),
         aggregation=AggregationFacts(
@@ -155,7 +157,7 @@ def record_of(
             threshold=policy.threshold,
             ring_bits=policy.ring_bits,
             dimension=dimension,
-            headroom=policy.headroom,
+            headroom=policy.release.headroom if policy.release and policy.is_release(facts.number) else policy.headroom,
             survivors=result.survivors if result is not None and facts.complete else (),
             dropouts=tuple(name for name in policy.names if name in facts.dropped),
             colluders_tolerated=colluders,
@@ -163,7 +165,7 @@ def record_of(
             transcript_sha256=None if facts.transcript is None else hashlib.sha256(facts.transcript).hexdigest(),
             model_before=facts.model_before.hex(),
             model_after=None if facts.model_after is None else facts.model_after.hex(),
-            sum_sha256=named_sum(policy, result) if result is not None and facts.complete else None,
+            sum_sha256=named_sum(policy, facts.number, result) if result is not None and facts.complete else None,
             session=None if facts.session is None else facts.session.hex(),
         ),
         data=DataFacts(
@@ -175,6 +177,7 @@ def record_of(
             synthetic_phantoms=policy.data.phantoms,
             taken_from_data=policy.flags.taken_from_data,
             pretraining=policy.initial_model.pretraining,
+            start="" if policy.start is None else policy.start.statement,
             unit_remark=policy.data.unit_remark,
             deidentification=DEIDENTIFICATION,
             fields_read=fields_read(layouts),
@@ -207,10 +210,33 @@ def noise_of(policy: FederationPolicy) -> str:
     )
 
 
-def named_sum(policy: FederationPolicy, result: AggregateResult) -> str:
-    """The digest that stands for a round's sum, or with shared noise for all its sums; 64 hexadecimal digits."""
+RELEASE = (
+    "the mean over a patient's images of public features and their squares, each in the block of the image's class, "
+    "and one cell of a histogram of mean colours; the vector is clipped to the norm bound"
+)
+FEATURES = "{count} features of the frozen public network of {name} (SHA-256 of the start: {digest})"
+
+
+def release_facts(policy: FederationPolicy, release: ReleasePolicy) -> ReleaseFacts:
+    """What the first round releases, for the report."""
+    start = policy.start
+    return ReleaseFacts(
+        mechanism=release.record(),
+        statistic=RELEASE,
+        dimension=release.dimension,
+        layout_sha256=release.layout_sha256,
+        features=FEATURES.format(
+            count=release.release_layout().features,
+            name="" if start is None else start.name,
+            digest="" if start is None else start.digest,
+        ),
+    )
+
+
+def named_sum(policy: FederationPolicy, round_number: int, result: AggregateResult) -> str:
+    """The digest that stands for a round's sum, or for all its sums where there are several; 64 hexadecimal digits."""
     digests = result.sum_digests
-    return (digests[0] if policy.distributed is None else sums_digest(digests)).hex()
+    return (sums_digest(digests) if policy.is_stepwise(round_number) else digests[0]).hex()
 
 
 def left_incidents(number: int, result: AggregateResult, names: Sequence[str]) -> list[Incident]:

@@ -238,9 +238,9 @@ class _Run:
     def _broken(self) -> str | None:
         """Which hospitals' self-tests have failed in this run, or None."""
         found = [
-            f"hospital {name}: self-test failed: {', '.join(hospital.watch.failed)}"
+            f"hospital {name}: self-test failed: {', '.join(failed)}"
             for name, hospital in self.hospitals.items()
-            if hospital.watch.failed
+            if (failed := hospital.failed_self_tests)
         ]
         return "; ".join(found) or None
 
@@ -293,12 +293,9 @@ class _Run:
         if facts.transcript is not None:
             files[f"transcripts/round-{facts.number:04d}.cbor"] = facts.transcript
         if facts.complete:
-            from fedgan_secure.federation.pictures import model_files, sample_sheet
-
-            files.update(model_files(average, model_of(self.policy)))
-            files[f"samples/round-{facts.number:04d}.png"] = sample_sheet(
-                average, model_of(self.policy), self.policy.data.label_names, self.policy.initial_model.seed
-            )
+            family = self.coordinator.family
+            files.update(family.files(average, self.display.update))
+            files[f"samples/round-{facts.number:04d}.png"] = family.sheet(average)
         return files
 
     def _draft(
@@ -315,7 +312,7 @@ class _Run:
                 self.policy,
                 facts,
                 [hospital.facts(facts.number, **facts.hospital(name)) for name, hospital in self.hospitals.items()],
-                dimension=self.policy.lengths(self.coordinator.layout.size)[0],
+                dimension=self.policy.lengths(self.coordinator.family.update_size, facts.number)[0],
                 colluders=colluders,
                 previous=self.coordinator.state.head,
                 coordinator_fingerprint=self.coordinator.identity.fingerprint,

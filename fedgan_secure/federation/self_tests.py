@@ -29,8 +29,24 @@ def open_watch(policy: FederationPolicy, dataset: PatientDataset, place: Path) -
     """
     told = policy.mechanism
     recorded = Recorded(policy.mechanism_record(), told.declared_patients, told.expected_batch_size)
+    return _opened(recorded, dataset, place)
+
+
+def open_release_watch(policy: FederationPolicy, dataset: PatientDataset, place: Path) -> MechanismWatch:
+    """The watch of this hospital over the release round of this run.
+
+    Raises:
+        InputError: the file cannot be read, or the policy has no release.
+    """
+    if policy.release is None:
+        raise InputError("self-tests of a release were asked for, and the policy has none")
+    declared = policy.mechanism.declared_patients
+    return _opened(Recorded(policy.release.record(), declared, float(declared)), dataset, place)
+
+
+def _opened(recorded: Recorded, dataset: PatientDataset, place: Path) -> MechanismWatch:
     images = len(dataset)
-    by_image = told.unit == "image"
+    by_image = recorded.mechanism.unit == "image"
     whose = np.arange(images) if by_image else np.asarray(dataset.patient)
     watch = MechanismWatch(recorded, whose, images if by_image else dataset.patients)
     if place.exists():

@@ -67,6 +67,11 @@ def read_initial(root: Path, no_privacy: bool, declared_public: str | None = Non
     """
     public = root / "public" if (root / "public").is_dir() else root
     policy_file, folder = public / "policy.json", public / "model"
+    if policy_file.is_file() and FederationPolicy.parse(policy_file.read_bytes()).start is not None:
+        raise InputError(
+            f"--init-from {root}: that run adapted a public start, and its networks are not trained further",
+            hint="give --start with the same public start instead, or name a run that was trained with --start none",
+        )
     paths = (folder / "generator.keras", folder / "discriminator.keras")
     missing = [path for path in (policy_file, *paths) if not path.is_file()]
     if missing:

@@ -214,7 +214,7 @@ class Experiment(_Section):
                 tree[key] = {**tree[key], **value}
             else:
                 tree[key] = copy.deepcopy(value)
-        return tree
+        return _from_a_seed(tree)
 
     def settings_of(self, setting: Mapping[str, Value], source: str = "the experiment") -> RunSettings:
         """The federation's settings with one setting laid over them, on the federation's own data."""
@@ -242,6 +242,19 @@ class Experiment(_Section):
                 if own.privacy.declared_patients is not None:
                     data["phantom_patients"] = max(8, min(own.privacy.declared_patients, 100_000))
         return RunSettings.merged(tree, {})
+
+
+def _from_a_seed(tree: dict[str, Any]) -> dict[str, Any]:
+    """The tables with no public start: what a search varies belongs to networks that are trained from a seed."""
+    training = tree.get("training", {})
+    if not isinstance(training, dict):
+        return tree
+    if training.get("start", "none") != "none":
+        raise InputError(
+            f"training.start is {training['start']!r}: a search varies what a run with a public start does not have",
+            hint="leave training.start out of the searched federation; its settings hold for runs with --start none",
+        )
+    return {**tree, "training": {**training, "start": "none"}}
 
 
 def _absolute(data: Mapping[str, Any], where: Path) -> dict[str, Any]:

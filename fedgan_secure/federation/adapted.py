@@ -1,0 +1,130 @@
+"""The family of runs that adapt a public start: a release round, then rounds of DP-SGD on the heads.
+
+Hospitals compute the start's features of their images once. What they give to a round is the release's vector or an
+update of the heads; the published generator follows from the summed results (`adaptation.adapting`).
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fedgan_secure.adaptation.adapting import Adaptation, adaptation_of
+from fedgan_secure.adaptation.head_settings import HeadSettings
+from fedgan_secure.adaptation.vector import AdaptedLayout, Noise, heads_spec
+from fedgan_secure.data.patients import PatientDataset
+from fedgan_secure.federation.adapted_hospital import AdaptedTrainer, HospitalFeatures, HeadsToGo
+from fedgan_secure.federation.adapted_optimiser import AdaptedOptimiser
+from fedgan_secure.federation.family import KeptOptimiser
+from fedgan_secure.federation.fedavg import apply_sum, model_digest
+from fedgan_secure.federation.release_ring import decode_release_sum, release_deviation
+from fedgan_secure.generate import contact_sheet_png
+from fedgan_secure.models.adapted_spec import AdaptedSpec
+from fedgan_secure.models.dcgan import draw_images
+from fedgan_secure.models.errors import ModelError
+from fedgan_secure.policy import FederationPolicy
+from fedgan_secure.privacy import Entropy
+from fedgan_secure.privacy.self_test import MechanismWatch
+from fedgan_secure.starts.start import PublicStart
+
+COLUMNS = 8
+Progress = Callable[[str, int, int], None]
+
+
+class AdaptedFamily:
+    """A public start, what one release says of the patients' images, and trained heads."""
+
+    def __init__(self, policy: FederationPolicy, start: PublicStart | None) -> None:
+        """Check that start and policy fit.
+
+        Raises:
+            ModelError: the start is missing or another one.
+        """
+        named = policy.start
+        if named is None or start is None or start.digest != named.digest:
+            found = "none was given" if start is None else f"{start.name} ({start.digest[:16]}...) was given"
+            raise ModelError(
+                f"the run adapts the public start {named.name if named else '(none)'}"
+                f" ({named.digest[:16] if named else ''}...), and {found}",
+                hint="give the start that the run was prepared with",
+            )
+        self._policy = policy
+        self._spec = AdaptedSpec.from_json(policy.model)
+        release = policy.release
+        self.layout = AdaptedLayout(self._spec, start, None if release is None else release.release_layout())
+        self.noise = Noise(0.0 if release is None else release_deviation(release.record(), 1) ** 2)
+
+    @property
+    def update_size(self) -> int:
+        """The heads alone."""
+        return self.layout.heads.size
+
+    def first_model(self, seed: int) -> str:
+        """Return the digest (hex) of the model before anything was released."""
+        return model_digest(self.layout.layout_hash, self.layout.initial_vector(seed)).hex()
+
+    def next_vector(self, round_number: int, vector: np.ndarray, total: np.ndarray, survivors: int) -> np.ndarray:
+        """Return the model after the release, or with the mean of the survivors' updates on the heads."""
+        policy = self._policy
+        if policy.release is not None and policy.is_release(round_number):
+            found = decode_release_sum(total, survivors, policy.release.fixed_point())
+            return self.layout.with_release(vector, found, survivors, self.noise, policy.initial_model.seed)
+        after = vector.copy()
+        heads = self.layout.heads_slice
+        after[heads] = apply_sum(vector[heads], total, survivors, policy.fixed_point())
+        return after
+
+    def adaptation(self, vector: np.ndarray, progress: Progress | None = None) -> Adaptation:
+        """Return what the vector's release leads to."""
+
+        def step(done: int, total: int) -> None:
+            if progress is not None:
+                progress("adapting the public start", done, total)
+
+        return adaptation_of(self.layout, vector, self.noise, step)
+
+    def heads_to_go(self, vector: np.ndarray) -> HeadsToGo:
+        """Return what a round of the heads starts from: public, the same for everybody who holds the vector."""
+        adaptation = self.adaptation(vector)
+        seed = int(model_digest(self.layout.layout_hash, vector)[:4].hex(), 16)
+        return HeadsToGo(vector[self.layout.heads_slice], adaptation.fakes(vector, seed), adaptation.centre)
+
+    def trainer(self, dataset: PatientDataset, entropy: Entropy, watch: MechanismWatch) -> Any:
+        """Return a hospital's side; its features are computed on first use."""
+        features = HospitalFeatures(self.layout, dataset, self._policy.mechanism.unit)
+        return AdaptedTrainer(self._policy, features, self.heads_to_go, self._settings(), entropy, watch)
+
+    def optimiser(self, entropy: Entropy) -> KeptOptimiser:
+        """Return the coordinator's side of steps with shared noise."""
+        return AdaptedOptimiser(heads_spec(self._spec), self._settings(), self.layout.heads_slice, self.heads_to_go)
+
+    def files(self, vector: np.ndarray, progress: Progress | None = None) -> dict[str, bytes]:
+        """Return the published generator, one file."""
+        self.adaptation(vector, progress)
+        with tempfile.TemporaryDirectory(prefix="fedgan-secure-") as folder:
+            place = Path(folder) / "generator.keras"
+            self.generator(vector).save(place)
+            return {"model/generator.keras": place.read_bytes()}
+
+    def sheet(self, vector: np.ndarray) -> bytes:
+        """Return a PNG of eight samples for every class, the same noise in every round."""
+        rows = self._spec.classes or 5
+        labels = np.repeat(np.arange(rows, dtype=np.int32), COLUMNS) if self._spec.classes else None
+        seed = self._policy.initial_model.seed
+        images = draw_images(self.generator(vector), self._spec, labels, rows * COLUMNS, seed)
+        names = None if labels is None else [self._policy.data.label_names[int(label)] for label in labels]
+        return contact_sheet_png(images, COLUMNS, names)
+
+    def generator(self, vector: np.ndarray) -> Any:
+        """Return the Keras generator of a vector."""
+        return self.adaptation(vector).generator(vector)
+
+    def _settings(self) -> HeadSettings:
+        from fedgan_secure.federation.mechanisms import mechanism_fields
+
+        fields = mechanism_fields(self._policy.mechanism)
+        return HeadSettings.from_json({**self._policy.training, **fields})

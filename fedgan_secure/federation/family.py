@@ -1,0 +1,180 @@
+"""What a run trains, behind one face: a DCGAN from a seed or from another run, or a public start that is adapted.
+
+A family knows how long a hospital's update is, how a round's sum leads to the next model, and which files the model is
+published as. Hospitals and the coordinator hold equal families, made from the policy and the public start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from fedgan_protocols.session import AggregateResult
+from fedgan_secure.federation.distributed_round import Optimiser
+from fedgan_secure.federation.fedavg import apply_sum
+from fedgan_secure.models.adapted_spec import AdaptedSpec
+from fedgan_secure.policy import FederationPolicy
+
+if TYPE_CHECKING:
+    from fedgan_secure.data.patients import PatientDataset
+    from fedgan_secure.privacy import Entropy
+    from fedgan_secure.privacy.self_test import MechanismWatch
+    from fedgan_secure.starts.start import PublicStart
+
+Progress = Callable[[str, int, int], None]
+
+
+class KeptOptimiser(Optimiser, Protocol):
+    """A coordinator's optimiser where noise is shared, whose state lasts over rounds."""
+
+    def save(self, path: Path) -> None: ...
+
+    def restore(self, path: Path) -> None: ...
+
+
+class Layout(Protocol):
+    """The flat vector of a model."""
+
+    @property
+    def size(self) -> int: ...
+
+    @property
+    def layout_hash(self) -> str: ...
+
+    def initial_vector(self, seed: int) -> np.ndarray: ...
+
+
+class Family(Protocol):
+    """One kind of model and of training."""
+
+    @property
+    def layout(self) -> Layout:
+        """Where everything lies in the model's vector."""
+
+    @property
+    def update_size(self) -> int:
+        """The length of what a hospital gives to a round that is not a release."""
+
+    def first_model(self, seed: int) -> str:
+        """Return the digest (hex) of the first model that the policy fixes by its seed."""
+
+    def next_vector(self, round_number: int, vector: np.ndarray, total: np.ndarray, survivors: int) -> np.ndarray:
+        """Return the model after a round of one sum: uint[k] over the survivors, on float32[d]; float32[d]."""
+
+    def trainer(self, dataset: PatientDataset, entropy: Entropy, watch: MechanismWatch) -> Any:
+        """Return what makes a hospital's part of a round; a `SumTrainer` of the family's kind where noise is shared."""
+
+    def optimiser(self, entropy: Entropy) -> KeptOptimiser:
+        """Return what turns sums into models where noise is shared."""
+
+    def files(self, vector: np.ndarray, progress: Progress | None = None) -> dict[str, bytes]:
+        """Return the published files of a model: name below ``public/`` -> bytes."""
+
+    def sheet(self, vector: np.ndarray) -> bytes:
+        """Return a sample sheet of a model, PNG."""
+
+    def generator(self, vector: np.ndarray) -> Any:
+        """Return the Keras generator of a model."""
+
+
+def family_of(policy: FederationPolicy, start: PublicStart | None) -> Family:
+    """Return the family that a policy names.
+
+    Args:
+        policy: the federation's.
+        start: the public start that it names, or None where it names none.
+
+    Raises:
+        ModelError: the start is not the policy's.
+    """
+    if policy.start is None:
+        return DcganFamily(policy)
+    from fedgan_secure.federation.adapted import AdaptedFamily
+
+    return AdaptedFamily(policy, start)
+
+
+class DcganFamily:
+    """Generator and discriminator are trained; every weight is in the vector."""
+
+    def __init__(self, policy: FederationPolicy) -> None:
+        from fedgan_secure.models.vectors import VectorLayout
+
+        self._policy = policy
+        self._spec = spec_of(policy)
+        self.layout = VectorLayout.of(self._spec)
+
+    @property
+    def update_size(self) -> int:
+        """All of the vector."""
+        return self.layout.size
+
+    def first_model(self, seed: int) -> str:
+        """Return the digest (hex) of the seeded model."""
+        from fedgan_secure.federation.transfer import seeded_start
+
+        return seeded_start(self._spec, seed)
+
+    def next_vector(self, round_number: int, vector: np.ndarray, total: np.ndarray, survivors: int) -> np.ndarray:
+        """Return the old model plus the mean of the survivors' updates."""
+        return apply_sum(vector, total, survivors, self._policy.fixed_point())
+
+    def trainer(self, dataset: PatientDataset, entropy: Entropy, watch: MechanismWatch) -> Any:
+        """Return a `LocalTrainer`, or a `SumTrainer` where noise is shared."""
+        from fedgan_secure.federation.prepare import training_of
+
+        settings, shared = training_of(self._policy), self._policy.distributed
+        if shared is None:
+            from fedgan_secure.federation.training import LocalTrainer
+
+            return LocalTrainer(self._spec, settings, dataset, entropy, watch)
+        from fedgan_secure.federation.distributed_training import SumTrainer
+
+        codec = self._policy.fixed_point()
+        return SumTrainer(self._spec, settings, dataset, shared.record(), codec, entropy, watch)
+
+    def optimiser(self, entropy: Entropy) -> KeptOptimiser:
+        """Return a `SharedOptimiser`."""
+        from fedgan_secure.federation.distributed_training import SharedOptimiser
+        from fedgan_secure.federation.prepare import training_of
+
+        return SharedOptimiser(self._spec, training_of(self._policy), entropy)
+
+    def files(self, vector: np.ndarray, progress: Progress | None = None) -> dict[str, bytes]:
+        """Return the Keras files of both networks."""
+        from fedgan_secure.federation.pictures import model_files
+
+        return model_files(vector, self._spec)
+
+    def sheet(self, vector: np.ndarray) -> bytes:
+        """Return a sample sheet, the same noise in every round."""
+        from fedgan_secure.federation.pictures import sample_sheet
+
+        policy = self._policy
+        return sample_sheet(vector, self._spec, policy.data.label_names, policy.initial_model.seed)
+
+    def generator(self, vector: np.ndarray) -> Any:
+        """Return the generator with the vector's weights."""
+        from fedgan_secure.federation.pictures import generator_of
+
+        return generator_of(vector, self._spec)
+
+
+def spec_of(policy: FederationPolicy) -> Any:
+    """Return the networks that a policy without a public start names."""
+    from fedgan_secure.models.spec import read_spec
+
+    spec = read_spec(policy.model)
+    if isinstance(spec, AdaptedSpec) != (policy.start is not None):
+        from fedgan_secure.models.errors import ModelError
+
+        raise ModelError("policy: the model adapts a public start and the policy names none, or the other way round")
+    return spec
+
+
+def concluded(family: Family, round_number: int, vector: np.ndarray, result: AggregateResult) -> np.ndarray:
+    """Return the model after a whole round of one sum, float32[d]."""
+    return family.next_vector(round_number, vector, result.sums[0], len(result.survivors))
