@@ -26,7 +26,8 @@ from fedgan_secure.models.errors import ModelError
 from fedgan_secure.policy import FederationPolicy
 from fedgan_secure.privacy import Entropy
 from fedgan_secure.privacy.self_test import MechanismWatch
-from fedgan_secure.starts.start import shared_pictures
+from fedgan_secure.starts.shared import refuse_shared_pictures
+
 
 Progress = Callable[[int, int], None]
 BATCH = 500
@@ -100,7 +101,7 @@ class HospitalFeatures:
             for first in range(0, count, BATCH):
                 rows = np.arange(first, min(first + BATCH, count))
                 pixels = self._dataset.pixels(rows)
-                self._refuse_shared(pixels)
+                refuse_shared_pictures(self._layout.start, pixels)
                 features[rows] = network.of_images(pixels)
                 codes.append(colour_codes(mean_colours(pixels)))
                 if progress is not None:
@@ -108,15 +109,6 @@ class HospitalFeatures:
             axes = 3 if self._layout.spec.channels == 3 else 1
             self._found = features, np.concatenate([np.zeros((0, axes), np.float32), *codes])
         return self._found
-
-    def _refuse_shared(self, pixels: np.ndarray) -> None:
-        shared = shared_pictures(self._layout.start, pixels)
-        if len(shared):
-            raise InputError(
-                f"{len(shared)} or more images are among the public pictures that the start {self._layout.start.name} "
-                "was trained on, where they are not protected; expected none",
-                hint="leave these images out of the hospital's folder, or use another start",
-            )
 
     @property
     def owners(self) -> tuple[np.ndarray, int]:
