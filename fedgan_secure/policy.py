@@ -158,7 +158,7 @@ class ReleasePolicy(_Public):
             raise ValueError("the layout of the release is not the one that its dimension and digest name")
         if self.shares is not None and self.shares.dimension != self.dimension:
             raise ValueError(
-                f"the shares of the release's noise are for {self.shares.dimension} coordinates, it has {self.dimension}"
+                f"the release's shares of noise are for {self.shares.dimension} coordinates, it has {self.dimension}"
             )
         return self
 
@@ -414,7 +414,7 @@ class FederationPolicy(_Public):
         return self.distributed is not None and not self.is_release(round_number)
 
     def lengths(self, update: int, round_number: int) -> tuple[int, ...]:
-        """The lengths of a round's sums: of the release; `update`, an update's length; or with shared noise S times d."""
+        """The lengths of a round's sums: the release's; `update`, an update's; or with shared noise S times d."""
         shared = self.distributed
         if self.release is not None and round_number == 1:
             return (self.release.dimension,)

@@ -20,7 +20,7 @@ import numpy as np
 from fedgan_secure.adaptation.colours import ColourBins, colour_codes, mean_colours
 from fedgan_secure.adaptation.decoding import Moments
 from fedgan_secure.adaptation.fitting import Fit, FitSettings
-from fedgan_secure.adaptation.generator import build_adapted_generator, maps_size
+from fedgan_secure.adaptation.generator import build_adapted_generator, maps_kernel
 from fedgan_secure.adaptation.head_data import FakeFeatures
 from fedgan_secure.adaptation.head_start import linear_discriminant
 from fedgan_secure.adaptation.heads import HeadsLayout
@@ -203,18 +203,16 @@ def _adapt(layout: AdaptedLayout, moments: Moments | None, progress: Progress | 
 
 
 def _pool(layout: AdaptedLayout, generator: keras.Model) -> Pool:
-    """Draw the pool from the seed; the noise maps of a picture are not kept: a class is not chosen by them."""
+    """Draw the pool from the seed."""
     spec = layout.spec
     rng = np.random.default_rng([spec.seed, 0])
-    maps = maps_size()
-    size = int(generator.inputs[0].shape[1]) - maps
-    latents = rng.standard_normal((spec.pool, size), dtype=np.float32)
+    kernel = maps_kernel()
+    latents = rng.standard_normal((spec.pool, len(kernel)), dtype=np.float32)
     labels = (np.arange(spec.pool) % layout.start.classes).astype(np.int32)
     pictures = np.empty((spec.pool, spec.image_size, spec.image_size, spec.channels), np.uint8)
     for first in range(0, spec.pool, BATCH):
         rows = slice(first, min(first + BATCH, spec.pool))
-        noise = rng.standard_normal((rows.stop - rows.start, maps), dtype=np.float32)
-        z = np.concatenate([latents[rows], noise], axis=1)
+        z = np.concatenate([latents[rows], latents[rows] @ kernel], axis=1)
         drawn = np.asarray(generator([z, labels[rows, None]], training=False))
         pictures[rows] = np.clip(np.rint((drawn + 1.0) * 127.5), 0, 255).astype(np.uint8)
     return Pool(latents, labels, pictures)

@@ -8,13 +8,17 @@ anywhere Keras does.
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import Any
 
 import keras
 import numpy as np
 
 from fedgan_secure.adaptation.colours import ColourBins
-from fedgan_secure.models.adapted_spec import DRAWS, MAPS, AdaptedSpec
+from fedgan_secure.models.adapted_spec import AdaptedSpec
+from fedgan_secure.starts.architecture import LATENT, NOISE_VECTOR
+
+_MAPS_SEED = 20_260
 
 
 def build_adapted_generator(
@@ -31,8 +35,8 @@ def build_adapted_generator(
         spec: of the model.
         generator: the start's, ``[z, label] -> picture``.
         transfer: trained, ``[picture, colour] -> [picture, change]``.
-        pool: float32[m, n] noise vectors of the start's generator (without its maps) and int[m] the labels they are
-            drawn with.
+        pool: float32[m, 64] noise vectors of the start's generator, without their maps, and int[m] the labels that
+            they are drawn with. The maps follow from the vectors (`maps_kernel`).
         chances: float64[classes or 1, m], how likely each of them is for a class.
         histogram: float64[cells] of mean colours, and what the cells are.
 
@@ -43,13 +47,13 @@ def build_adapted_generator(
     layers, ops = keras.layers, keras.ops
     z = keras.Input((spec.latent_dim,), name="z")
     label = keras.Input((1,), dtype="int32", name="label") if spec.conditional else None
-    uniform = 0.5 * (1.0 + ops.erf(z[:, :DRAWS] / math.sqrt(2.0)))
+    uniform = 0.5 * (1.0 + ops.erf(z / math.sqrt(2.0)))
     latents, own_labels = pool
     row = ops.zeros_like(uniform[:, :1], dtype="int32") if label is None else label
     chosen = _pick(_table(np.cumsum(chances, axis=1), "a_chances")(row), uniform[:, 0:1], len(latents))
     noise = layers.Flatten(name="a_noise")(_table(latents, "a_latents")(chosen))
     drawn_label = ops.cast(layers.Flatten(name="a_label")(_table(own_labels[:, None], "a_labels")(chosen)), "int32")
-    picture = generator([ops.concatenate([noise, z[:, DRAWS:]], axis=-1), drawn_label])
+    picture = generator([ops.concatenate([noise, _maps_layer()(noise)], axis=-1), drawn_label])
     mirrored = ops.reshape(ops.cast(uniform[:, 5:6] < 0.5, "float32"), (-1, 1, 1, 1))
     picture = mirrored * ops.flip(picture, axis=2) + (1.0 - mirrored) * picture
     colour = _colour(uniform, *histogram)
@@ -92,6 +96,19 @@ def _colour(uniform: Any, histogram: np.ndarray, bins: ColourBins) -> Any:
     return ops.concatenate([red * green, green, blue * green], axis=-1)
 
 
-def maps_size() -> int:
-    """Return how many values the noise maps of the start's generator take."""
-    return sum(side * side for side in MAPS)
+@lru_cache(maxsize=1)
+def maps_kernel() -> np.ndarray:
+    """Return float32[64, 1344]: what a noise vector is multiplied by to give the noise maps of its picture.
+
+    The start's generator takes independent maps; here they follow from the vector, each value standard normal, so that
+    a picture of the pool is the same whenever it is drawn, and its class was judged on that very picture.
+    """
+    kernel = np.random.default_rng(_MAPS_SEED).standard_normal((NOISE_VECTOR, LATENT - NOISE_VECTOR))
+    return (kernel / np.sqrt(np.square(kernel).sum(axis=0))).astype(np.float32)
+
+
+def _maps_layer() -> keras.layers.Layer:
+    layer = keras.layers.Dense(LATENT - NOISE_VECTOR, use_bias=False, trainable=False, name="a_maps")
+    layer.build((None, NOISE_VECTOR))
+    layer.set_weights([maps_kernel()])
+    return layer

@@ -1,6 +1,6 @@
 """The transfer: a small network that gives a public picture the colour, light and contrast that a release tells of.
 
-A picture's own mean colour is replaced by a wanted one, a smooth gain map and a contrast per colour follow, then a small
+A picture's own mean colour is replaced by a wanted one; a smooth gain map and a contrast per colour follow, then a
 local convolution that starts as the identity: about 3,800 trained values. It is trained on released sums and public
 pictures alone, so whatever it does is post-processing of them. Built-in Keras layers, so that it can be saved inside
 the published generator.
@@ -94,7 +94,7 @@ def build_transfer(shape: TransferShape) -> keras.Model:
 
 
 def _constants(size: int) -> tuple[Any, Any]:
-    """float32[1, H, W, 1] each: the soft disc that a cropped picture fills, and the squared distance from its middle."""
+    """float32[1, H, W, 1] each: the soft disc that a picture fills, and the squared distance from its middle."""
     axis = (np.arange(size, dtype=np.float32) + 0.5) / (size / 2) - 1.0
     squared = np.minimum(axis[None] ** 2 + axis[:, None] ** 2, 1.0)
     return disc_mask(size)[None, :, :, None].astype(np.float32), squared[None, :, :, None].astype(np.float32)

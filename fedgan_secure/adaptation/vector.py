@@ -114,7 +114,9 @@ class AdaptedLayout:
         if not np.isfinite(vector).all():
             raise ModelError("model vector holds NaN or infinity")
 
-    def with_release(self, vector: np.ndarray, total: np.ndarray, survivors: int, noise: Noise, seed: int) -> np.ndarray:
+    def with_release(
+        self, vector: np.ndarray, total: np.ndarray, survivors: int, noise: Noise, seed: int
+    ) -> np.ndarray:
         """Return the vector after the release round.
 
         Args:

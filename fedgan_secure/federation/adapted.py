@@ -17,7 +17,7 @@ from fedgan_secure.adaptation.adapting import Adaptation, adaptation_of
 from fedgan_secure.adaptation.head_settings import HeadSettings
 from fedgan_secure.adaptation.vector import AdaptedLayout, Noise, heads_spec
 from fedgan_secure.data.patients import PatientDataset
-from fedgan_secure.federation.adapted_hospital import AdaptedTrainer, HospitalFeatures, HeadsToGo
+from fedgan_secure.federation.adapted_hospital import AdaptedTrainer, HeadsToGo, HospitalFeatures
 from fedgan_secure.federation.adapted_optimiser import AdaptedOptimiser
 from fedgan_secure.federation.family import KeptOptimiser
 from fedgan_secure.federation.fedavg import apply_sum, model_digest

@@ -28,7 +28,6 @@ from fedgan_secure.privacy import Entropy
 from fedgan_secure.privacy.self_test import MechanismWatch
 from fedgan_secure.starts.shared import refuse_shared_pictures
 
-
 Progress = Callable[[int, int], None]
 BATCH = 500
 

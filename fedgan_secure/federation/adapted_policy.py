@@ -238,7 +238,9 @@ def _release_policy(ring: ReleaseRing, layout: ReleaseLayout) -> ReleasePolicy:
         dimension=layout.dimension,
         layout=layout.to_json(),
         layout_sha256=layout.digest(),
-        ring=RingPolicy(ring_bits=codec.ring_bits, update_bound=codec.bound, fraction_bits=codec.fraction_bits),
+        ring=RingPolicy.model_validate(
+            {"ring_bits": codec.ring_bits, "update_bound": codec.bound, "fraction_bits": codec.fraction_bits}
+        ),
         shares=mechanism.shares if isinstance(mechanism, DistributedMechanism) else None,
         headroom=ring.headroom,
     )

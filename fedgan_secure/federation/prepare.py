@@ -449,9 +449,7 @@ def _discriminator_size(policy: FederationPolicy) -> int:
     return layout.size - layout.generator_size
 
 
-def _from_seed(
-    settings: RunSettings, declared: int, hospitals: int, classes: int
-) -> tuple[dict[str, Any], ModelSpec]:
+def _from_seed(settings: RunSettings, declared: int, hospitals: int, classes: int) -> tuple[dict[str, Any], ModelSpec]:
     """What a policy says of a run without a public start: its networks and their training."""
     recipe = recipe_of(settings, declared)
     if settings.privacy.release_noise_multiplier is not None:

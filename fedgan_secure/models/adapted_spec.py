@@ -14,9 +14,7 @@ from fedgan_secure.models.errors import ModelError
 
 FAMILY = "adapted-start/1"
 DRAWS = 6
-"""Of a noise vector: which picture of the pool, which colour cell, three places within the cell, mirrored or not."""
-MAPS = (8, 16, 32)
-"""Sides of the noise maps that follow: they vary the texture of a picture."""
+"""A noise vector: which picture of the pool, which colour cell, three places within the cell, mirrored or not."""
 
 
 @dataclass(frozen=True)
@@ -71,8 +69,8 @@ class AdaptedSpec:
 
     @property
     def latent_dim(self) -> int:
-        """Length of the generator's noise vector: `DRAWS` choices, then the noise maps."""
-        return DRAWS + sum(side * side for side in MAPS)
+        """Length of the generator's noise vector."""
+        return DRAWS
 
     def to_json(self) -> dict[str, Any]:
         """Return the specification as JSON-ready values, with the family's name."""

@@ -26,7 +26,7 @@ from fedgan_secure.models.features import (
     surround_bank,
     surround_scales,
 )
-from fedgan_secure.models.spec import ModelSpec
+from fedgan_secure.models.spec import AnySpec, ModelSpec
 
 LayerCall = Callable[..., Any]
 SLOPE = 0.2
@@ -262,13 +262,13 @@ def _groups(width: int) -> int:
     return next(groups for groups in (8, 4, 2, 1) if width % groups == 0)
 
 
-def generator_inputs(spec: ModelSpec, z: Any, labels: Any) -> Any:
+def generator_inputs(spec: AnySpec, z: Any, labels: Any) -> Any:
     """The list (or single tensor) a generator of this specification is called with."""
     return [z, tf.reshape(tf.cast(labels, tf.int32), (-1, 1))] if spec.conditional else z
 
 
 def draw_images(
-    generator: keras.Model, spec: ModelSpec, labels: np.ndarray | None, count: int, seed: int, batch: int = 64
+    generator: keras.Model, spec: AnySpec, labels: np.ndarray | None, count: int, seed: int, batch: int = 64
 ) -> np.ndarray:
     """Draw synthetic images.
 

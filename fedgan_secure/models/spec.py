@@ -124,7 +124,11 @@ class ModelSpec:
         return cls(**checked)
 
 
-def read_spec(values: Mapping[str, Any]) -> ModelSpec | AdaptedSpec:
+AnySpec = ModelSpec | AdaptedSpec
+"""What `draw_images` needs to know of a generator, of whichever family it is."""
+
+
+def read_spec(values: Mapping[str, Any]) -> AnySpec:
     """Read the `model` table of a policy, of whichever family it is.
 
     Raises:
