@@ -6,13 +6,15 @@ that a report repeats is compared with `policy.json`, and whatever follows from 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from typing import Any
 
 from pydantic import ValidationError
 
+from fedgan_audits import envelope
 from fedgan_audits.mechanism import DistributedMechanism, MechanismRecord
-from fedgan_audits.records import RoundRecord
+from fedgan_audits.records import HospitalFacts, RoundRecord
 
 
 def colluders_against_lying(roster_size: int, threshold: int) -> int:
@@ -41,6 +43,94 @@ def _policy_mechanism(mechanism: Mapping[str, Any]) -> MechanismRecord | None:
         )
     except (KeyError, TypeError, ValidationError):
         return None
+
+
+def _policy_release(release: Mapping[str, Any]) -> MechanismRecord | None:
+    """What a policy's `release` reserves in round 1; None where it describes no mechanism."""
+    kind = DistributedMechanism if release.get("shares") is not None else MechanismRecord
+    names = {"noise_multiplier", "l2_clip_norm", "unit", "images_per_patient"}
+    try:
+        found = {name: release[name] for name in names}
+        if kind is DistributedMechanism:
+            found["shares"] = release["shares"]
+        return kind(sampling_probability=1.0, steps=1, **found)
+    except (KeyError, TypeError, ValidationError):
+        return None
+
+
+def start_text(name: str, digest: str, statement: str) -> str:
+    """Say what a public start is, as reports repeat it: its name, the SHA-256 of its file and its statement."""
+    return f"{name} (SHA-256 {digest}): {statement}"
+
+
+def _policy_start(start: object) -> str | None:
+    """The text of a policy's `start`; empty without one, None where it is in no form that says what the start is."""
+    if start is None:
+        return ""
+    parts = [start.get(key) for key in ("name", "digest", "statement")] if isinstance(start, Mapping) else [None]
+    return start_text(*parts) if all(isinstance(part, str) for part in parts) else None  # type: ignore[arg-type]
+
+
+def release_differences(record: RoundRecord, policy: Mapping[str, Any]) -> list[str]:
+    """Where a round's record says something else of the release than its policy, or reserves it otherwise.
+
+    Round 1 reserves the release, once, and no other round does. Empty where neither has a release.
+    """
+    facts, agreed = record.privacy.release, policy.get("release")
+    if facts is None or agreed is None:
+        if facts is None and agreed is None:
+            return []
+        has, lacks = ("report", "policy") if agreed is None else ("policy", "report")
+        return [f"the {has} has a release round and the {lacks} has none"]
+    settings: Mapping[str, Any] = agreed if isinstance(agreed, Mapping) else {}
+    start = policy.get("start")
+    digest = start.get("digest") if isinstance(start, Mapping) else None
+    mechanism, absent = _policy_release(settings), object()
+    rows: list[tuple[str, object, object]] = [
+        ("the mechanism of the release", facts.mechanism, mechanism),
+        ("the length of the release's vector", facts.dimension, settings.get("dimension", absent)),
+        ("the layout of the release's vector", facts.layout_sha256, settings.get("layout_sha256", absent)),
+        ("the layout's digest in the policy", facts.layout_sha256, _digest_of(settings.get("layout"))),
+    ]
+    if digest is not None:
+        rows.append(("the start of the release's features", str(digest) in facts.features, True))
+    found = [f"{what} differs from the policy" for what, said, meant in rows if not _same(said, meant)]
+    if record.header.round == 1 and record.aggregation.dimension != facts.dimension:
+        found.append(
+            f"the sum of the release has {record.aggregation.dimension} numbers and its vector {facts.dimension}"
+        )
+    for hospital in record.hospitals:
+        found += _misreserved(hospital, facts.mechanism, record.privacy.planned)
+    return found
+
+
+def _misreserved(hospital: HospitalFacts, release: MechanismRecord, planned: MechanismRecord) -> list[str]:
+    """Where a hospital reserved something else than the release in round 1, or the release in a later round."""
+    found = []
+    for spent in hospital.this_run:
+        if spent.first_round == 1 and spent.mechanism != release:
+            found.append(f"hospital {hospital.name} reserved another mechanism in round 1 than the release")
+        if spent.last_round > 1 and spent.mechanism == release != planned:
+            last = max(2, spent.first_round)
+            found.append(f"hospital {hospital.name} reserved the release again in round {last}")
+    return found
+
+
+def _digest_of(layout: object) -> str | None:
+    """SHA-256 of the canonical JSON of a layout; None where there is none."""
+    if not isinstance(layout, Mapping):
+        return None
+    try:
+        return hashlib.sha256(envelope.canonical(dict(layout))).hexdigest()
+    except envelope.EnvelopeError:
+        return None
+
+
+def _headroom(record: RoundRecord, policy: Mapping[str, Any]) -> object:
+    """Why the sum of this round cannot overflow, as the policy says it: a release has a proof of its own."""
+    release = policy.get("release")
+    own = release.get("headroom") if isinstance(release, Mapping) and record.header.round == 1 else None
+    return own or policy.get("headroom", object())
 
 
 def differences(record: RoundRecord, policy: Mapping[str, Any]) -> list[str]:
@@ -78,7 +168,7 @@ def differences(record: RoundRecord, policy: Mapping[str, Any]) -> list[str]:
         ),
         ("the threshold", facts.threshold, policy.get("threshold", absent)),
         ("the ring", facts.ring_bits, policy.get("ring_bits", absent)),
-        ("the headroom", facts.headroom, policy.get("headroom", absent)),
+        ("the headroom", facts.headroom, _headroom(record, policy)),
         ("the size of the roster", facts.roster_size, len(roster)),
         ("the list of hospitals", [hospital.name for hospital in record.hospitals], roster),
         (
@@ -93,6 +183,7 @@ def differences(record: RoundRecord, policy: Mapping[str, Any]) -> list[str]:
         ("the remark on the unit", data.unit_remark, shape.get("unit_remark", absent)),
         ("what was taken from the data", list(data.taken_from_data), flags.get("taken_from_data", absent)),
         ("where the first weights came from", data.pretraining, initial.get("pretraining", absent)),
+        ("the public start", data.start, _policy_start(policy.get("start"))),
     ]
     declared = [entry.model_dump(mode="json") for entry in record.governance]
     rows.append(("what was declared", declared, policy.get("governance", [])))
@@ -100,9 +191,10 @@ def differences(record: RoundRecord, policy: Mapping[str, Any]) -> list[str]:
         who = f"of hospital {hospital.name}"
         declared = mechanism.get("declared_patients", absent)
         rows.append((f"the declared number of patients {who}", hospital.declared_patients, declared))
-        rows += [(f"a mechanism reserved {who}", spent.mechanism, planned) for spent in hospital.this_run]
+        later = (spent for spent in hospital.this_run if privacy.release is None or spent.last_round > 1)
+        rows += [(f"a mechanism reserved {who}", spent.mechanism, planned) for spent in later]
     found = [f"{what} differs from the policy" for what, said, agreed in rows if not _same(said, agreed)]
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys([*found, *release_differences(record, policy)]))
 
 
 def _same(said: object, agreed: object) -> bool:

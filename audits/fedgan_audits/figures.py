@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from fedgan_audits import accountant, self_tests
+from fedgan_audits import budget as budgets
 from fedgan_audits.mechanism import MechanismRecord
 from fedgan_audits.records import HospitalFacts, PrivacySettings, RoundRecord, Spent
 
@@ -46,6 +47,12 @@ def of_run(spent: Sequence[Spent], *, until: int | None = None) -> tuple[Mechani
 def of_ledger(hospital: HospitalFacts, *, until: int | None = None) -> tuple[MechanismRecord, ...]:
     """All that a hospital's ledger holds: other runs and this one, up to and including round `until`."""
     return merged((*hospital.earlier, *of_run(hospital.this_run, until=until)))
+
+
+def as_scheduled(privacy: PrivacySettings, until: int) -> tuple[MechanismRecord, ...]:
+    """Return what the scheduled rounds 1 to `until` reserve by the plan: the release first where there is one."""
+    release = None if privacy.release is None else privacy.release.mechanism
+    return budgets.scheduled(privacy.planned, until, release)
 
 
 def epsilon(mechanisms: Sequence[MechanismRecord], delta: float) -> float:
@@ -101,7 +108,10 @@ class Budget:
 
 
 def _fits(hospital: HospitalFacts, privacy: PrivacySettings, more: int) -> bool:
-    """Whether `more` further rounds as planned keep the run under its target and the ledger under its cap."""
+    """Whether `more` further rounds as planned keep the run under its target and the ledger under its cap.
+
+    A report is of round 1 or a later one, so that a release is behind it: further rounds reserve `planned`.
+    """
     extra = (repeated(privacy.planned, more),) if more else ()
     run = of_run(hospital.this_run)
     within_target = privacy.epsilon_target is None or (
@@ -209,7 +219,10 @@ def several_images(mechanisms: Sequence[MechanismRecord], delta: float) -> tuple
     return tuple((images, accountant.epsilon_k_images(mechanisms, delta, images)) for images in (1, 2, 4, 8))
 
 
-def chart_rounds(done: int, scheduled: int) -> tuple[int, ...]:
-    """The rounds that a chart shows: evenly spaced ones of a long run, else all; always 0, `done` and the last."""
+def chart_rounds(done: int, scheduled: int, *, first: bool = False) -> tuple[int, ...]:
+    """The rounds that a chart shows: evenly spaced ones of a long run, else all; always 0, `done` and the last.
+
+    `first`: round 1 as well, where a release makes the curve jump.
+    """
     step = max(1, math.ceil(scheduled / TRAJECTORY_POINTS))
-    return tuple(sorted({0, done, scheduled, *range(0, scheduled + 1, step)}))
+    return tuple(sorted({0, done, scheduled, *range(0, scheduled + 1, step), *([1] if first else [])}))

@@ -187,6 +187,18 @@ def _risks(last: RoundReport) -> list[Entry]:
     ]
 
 
+def _done(run: VerifiedRun) -> str:
+    """What the hospitals did, in a sentence or two."""
+    last = run.last
+    alone = last.privacy.settings.release is not None and last.header.rounds_scheduled == 1
+    text = "Hospitals train one generator of synthetic images together. "
+    if last.privacy.settings.release is not None:
+        text += "In round 1 each adds up one vector of every patient, once, and sends the sum with noise, masked. "
+    if not alone:
+        text += "Each trains on its own images and sends masked updates. "
+    return f"{text}{len(run.digests)} of {last.header.rounds_scheduled} rounds were reported."
+
+
 def _incidents(run: VerifiedRun) -> list[Entry]:
     rows = [
         Entry(f"{row.kind}, round {row.round}" if row.round else row.kind, "evidenced", row.text)
@@ -205,11 +217,10 @@ def impact_assessment(run: VerifiedRun) -> Document:
             *_declared(last, "Controllers"),
             _subjects(last),
             _categories(last),
-            Entry("What is done", "evidenced",
-                  "Hospitals train one generator of synthetic images together. Each trains on its own images and sends "
-                  f"masked updates; {len(run.digests)} of {last.header.rounds_scheduled} rounds were reported."),
+            Entry("What is done", "evidenced", _done(run)),
             *_recipients(),
             Entry("First weights", "evidenced", f"Pretraining: {data.pretraining}."),
+            *([Entry("Public start", "declared", data.start)] if data.start else []),
         )),
         Part("(b) Necessity and proportionality", (
             *_declared(last, "Legal basis"),

@@ -150,21 +150,49 @@ def _model(run: VerifiedRun) -> dict[str, tuple[Any, Assessment]]:
     }
 
 
+def _release(last: RoundReport) -> str:
+    """What the release round is; empty where there is none."""
+    release = last.privacy.settings.release
+    if release is None:
+        return ""
+    noise = release.mechanism
+    return (
+        f"Round 1 is one noisy sum over patients, each in it once: {release.statistic.rstrip('. ')}. "
+        f"{release.dimension} numbers, norm {noise.l2_clip_norm:g}, noise multiplier {noise.noise_multiplier:g}. "
+    )
+
+
+def _steps(last: RoundReport) -> str:
+    """What the steps of training are; empty where the run is a release alone."""
+    release = last.privacy.settings.release
+    if release is not None and last.header.rounds_scheduled == 1:
+        return ""
+    what = "the discriminator" if release is None else "small networks on public features, from round 2 on"
+    return f"DP-SGD on {what}. Sampling: {last.mechanism.sampler}. Clipping: {last.mechanism.clipping}. "
+
+
+def _fitted(last: RoundReport) -> str:
+    """What the generator is made from without looking at patients again."""
+    if last.privacy.settings.release is None:
+        return "The generator is trained on the private discriminator alone."
+    networks = " and to the private networks" if _steps(last) else ""
+    return f"The generator's pictures are fitted to the released sum{networks} alone."
+
+
 def _implementation(run: VerifiedRun) -> dict[str, tuple[Any, Assessment]]:
     last = run.last
     place = "deployment.implementation"
     return {
         f"{place}.preprocessing_and_hyperparameter_tuning": (" ".join(last.privacy.accesses_covered), "declared"),
         f"{place}.mechanisms": (
-            f"DP-SGD on the discriminator. Sampling: {last.mechanism.sampler}. Clipping: {last.mechanism.clipping}. "
-            f"Noise: {last.mechanism.noise}. {last.mechanism.random_source}",
+            f"{_release(last)}{_steps(last)}Noise: {last.mechanism.noise}. {last.mechanism.random_source}",
             "declared",
         ),
         f"{place}.composition": (
             "All mechanisms of all rounds and runs in a hospital's ledger are composed; epsilons are never added up.",
             "evidenced",
         ),
-        f"{place}.post_processing": ("The generator is trained on the private discriminator alone.", "declared"),
+        f"{place}.post_processing": (_fitted(last), "declared"),
         f"{place}.additional_information": (
             f"Newest signed report, SHA-256 of its payload: {run.head}. Policy, SHA-256: {last.header.policy_sha256}. "
             f"What this does not show: {' '.join(last.verdict.does_not_show)}",

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 EMBED_LIMIT = 2 * 2**20
 _SOURCES = (
     "render.py", "charts.py", "wording.py", "verdict.py", "report.py", "figures.py", "sections.py", "controls.py",
-    "binding.py", "colluders.py", "self_tests.py", "languages.py", "versions.py",
+    "binding.py", "colluders.py", "release_texts.py", "budget.py", "self_tests.py", "languages.py", "versions.py",
     "provisions/1.json", "provisions/2.json",
     "templates/base.html.j2", "templates/parts.html.j2", "templates/style.css",
     "templates/round.html.j2", "templates/index.html.j2",
@@ -173,6 +173,7 @@ class IndexRow:
     spent: str
     remaining: str | None
     ended: datetime
+    release: bool = False
 
     @classmethod
     def of(cls, report: RoundReport) -> IndexRow:
@@ -186,6 +187,7 @@ class IndexRow:
             spent=report.verdict.spent,
             remaining=report.verdict.remaining,
             ended=report.header.ended,
+            release=report.privacy.settings.release is not None and report.header.round == 1,
         )
 
     @property

@@ -15,7 +15,18 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from fedgan_audits import accountant, binding, colluders, controls, envelope, figures, render, versions, wording
+from fedgan_audits import (
+    accountant,
+    binding,
+    colluders,
+    controls,
+    envelope,
+    figures,
+    release_texts,
+    render,
+    versions,
+    wording,
+)
 from fedgan_audits.errors import AuditError, RecordInvalid
 from fedgan_audits.mechanism import MechanismRecord
 from fedgan_audits.records import HospitalFacts, RoundRecord, SelfTestRow, Spent
@@ -300,9 +311,9 @@ def _privacy(record: RoundRecord, worst: tuple[MechanismRecord, ...]) -> Privacy
             else f"dp-accounting {record.header.software.dp_accounting}, Rényi differential privacy"
         ),
         setting=wording.SETTING_PER_HOSPITAL if per_hospital else wording.SETTING_DISTRIBUTED,
-        accesses_covered=(*wording.ACCESSES, *_pretraining(record)),
-        outputs_covered=wording.OUTPUTS if per_hospital else wording.OUTPUTS_DISTRIBUTED,
-        assumptions=wording.ASSUMPTIONS if per_hospital else wording.ASSUMPTIONS_DISTRIBUTED,
+        accesses_covered=(*release_texts.accesses(record), *_pretraining(record)),
+        outputs_covered=release_texts.outputs(record),
+        assumptions=release_texts.assumptions(record),
         profile=tuple(
             ProfilePoint(delta=repr(delta), epsilon=figures.shown(value))
             for delta, value in zip(deltas, profile, strict=True)
@@ -430,8 +441,9 @@ def _trajectories(record: RoundRecord) -> tuple[Trajectory, ...]:
     for members in groups.values():
         first = members[0]
         points = []
-        for number in figures.chart_rounds(header.round, header.rounds_scheduled):
-            planned = (*first.earlier, *((figures.repeated(privacy.planned, number),) if number else ()))
+        shown = figures.chart_rounds(header.round, header.rounds_scheduled, first=privacy.release is not None)
+        for number in shown:
+            planned = (*first.earlier, *figures.as_scheduled(privacy, number))
             spent = figures.of_ledger(first, until=number)
             points.append(
                 TrajectoryPoint(

@@ -16,6 +16,7 @@ from fedgan_audits.report import record_of
 from fedgan_audits.sections import RoundReport
 
 POLICY_CONTENT = "policy content"
+RELEASE = "release"
 WHOLENESS = "whole rounds"
 MODELS = "models"
 SELF_TESTS = "self-tests"
@@ -56,13 +57,17 @@ class Standing:
         self._complete = 0
         self._tested = 0
         self._model: str | None = None
+        self._releases = 0
 
     def add(self, report: RoundReport, file: str) -> None:
         """Every setting that a report repeats is the policy's, a complete round holds what makes it complete, and it
         starts from the model of the last complete round before it (incomplete rounds change nothing)."""
         record, facts = record_of(report), report.aggregation.facts
-        for text in binding.differences(record, self._policy) if self._policy else ():
-            self._result.failed(POLICY_CONTENT, text, file)
+        if self._policy:
+            of_release = set(binding.release_differences(record, self._policy))
+            for text in binding.differences(record, self._policy):
+                self._result.failed(RELEASE if text in of_release else POLICY_CONTENT, text, file)
+        self._releases += record.privacy.release is not None
         for text in binding.shortfalls(record):
             self._result.failed(WHOLENESS, text, file)
         if self._model is not None and facts.model_before is not None and facts.model_before != self._model:
@@ -99,6 +104,8 @@ class Standing:
         if not self._policy:
             result.failed(POLICY_CONTENT, "cannot be compared: policy.json could not be read", POLICY)
         result.conclude(POLICY_CONTENT, "every report repeats the settings of policy.json")
+        if self._releases:
+            result.conclude(RELEASE, "round 1 reserves the release of policy.json, and no other round reserves it")
         result.conclude(
             WHOLENESS, f"{self._complete} of {count} rounds are complete, each with a transcript and enough receipts"
         )

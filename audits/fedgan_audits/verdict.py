@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from fedgan_audits import wording
+from fedgan_audits import release_texts, wording
 from fedgan_audits.figures import Budget, given, shown, shown_down
 from fedgan_audits.records import RoundRecord
 from fedgan_audits.sections import BudgetStatus, HospitalBudget, Verdict, VerdictSection
@@ -124,6 +124,7 @@ def _remarks(record: RoundRecord) -> list[str]:
             found.append(wording.SPLIT_NOTE)
     if record.data.pretraining != "none":
         found.append(wording.PRETRAINING_NOTE.format(source=record.data.pretraining[:MAX_SOURCE].rstrip(". ")))
+    found += release_texts.remarks(record)
     if record.data.unit_remark:
         found.append(record.data.unit_remark)
     return found

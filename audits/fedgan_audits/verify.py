@@ -32,8 +32,8 @@ __all__ = ["TranscriptCheck", "TranscriptContext", "Verification", "public_folde
 ORDER = (
     "files", "policy", "keys", key_standing.KEY_STANDING, "manifest", round_checks.SCHEMA,
     standing.SIGNATURES, round_checks.CHAIN,
-    standing.POLICY_CONTENT, standing.WHOLENESS, standing.MODELS, standing.SELF_TESTS, standing.VERDICTS,
-    round_checks.OPENSSL, round_checks.ARTEFACTS, round_checks.PAGES, TRANSCRIPTS, recompute.HISTORY,
+    standing.POLICY_CONTENT, standing.RELEASE, standing.WHOLENESS, standing.MODELS, standing.SELF_TESTS,
+    standing.VERDICTS, round_checks.OPENSSL, round_checks.ARTEFACTS, round_checks.PAGES, TRANSCRIPTS, recompute.HISTORY,
     recompute.EPSILON, recompute.FIGURES, round_checks.TIMES, sign_off.SIGN_OFFS, heads.HEAD, heads.LEDGER,
 )  # fmt: skip
 """The checks in the order in which they are shown; each round is read once, so they are not made in it."""

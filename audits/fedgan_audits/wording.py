@@ -41,6 +41,18 @@ PRETRAINING_NOTE = (
     "reports of that run, and is counted here only where a hospital's ledger lists that run."
 )
 
+START_NOTE = "The generator started from public data: {start}."
+
+RELEASE_NOTE = (
+    "Round 1 is the release: every hospital makes one vector of each of its patients, adds them up once and adds "
+    "noise. What that costs is composed with all rounds after it, in every figure here."
+)
+
+RELEASE_ALONE_NOTE = (
+    "The whole run is one release: every hospital makes one vector of each of its patients, adds them up once and adds "
+    "noise. No step of training looks at their images."
+)
+
 NO_PRIVACY_NOTE = (
     "The run was started without privacy. No noise was added, epsilon is unbounded, and nothing limits what the "
     "model can reveal about a patient."
@@ -72,6 +84,29 @@ ACCESSES = (
     "Metrics on real images: none is published by this run.",
 )
 
+START_ACCESS = "The public start: made from public data before the run; it looks at no patient and costs nothing."
+
+RELEASE_ACCESS = (
+    "The release in round 1, with every patient in it once: covered by epsilon. What the vector of a patient is: "
+    "{statistic}."
+)
+
+FEATURES_ACCESS = (
+    "The features behind that vector were fixed in public before the run, so computing them of real images costs "
+    "nothing beyond the release and the steps that use them: {features}."
+)
+
+HEADS_ACCESSES = (
+    "Training of small networks on those features of real images, from round 2 on: covered by epsilon.",
+    "Training of the generator: it sees the released sum and those small networks alone, which is post-processing and "
+    "costs nothing more.",
+)
+
+RELEASE_USE_ACCESS = (
+    "What is computed from the released sum, such as means of classes, colours and the change of the pictures: "
+    "post-processing, costs nothing more."
+)
+
 PRETRAINING_ACCESS = (
     "Pretraining: {source}. The start from those weights is post-processing of what that run released. What that run "
     "cost its patients is in the figure above only where a hospital's own ledger lists it."
@@ -95,6 +130,25 @@ ASSUMPTIONS = (
     "What stays in a hospital (losses, realised batch sizes, the annex) is not released. Timing is public and not "
     "covered (section B).",
     "A patient counts once in one hospital. For a patient known to two hospitals, section F gives the figure.",
+)
+
+STEP_ASSUMPTIONS = (ASSUMPTIONS[0], ASSUMPTIONS[2])
+"""Assumptions about steps of training: they say nothing of a run that is a release alone."""
+
+RELEASE_ASSUMPTIONS = (
+    "In the release every patient takes part once, with a vector of the stated norm at most, after rounding too.",
+    "What the vector is (its layout, its weights, its norm) was fixed before the run, and not by looking at patients.",
+    "The features of one image depend on no other image, in 32-bit arithmetic too.",
+)
+
+RELEASE_OUTPUTS = (
+    "The noisy vector that leaves a hospital in round 1, and everything computed from it: the model, the sample "
+    "pictures, the generated images.",
+)
+
+RELEASE_OUTPUTS_DISTRIBUTED = (
+    "The sum over hospitals of round 1, and everything computed from it: the model, the sample pictures, the generated "
+    "images. What a single hospital sends is hidden by secure aggregation and not covered by the figure.",
 )
 
 OUTPUTS_DISTRIBUTED = (

@@ -53,9 +53,9 @@ def check_transcript(context: TranscriptContext) -> str:
 
     facts, header = context.report.aggregation.facts, context.report.header
     finished = header.status == "complete"
-    planned = context.report.privacy.settings.planned
-    shared = planned.noise_placement == "distributed"
-    sums = planned.steps if shared else 1
+    scheduled = context.report.privacy.settings.scheduled(context.round)
+    shared = scheduled.noise_placement == "distributed"
+    sums = scheduled.steps if shared else 1
 
     def digest(text: str | None) -> tuple[bytes, ...] | None:
         return (bytes.fromhex(text),) if text else None

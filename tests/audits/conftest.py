@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from fedgan_audits import envelope, render
+from fedgan_audits.binding import start_text
 from fedgan_audits.bundle import public_pem, publish_round, publish_trust, write_atomic
 from fedgan_audits.manifest import RunFacts, write_manifest
 from fedgan_audits.mechanism import MechanismRecord
@@ -31,6 +32,7 @@ from fedgan_audits.records import (
     Incident,
     MissingSignature,
     PrivacySettings,
+    ReleaseFacts,
     RoundHeader,
     RoundRecord,
     SelfTestRow,
@@ -48,6 +50,13 @@ MECHANISM = MechanismRecord(
     unit="patient",
     images_per_patient=2,
 )
+RELEASE = MechanismRecord(
+    sampling_probability=1.0, noise_multiplier=2.5, steps=1, l2_clip_norm=1.0, unit="patient", images_per_patient=2
+)
+STATISTIC = "Class moments of public features and a histogram of colours."
+FEATURES = f"271 features of the public start fundus64/1 (SHA-256 {'b' * 64})."
+LAYOUT = {"classes": 5, "features": 271, "first_weight": 0.625, "bins": [8, 10, 10]}
+PUBLIC_START = {"name": "fundus64/1", "digest": "b" * 64, "statement": "Trained on public phantoms, no patient."}
 START = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)
 HEADROOM = "4 inputs of at most 2^29 sum to at most 2^31, which is less than 2^32."
 TRANSCRIPT = b"toy transcript of round "
@@ -91,6 +100,7 @@ class Run:
     run_id: str = "run-7"
     mechanism: MechanismRecord = MECHANISM
     target: float | None = 8.0
+    release: MechanismRecord | None = None
     flags: Flags = field(default_factory=Flags)
     keys: dict[str, Ed25519PrivateKey] = field(default_factory=dict)
     drafts: list[RoundDraft] = field(default_factory=list)
@@ -122,10 +132,40 @@ class Run:
                 },
                 "data": {"image_size": 64, "channels": 3, "classes": 5, "phantoms": True, "unit_remark": ""},
                 "initial_model": {"pretraining": "none"},
+                **self._release_policy(),
             }
         )
         write_atomic(self.public / "policy.json", self.policy)
         publish_trust(self.public, self.public_keys)
+
+    def _release_policy(self) -> dict[str, Any]:
+        """The keys that a policy with a release has and another has not."""
+        if self.release is None:
+            return {}
+        names = {"noise_multiplier", "l2_clip_norm", "unit", "images_per_patient", "shares"}
+        return {
+            "start": PUBLIC_START,
+            "release": {
+                **self.release.model_dump(include=names),
+                "dimension": 3_515,
+                "layout": LAYOUT,
+                "layout_sha256": sha256(envelope.canonical(LAYOUT)),
+                "headroom": f"of the release: {HEADROOM}",
+            },
+        }
+
+    def scheduled(self, number: int) -> MechanismRecord:
+        """What round `number` reserves."""
+        return self.release if self.release is not None and number == 1 else self.mechanism
+
+    @property
+    def release_facts(self) -> ReleaseFacts | None:
+        if self.release is None:
+            return None
+        layout = sha256(envelope.canonical(LAYOUT))
+        return ReleaseFacts(
+            mechanism=self.release, statistic=STATISTIC, dimension=3_515, layout_sha256=layout, features=FEATURES
+        )
 
     @property
     def public(self) -> Path:
@@ -148,6 +188,7 @@ class Run:
     def record(self, number: int, **changes: Any) -> RoundRecord:
         """The facts of round `number`; `changes` replace fields of the record, "hospital" fields of every hospital."""
         transcript = TRANSCRIPT + f"{number} {sha256(self.policy)}".encode()
+        releasing = self.release if number == 1 else None
         files = {
             "policy.json": (self.policy, "policy"),
             f"transcripts/round-{number:04d}.cbor": (transcript, "transcript"),
@@ -187,6 +228,7 @@ class Run:
                 sampling="An independent coin for every patient and step.",
                 noise="Gaussian noise from a keyed stream.",
                 clipping="The gradient of a patient is clipped to norm 1.",
+                release=self.release_facts,
             ),
             "hospitals": [
                 HospitalFacts(
@@ -194,8 +236,8 @@ class Run:
                         "name": name,
                         "fingerprint": envelope.fingerprint(self.keys[name].public_key()),
                         "declared_patients": 75,
-                        "reserved": self.mechanism,
-                        "this_run": spending([(earlier, self.mechanism) for earlier in range(1, number + 1)]),
+                        "reserved": self.scheduled(number),
+                        "this_run": spending([(due, self.scheduled(due)) for due in range(1, number + 1)]),
                         "cap": None,
                         "ledger_lifetime": "run",
                         "took_part": True,
@@ -212,8 +254,8 @@ class Run:
                 roster_size=len(self.names),
                 threshold=3,
                 ring_bits=32,
-                dimension=1_234_567,
-                headroom=HEADROOM,
+                dimension=1_234_567 if releasing is None else 3_515,
+                headroom=HEADROOM if releasing is None else f"of the release: {HEADROOM}",
                 survivors=self.names,
                 colluders_tolerated=1,
                 transcript_sha256=sha256(transcript),
@@ -229,6 +271,7 @@ class Run:
                 conditional=True,
                 classes=5,
                 synthetic_phantoms=True,
+                start="" if self.release is None else start_text(**PUBLIC_START),
                 deidentification="Pixels and a keyed pseudonym are read, nothing else.",
                 fields_read=("PixelData", "PatientID"),
             ),
@@ -323,6 +366,8 @@ def variants(make: Callable[..., Any]) -> dict[str, RoundDraft]:
     for hospital in killed["hospitals"]:
         hospital.update(took_part=False, receipt="not due")
     record = type(make().record(1))
+    released = make(release=RELEASE)
+    released.report(1)
     separate = make().record(1).model_dump()
     separate["header"].update(setting="federation")
     separate["data"].update(synthetic_phantoms=False, taken_from_data=("declared patients",))
@@ -337,6 +382,9 @@ def variants(make: Callable[..., Any]) -> dict[str, RoundDraft]:
         "insecure": build_round(make().record(1, flags=Flags(insecure_deterministic=True))),
         "unsigned": build_round(make().record(1, missing_cosignatures=(MissingSignature(name="c", reason="away"),))),
         "governed": build_round(make().record(1, governance=(GovernanceEntry(topic="Purpose", text="Research."),))),
+        "release": released.drafts[0],
+        "after release": build_round(released.record(2)),
+        "release alone": build_round(make(release=RELEASE, mechanism=RELEASE, rounds=1).record(1)),
         "killed": build_round(record.model_validate(killed)),
         "separate": build_round(record.model_validate(separate)),
     }

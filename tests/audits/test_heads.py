@@ -18,7 +18,7 @@ def make_ledger(run: Any, path: Path, *, hospital: str = "b", signed: dict[int, 
     digests = {number: draft.digest for number, draft in enumerate(run.drafts, start=1)}
     with Ledger.open(path, hospital=hospital, create=True) as ledger:
         for number in range(1, run.rounds + 1):
-            ledger.reserve(run.run_id, number, run.mechanism, 1e-4)
+            ledger.reserve(run.run_id, number, run.scheduled(number), 1e-4)
             digest = (digests if signed is None else signed).get(number)
             if digest:
                 ledger.record("report_signed", run.run_id, number, {"digest": digest})

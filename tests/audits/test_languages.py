@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 
 from fedgan_audits import controls, languages, render, self_tests, wording
+from fedgan_audits.binding import start_text
 from fedgan_audits.languages import PLACEHOLDER, Catalogue, catalogue
 from fedgan_audits.report import RoundDraft
 
+from .conftest import FEATURES, PUBLIC_START, STATISTIC
 from .test_render import HOSTILE, Outline
 
 BANNED = re.compile(
@@ -23,7 +25,8 @@ FREE = (
     "Gaussian noise from a keyed stream.", "Pixels and a keyed pseudonym are read, nothing else.", "Research.",
     "As said.",    "The gradient of a patient is clipped to norm 1.", "An independent coin for every patient and step.",
     "4 inputs of at most 2^29 sum to at most 2^31, which is less than 2^32.", "late", "away",
-    "Hospital b left out unreadable files.", "The process ended.",
+    "Hospital b left out unreadable files.", "The process ended.", STATISTIC, FEATURES, start_text(**PUBLIC_START),
+    "Of the release: 4 inputs of at most 2^29 sum to at most 2^31, which is less than 2^32.",
 )  # fmt: skip
 """What the records of these tests hold word for word: text that a person or another room wrote, in no catalogue."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import json
 import subprocess
@@ -181,6 +182,8 @@ def aggregated(builders: ModuleType, tmp_path_factory: pytest.TempPathFactory) -
             )
             hospital.update(changes.get(hospital["name"], {}))
         values["aggregation"].update(changes.get("aggregation", {}))
+        values["privacy"].update(changes.get("privacy", {}))
+        values["header"].update(changes.get("header", {}))
         return TranscriptContext(
             data=result.transcript,
             policy={},
@@ -219,3 +222,33 @@ def test_receipts_and_drop_outs_are_those_of_the_transcript(aggregated: Any, cha
 
     with pytest.raises(ProtocolError, match=said):
         check_transcript(aggregated(**changes))
+
+
+def test_a_release_with_shared_noise_is_one_sum(aggregated: Any) -> None:
+    """The steps of a round are many sums where noise is shared; the release, which is round 1, is one."""
+    from fedgan_audits.mechanism import DistributedMechanism, NoiseShares
+    from fedgan_audits.records import ReleaseFacts, spending
+    from fedgan_cli.audit import check_transcript
+    from fedgan_protocols import ProtocolError
+
+    shares = NoiseShares(threshold=3, colluders=1, grid_step=1e-3, dimension=5)
+    steps = DistributedMechanism(
+        sampling_probability=0.1, noise_multiplier=1.4, steps=20, l2_clip_norm=1, unit="patient", shares=shares
+    )
+    noisy = steps.model_copy(update={"sampling_probability": 1.0, "steps": 1})
+    release = ReleaseFacts(
+        mechanism=noisy, statistic="A sum.", dimension=5, layout_sha256="a" * 64, features="Frozen ones."
+    )
+    plain = aggregated().report.aggregation.facts.sum_sha256
+    of_sums = {"sum_sha256": hashlib.sha256(bytes.fromhex(plain)).hexdigest()}
+    said = {"unit": "patient", "noise_placement": "distributed", "planned": steps, "images_per_patient": 1}
+
+    def hospitals(mechanism: DistributedMechanism) -> dict[str, Any]:
+        reserved = {"reserved": mechanism, "this_run": spending([(1, mechanism)])}
+        return {f"h{number}": reserved for number in range(1, 6)}
+
+    header = {"rounds_scheduled": 2}
+    whole = aggregated(header=header, aggregation=of_sums, privacy={**said, "release": release}, **hospitals(noisy))
+    assert check_transcript(whole) == "round 1, last stage receipt"
+    with pytest.raises(ProtocolError):
+        check_transcript(aggregated(header=header, aggregation=of_sums, privacy=said, **hospitals(steps)))
