@@ -1,0 +1,140 @@
+"""A canary in a release: what games show stays below the proof, and is above it where noise or clip is missing."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import binom
+
+from fedgan_audits import accountant
+from fedgan_audits.pages import Page, render
+from fedgan_secure.adaptation import statistics
+from fedgan_secure.adaptation.layout import ReleaseLayout
+from fedgan_secure.attacks import release_canary
+from fedgan_secure.attacks.release_canary import ReleaseVerdict, Threshold, attack_release, clopper_pearson
+from fedgan_secure.attacks.release_page import release_headline, release_section
+from fedgan_secure.errors import InputError
+from fedgan_secure.federation.release_ring import Draw, ReleaseRing, noise_of
+from tests.fedgan_secure.privacy.test_release import Stream, ring, terms
+
+LAYOUT = ReleaseLayout(2, 6, (5,))
+DELTA = 1e-5
+SOUND = ReleaseVerdict(
+    epsilon=1.7, delta=1e-5, games=1000, inside=500, sure_epsilon=0.4, ceiling=4.0, control=True, area=0.6, seconds=1.0,
+    thresholds=(Threshold(0.0, 290, 210, 0.5), Threshold(1.0, 100, 60, 0.456)),
+)  # fmt: skip
+
+
+def made(place: str, noise: float) -> ReleaseRing:
+    return ring(place, noise, terms(LAYOUT.dimension))
+
+
+def attacked(place: str = "per_hospital", noise: float = 2.285, seed: int = 1, **changes: Any) -> ReleaseVerdict:
+    of = made(place, noise)
+    return attack_release(LAYOUT, of.mechanism, of.codec, delta=DELTA, entropy=Stream(seed), **changes)
+
+
+def scaled(of: ReleaseRing, factor: float) -> Draw:
+    draw = noise_of(of.mechanism, Stream(99))
+    return lambda size: np.float32(factor) * draw(size)
+
+
+@pytest.mark.parametrize(("place", "noise"), [("per_hospital", 1.6), ("per_hospital", 2.285), ("distributed", 2.285)])
+def test_sound_releases_are_never_refuted(place: str, noise: float) -> None:
+    verdicts = [attacked(place, noise, seed, games=200 if place == "distributed" else 700) for seed in range(20)]
+    assert all(0 <= one.sure_epsilon <= one.least_epsilon <= one.epsilon for one in verdicts)
+    assert {one.outcome for one in verdicts} == {"not refuted"}
+    assert np.mean([one.area for one in verdicts]) > 0.55
+    assert verdicts[0].epsilon == accountant.epsilon([made(place, noise).mechanism], DELTA)
+
+
+def test_without_noise_the_proof_is_refuted() -> None:
+    for place in ("per_hospital", "distributed"):
+        kind = np.int64 if place == "distributed" else np.float32
+        found = attacked(place, games=1000, draw=lambda size, kind=kind: np.zeros(size, kind))
+        assert found.outcome == "refuted" and found.control and found.area == 1.0
+        assert found.least_epsilon == pytest.approx(found.ceiling)
+
+
+def test_a_quarter_of_the_noise_is_refuted() -> None:
+    of = made("per_hospital", 2.285)
+    assert attacked(games=5000, draw=scaled(of, 0.25)).outcome == "refuted"
+
+
+def test_a_missing_clip_is_refuted(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unclipped(vectors: np.ndarray, clip_norm: float) -> tuple[np.ndarray, np.ndarray]:
+        whole = np.trunc(vectors.astype(np.float64) / statistics.grid_of(clip_norm))
+        return whole, np.linalg.norm(vectors, axis=1)
+
+    monkeypatch.setattr(statistics, "contributions", unclipped)
+    assert attacked(games=500).outcome == "refuted"
+
+
+def test_few_games_cannot_test_a_large_epsilon() -> None:
+    found = attacked(noise=0.3, games=500)
+    assert found.epsilon > found.ceiling and found.outcome == "not testable"
+
+
+def test_more_games_show_more_and_none_more_than_the_ceiling() -> None:
+    few, many = attacked(games=200), attacked(games=8000)
+    assert few.least_epsilon < many.least_epsilon < many.ceiling and few.ceiling < many.ceiling
+    assert many.least_epsilon > 0.25
+
+
+def test_the_game_is_fair_and_the_canary_has_the_largest_norm() -> None:
+    found = attacked(games=2000)
+    assert 850 < found.inside < 1150
+    play = release_canary._Game(LAYOUT, made("per_hospital", 2.285).mechanism, made("per_hospital", 2.285).codec)
+    assert np.linalg.norm(play._with - play._without) == pytest.approx(1, abs=1e-6)
+    assert play.score(True, play.silence) == pytest.approx(play.distance, abs=1e-3)
+    assert play.score(False, play.silence) == pytest.approx(0, abs=1e-3)
+    shared = release_canary._Game(LAYOUT, made("distributed", 2.285).mechanism, made("distributed", 2.285).codec)
+    assert shared._shares == 2 and 0.99 / 2.285 < shared.distance < 1 / 2.285
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data(), trials=st.integers(1, 200), level=st.sampled_from([0.3, 0.025, 1e-4]))
+def test_the_bounds_are_clopper_and_pearsons(data: st.DataObject, trials: int, level: float) -> None:
+    successes = data.draw(st.integers(0, trials))
+    lower, upper = clopper_pearson(successes, trials, level)
+    assert 0 <= lower <= successes / trials <= upper <= 1
+    if successes:
+        assert binom.sf(successes - 1, trials, lower) == pytest.approx(level, rel=1e-6)
+    if successes < trials:
+        assert binom.cdf(successes, trials, upper) == pytest.approx(level, rel=1e-6)
+
+
+def test_without_trials_nothing_is_known() -> None:
+    assert clopper_pearson(0, 0, 0.05) == (0.0, 1.0)
+
+
+def test_games_that_cannot_be_are_refused() -> None:
+    for games in (0, 19, 1_000_001):
+        with pytest.raises(InputError):
+            attacked(games=games)
+    with pytest.raises(InputError, match="without noise"):
+        attacked(noise=0.0)
+
+
+def test_the_sentence_and_the_section_say_what_was_shown() -> None:
+    assert release_headline(SOUND) == (
+        "Not refuted: epsilon is at least 0.50 by 1000 games with a canary; at most 1.7000 is proved for the release "
+        "alone (delta 1e-05). The same attack refuted a release without noise."
+    )
+    refuted = replace(SOUND, sure_epsilon=1.9, thresholds=(Threshold(0.0, 500, 0, 2.5),))
+    doubtful = replace(SOUND, thresholds=(Threshold(0.0, 500, 0, 2.5),))
+    untested = replace(SOUND, control=False)
+    heads = [release_headline(one).split(":")[0] for one in (refuted, doubtful, untested)]
+    assert heads == ["REFUTED", "IN DOUBT", "NOT TESTED"]
+    page = Page(title="t", brand="b", headline="h", remarks=(), sections=(release_section(SOUND),))
+    text = render(page).decode()
+    assert "The release round" in text and "290" in text and "epsilon 1.7000 at delta 1e-05" in text
+    told = SOUND.to_json()
+    assert told["outcome"] == "not refuted" and told["least_epsilon"] == 0.5 and len(told["thresholds"]) == 2
+    assert math.isclose(told["proved"]["epsilon"], 1.7)
