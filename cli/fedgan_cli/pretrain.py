@@ -80,11 +80,12 @@ def command(
     """
     terminal.load_tensorflow()
     from fedgan_secure.federation.interruption import Interruption
-    from fedgan_secure.starts.pretraining import PretrainSettings, pretrain
+    from fedgan_secure.starts.pretraining import PretrainSettings, pretrain, refuse_existing
     from fedgan_secure.starts.public_set import folder_set, phantom_set
 
     settings = PretrainSettings(name=name, feature_steps=feature_steps, generator_steps=steps, seed=seed)
     _refuse_mixture(public, public_source, channels)
+    refuse_existing(output)
     terminal.note(f"note: {WARNING}")
     interruption = Interruption()
     with terminal.progress() as shown:

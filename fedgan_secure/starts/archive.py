@@ -14,6 +14,7 @@ import zipfile
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -101,7 +102,7 @@ class Archive:
                 raise ArchiveError(f"{name} is {dtype.str}{list(shape)}, expected |u1[n, {width}] with n up to {most}")
             return self._data(name, stream, dtype, shape).astype(np.uint8)
 
-    def _open(self, name: str) -> tuple[np.dtype, tuple[int, ...], zipfile.ZipExtFile]:
+    def _open(self, name: str) -> tuple[np.dtype, tuple[int, ...], IO[bytes]]:
         """Read the header of an entry and no more: dtype, shape and the stream behind the header."""
         entry = self._entries.get(name)
         if entry is None:
@@ -119,9 +120,7 @@ class Archive:
         shape = tuple(int(part) for part in match["shape"].replace(b" ", b"").split(b",") if part)
         return np.dtype(match["dtype"].decode()), shape, stream
 
-    def _data(
-        self, name: str, stream: zipfile.ZipExtFile, dtype: np.dtype, shape: tuple[int, ...]
-    ) -> NDArray[np.generic]:
+    def _data(self, name: str, stream: IO[bytes], dtype: np.dtype, shape: tuple[int, ...]) -> NDArray[np.generic]:
         size = math.prod(shape) * dtype.itemsize
         try:
             data = stream.read(size + 1)

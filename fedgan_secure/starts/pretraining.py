@@ -98,8 +98,7 @@ def pretrain(
     """
     metadata = _metadata(public, settings, {})
     metadata_text(metadata)  # refuse a name or label now, not after hours
-    if output.exists():
-        raise InputError(f"{output} exists already", hint="choose another --output, or move it away first")
+    refuse_existing(output)
     parts = output.with_name(f"{output.name}.parts")
     with explain_disk(parts):
         parts.mkdir(parents=True, exist_ok=True)
@@ -118,6 +117,18 @@ def pretrain(
         "statement": metadata["statement"],
         "figures": metadata["figures"],
     }
+
+
+def refuse_existing(output: Path) -> None:
+    """Refuse to write where a file is already.
+
+    Raises:
+        InputError: the file exists, or its folder does not.
+    """
+    if output.exists():
+        raise InputError(f"{output} exists already", hint="choose another --output, or move it away first")
+    if not output.parent.is_dir():
+        raise InputError(f"no such folder: {output.parent}", hint="make it first")
 
 
 def _train(

@@ -57,9 +57,9 @@ class PublicSet:
         """Return a SHA-256 (hex) of everything that the training sees."""
         digest = hashlib.sha256(repr((self.images.shape, self.label_names, self.flips)).encode())
         for first in range(0, len(self.images), 1000):
-            digest.update(np.ascontiguousarray(self.images[first : first + 1000]))
+            digest.update(self.images[first : first + 1000].tobytes())
         for array in (self.labels, self.lesions, self.training):
-            digest.update(np.ascontiguousarray(array))
+            digest.update(array.tobytes())
         return digest.hexdigest()
 
 

@@ -17,7 +17,7 @@ def digests_of(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Return uint8[n, 16]: the first 128 bits of the SHA-256 of every prepared picture uint8[n, H, W, C]."""
     digests = np.zeros((len(pixels), DIGEST_BYTES), np.uint8)
     for index in range(len(pixels)):
-        one = hashlib.sha256(np.ascontiguousarray(pixels[index])).digest()
+        one = hashlib.sha256(pixels[index].tobytes()).digest()
         digests[index] = np.frombuffer(one[:DIGEST_BYTES], np.uint8)
     return digests
 
