@@ -5,7 +5,7 @@ PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 LOCK := requirements/dev.txt
 
-.PHONY: install run test test-slow lint types check bench crosscheck lock docs sample-report clean
+.PHONY: install run test test-slow lint types check bench crosscheck lock docs sample-report public-start clean
 
 install: $(STAMP)
 
@@ -30,6 +30,11 @@ docs: install
 
 sample-report: install
 	$(PY) docs/sample_report.py
+
+# Hours on two cores; stopped, it goes on where it was. The weights that are shipped were trained on a GPU.
+public-start: install
+	mkdir -p build
+	test -f build/public-start.npz || $(VENV)/bin/fedgan-secure pretrain --name fundus64-rebuilt/1 --output build/public-start.npz
 
 crosscheck: install
 	test -f .venv-crosscheck/.installed || $(PYTHON) -m venv --without-pip .venv-crosscheck

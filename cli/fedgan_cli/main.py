@@ -24,6 +24,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "fedgan_cli.data",
         "Look at a folder of images as the loaders see it; de-identify copies; leave patients out.",
     ),
+    "pretrain": ("fedgan_cli.pretrain", "Train a public start of your own, on phantoms or public pictures."),
     "generate": ("fedgan_cli.generate", "Draw synthetic images from a run's generator."),
     "release": ("fedgan_cli.release", "Make a release bundle of a run, behind the export gate."),
     "evaluate": ("fedgan_cli.evaluate", "Measure what a run's generator makes."),

@@ -43,8 +43,6 @@ TARGET = "fedgan_secure.data.public_phantoms:draw_batch"
 _STREAM = 987  # the first word of every picture's seed; private phantoms use (seed, hospital, patient)
 _BATCH = 50
 
-Range = tuple[float, float]
-
 # Cameras: six, none of them private. The private casts are (1, 1, 1), (1.08, .86, .72), (.92, 1.06, 1.30), (1.02, 1.12,
 # .66); gammas .92 to 1.12; fields .90 to .97; vignetting .25 to .50; noise 1.5 to 3; glare 0 to .05.
 CASTS = (
@@ -60,25 +58,23 @@ FIELDS = (0.995, 0.88, 0.96, 0.86, 0.92, 0.98)
 VIGNETTING = (0.05, 0.60, 0.20, 0.75, 0.45, 0.10)
 NOISE = (3.0, 4.0, 6.0, 3.5, 5.0, 4.5)
 GLARE = (0.0, 0.03, 0.06, 0.0, 0.02, 0.04)
-CAST_JITTER: Range = (-0.03, 0.03)
-GAMMA_JITTER: Range = (-0.03, 0.03)  # private -.02 to .02
-FIELD_JITTER: Range = (-0.01, 0.005)  # private -.01 to .01
-VIGNETTING_JITTER: Range = (-0.03, 0.03)
-CAMERA_TILT: Range = (-0.10, 0.10)  # private -.08 to .08
+CAST_JITTER, VIGNETTING_JITTER = (-0.03, 0.03), (-0.03, 0.03)
+GAMMA_JITTER, FIELD_JITTER = (-0.03, 0.03), (-0.01, 0.005)  # private -.02 to .02, -.01 to .01
+CAMERA_TILT = (-0.10, 0.10)  # private -.08 to .08
 PICTURE_TILT = 0.08  # standard deviation in radians; private .05
 BLURRED_SHARE, BLUR_RADIUS = 0.5, (0.3, 0.9)  # private: no picture is out of focus
 
 # Eyes.
-DISC_RADIUS: Range = (0.12, 0.155)  # private .16 to .19
-CUP: Range = (0.2, 0.75)  # private .35 to .6
-VESSEL_WIDTH: Range = (0.55, 0.90)  # private .90 to 1.15
-TORTUOSITY: Range = (1.1, 2.2)  # private .5 to 1
+DISC_RADIUS = (0.12, 0.155)  # private .16 to .19
+CUP = (0.2, 0.75)  # private .35 to .6
+VESSEL_WIDTH = (0.55, 0.90)  # private .90 to 1.15
+TORTUOSITY = (1.1, 2.2)  # private .5 to 1
 DISC_SHIFT, MACULA_SHIFT = 0.03, 0.02  # standard deviations; private .01 and 0
 DISC_STRETCH, RIM_EDGE, CUP_EDGE = 1.3, 0.5, 0.4  # private 1.15, .7, .5
-SLANT: Range = (-0.15, 0.15)  # of the light across the picture; private -.07 to .07
+SLANT = (-0.15, 0.15)  # of the light across the picture; private -.07 to .07
 MACULA_DEPTH, MACULA_AREA = (0.2, 0.5), 0.045  # private .38, .030
 HALO_DEPTH, HALO_AREA = 0.06, 0.2  # private .10, .16
-BRIGHTNESS: Range = (0.85, 1.12)  # private .94 to 1.06
+BRIGHTNESS = (0.85, 1.12)  # private .94 to 1.06
 
 # Colours, and how much a patient's pigment changes the base.
 BASE, BASE_PIGMENT = (0.74, 0.36, 0.24), (0.08, 0.08, 0.06)  # private (.80, .40, .17), (.05, .06, .04)
@@ -129,8 +125,7 @@ def draw_public(
 
     Args:
         count: how many, at least 1.
-        first: index of the first one, at least 0.
-        seed: public seed, at least 0.
+        first, seed: index of the first one and public seed, at least 0.
         size: side of a picture in pixels; it is drawn a quarter larger.
         workers: processes; all processors when None.
         progress: called with (task, done, total).

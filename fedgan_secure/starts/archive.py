@@ -8,19 +8,30 @@ from __future__ import annotations
 
 import io
 import math
+import re
 import struct
 import zipfile
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
 
 MOST_FILE_BYTES = 64 * 2**20
 MOST_HEADER_BYTES = 4096
+MOST_DIRECTORY_BYTES = 65_536
 _SUFFIX = ".npy"
-_READ_ERRORS = (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, struct.error, RuntimeError, MemoryError)
+_MAGIC = b"\x93NUMPY\x01\x00"
+_HEADER = re.compile(
+    rb"\{'descr': '(?P<dtype><f2|<f4|<f8|<i8|\|u1|<U[1-9][0-9]{0,6})', 'fortran_order': False, "
+    rb"'shape': \((?P<shape>(?:[0-9]{1,9}, ?)*(?:[0-9]{1,9})?)\), \} *\n"
+)
+_END = struct.Struct(
+    "<4s4H2LH"
+)  # of a zip archive: signature, disks, entries, size and place of the directory, comment
+_READ_ERRORS = (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, struct.error, RuntimeError)
 
 
 class ArchiveError(ValueError):
@@ -36,6 +47,7 @@ class Archive:
         Raises:
             ArchiveError: when it is no zip archive of uniquely named, plainly compressed ``.npy`` entries.
         """
+        _check_end(data)
         try:
             self._zip = zipfile.ZipFile(io.BytesIO(data))
         except _READ_ERRORS:
@@ -90,28 +102,25 @@ class Archive:
                 raise ArchiveError(f"{name} is {dtype.str}{list(shape)}, expected |u1[n, {width}] with n up to {most}")
             return self._data(name, stream, dtype, shape).astype(np.uint8)
 
-    def _open(self, name: str) -> tuple[np.dtype, tuple[int, ...], zipfile.ZipExtFile]:
+    def _open(self, name: str) -> tuple[np.dtype, tuple[int, ...], IO[bytes]]:
         """Read the header of an entry and no more: dtype, shape and the stream behind the header."""
         entry = self._entries.get(name)
         if entry is None:
             raise ArchiveError(f"it has no array {name}")
         try:
             stream = self._zip.open(entry)
-            version = np.lib.format.read_magic(stream)
-            if version != (1, 0):
-                raise ArchiveError(f"{name} is in version {version} of the npy format, expected (1, 0)")
-            shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream, max_header_size=MOST_HEADER_BYTES)
-        except ArchiveError:
-            raise
-        except (*_READ_ERRORS, NotImplementedError, SyntaxError, RecursionError):
+            prefix = stream.read(len(_MAGIC) + 2)
+            length = int.from_bytes(prefix[len(_MAGIC) :], "little")
+            header = stream.read(min(length, MOST_HEADER_BYTES))
+        except _READ_ERRORS:
             raise ArchiveError(f"its array {name} cannot be read") from None
-        if fortran or dtype.hasobject or any(length < 0 for length in shape):
-            raise ArchiveError(f"{name} is not a plain array in C order")
-        return dtype, shape, stream
+        match = _HEADER.fullmatch(header)
+        if not prefix.startswith(_MAGIC) or len(header) != length or match is None:
+            raise ArchiveError(f"{name} is not a plain array of numbers or text in C order (npy format 1.0)")
+        shape = tuple(int(part) for part in match["shape"].replace(b" ", b"").split(b",") if part)
+        return np.dtype(match["dtype"].decode()), shape, stream
 
-    def _data(
-        self, name: str, stream: zipfile.ZipExtFile, dtype: np.dtype, shape: tuple[int, ...]
-    ) -> NDArray[np.generic]:
+    def _data(self, name: str, stream: IO[bytes], dtype: np.dtype, shape: tuple[int, ...]) -> NDArray[np.generic]:
         size = math.prod(shape) * dtype.itemsize
         try:
             data = stream.read(size + 1)
@@ -120,6 +129,19 @@ class Archive:
         if len(data) != size:
             raise ArchiveError(f"its array {name} has not the {size} bytes that its shape needs")
         return np.frombuffer(data, dtype).reshape(shape)
+
+
+def _check_end(data: bytes) -> None:
+    """Refuse a zip archive with a long directory: `zipfile` would make an object of every entry before any is seen."""
+    if len(data) < _END.size:
+        raise ArchiveError("it is not an npz archive")
+    signature, *_, directory_bytes, _, comment_bytes = _END.unpack(data[-_END.size :])
+    if signature != b"PK\x05\x06" or comment_bytes:
+        raise ArchiveError("it is not an npz archive, or something follows the archive")
+    if directory_bytes > MOST_DIRECTORY_BYTES:
+        raise ArchiveError(f"its directory has {directory_bytes} bytes, expected at most {MOST_DIRECTORY_BYTES}")
+    if data[-_END.size - 20 : -_END.size].startswith(b"PK\x06\x07"):
+        raise ArchiveError("it is in the zip64 format, which no start needs")
 
 
 def read_file(path: Path) -> bytes:
@@ -138,14 +160,14 @@ def read_file(path: Path) -> bytes:
     return data
 
 
-def pack(arrays: Mapping[str, NDArray[np.generic]]) -> bytes:
+def pack(arrays: Mapping[str, NDArray[np.generic]], *, compress: bool = True) -> bytes:
     """Return the bytes of an npz file with these arrays; equal arrays give equal bytes (names sorted, no clock)."""
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
+    with zipfile.ZipFile(buffer, "w", compresslevel=9) as archive:
         for name in sorted(arrays):
             entry = io.BytesIO()
             np.lib.format.write_array(entry, np.asarray(arrays[name], order="C"), version=(1, 0), allow_pickle=False)
             info = zipfile.ZipInfo(name + _SUFFIX, date_time=(1980, 1, 1, 0, 0, 0))
-            info.compress_type = zipfile.ZIP_DEFLATED
+            info.compress_type = zipfile.ZIP_DEFLATED if compress else zipfile.ZIP_STORED
             archive.writestr(info, entry.getvalue())
     return buffer.getvalue()

@@ -126,7 +126,7 @@ def weights_of(*models: keras.Model) -> dict[str, NDArray[np.float32]]:
 def generator_model(architecture: Architecture, seed: int = 0) -> keras.Model:
     """Build an untrained generator; `build_start_generator` tells inputs and output."""
     layers = keras.layers
-    fresh = _initialisers(seed)
+    fresh = initialisers(seed)
     z = keras.Input((LATENT,), name="z")
     label = keras.Input((1,), dtype="int32", name="label")
     parts = _latent_parts(z)
@@ -166,7 +166,7 @@ def generator_model(architecture: Architecture, seed: int = 0) -> keras.Model:
 def feature_model(architecture: Architecture, seed: int = 0) -> keras.Model:
     """Build an untrained feature network; `build_feature_network` tells input and output."""
     layers = keras.layers
-    fresh = _initialisers(seed)
+    fresh = initialisers(seed)
     x = keras.Input((IMAGE_SIZE, IMAGE_SIZE, architecture.channels), name="image")
     hidden, responses = x, []
     for index, width in enumerate(FEATURE_WIDTHS):
@@ -233,16 +233,17 @@ def _latent_parts(z: Any) -> list[Any]:
     return parts
 
 
-def _initialisers(seed: int) -> Callable[..., keras.initializers.Initializer]:
-    """Return a maker of initialisers with a seed each, so that equal seeds give equal weights."""
+def initialisers(seed: int) -> Callable[..., keras.initializers.Initializer]:
+    """Return a maker of initialisers with a seed each, so that equal seeds give equal weights.
+
+    It takes ``"fan"`` (uniform, variance 1 / (3 fan-in)) or ``"normal"`` and a standard deviation.
+    """
     state = np.random.SeedSequence(seed)
 
     def fresh(kind: str, deviation: float = 1.0) -> keras.initializers.Initializer:
         child = int(state.spawn(1)[0].generate_state(1)[0]) % (2**31)
         if kind == "normal":
             return keras.initializers.RandomNormal(stddev=deviation, seed=child)
-        return keras.initializers.VarianceScaling(
-            scale=1.0, mode="fan_in", distribution="untruncated_normal", seed=child
-        )
+        return keras.initializers.VarianceScaling(scale=1 / 3, mode="fan_in", distribution="uniform", seed=child)
 
     return fresh

@@ -217,6 +217,20 @@ def _plain(text: object, most: int) -> bool:
     return isinstance(text, str) and 0 < len(text) <= most and text.isprintable()
 
 
+def metadata_text(metadata: Mapping[str, Any]) -> str:
+    """Return a start's metadata as it stands in the file, checked as it is when it is read.
+
+    Raises:
+        InputError: naming the value that no start file may have.
+    """
+    text = json.dumps({"format": FORMAT, **metadata}, sort_keys=True)
+    try:
+        _metadata(text)
+    except ArchiveError as error:
+        raise InputError(f"no public start can be made: {error}", hint="change what the message names") from None
+    return text
+
+
 def start_bytes(
     metadata: Mapping[str, Any],
     weights: Mapping[str, NDArray[np.floating]],
@@ -235,12 +249,11 @@ def start_bytes(
     Raises:
         InputError: when the file could not be read back.
     """
-    text = json.dumps({"format": FORMAT, **metadata}, sort_keys=True)
     none = np.zeros((0, DIGEST_BYTES), np.uint8)
     arrays: dict[str, NDArray[np.generic]] = {
         **{name: value.astype(np.float16) for name, value in weights.items()},
         **{name: value.astype(np.float32) for name, value in statistics.items()},
-        "metadata": np.array(text),
+        "metadata": np.array(metadata_text(metadata)),
         "picture_digests": none if picture_digests is None else picture_digests,
     }
     data = pack(arrays)
