@@ -6,87 +6,21 @@ successors of one key neither is followed, a circle is not closed, and a stateme
 believed. Every such statement is a finding that fails the verification, since it is either an attack or a mistake.
 
 A key is revoked by itself, by a later key of the same member, or by the auditor's own list (`revoked.txt`). Of several
-revocations all count. What a thief can do with a stolen key is in docs/adr/0011.
+revocations all count, each by itself: none takes back what another says. What a thief can do with a stolen key is in
+docs/adr/0011.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 
-from fedgan_audits.key_statements import Revocation, Rotation, Signed, SignedRun, fingerprint
+from fedgan_audits.held_keys import Held, KeyHistory, Listed, Revoked, by_run
+from fedgan_audits.key_statements import Revocation, Rotation, Signed, fingerprint
 
 Finding = tuple[str, str]
 """A file and what is wrong with it."""
-
-
-@dataclass(frozen=True)
-class Listed:
-    """A line of the auditor's own list: a key's fingerprint, from when on it is revoked, and the file of the list."""
-
-    fingerprint: str
-    since: datetime
-    file: str
-
-
-@dataclass(frozen=True)
-class Revoked:
-    """A revocation that counts: from when on, by whose word, why, and what its signer had signed by then, if listed."""
-
-    since: datetime
-    by: str
-    reason: str
-    signed: Mapping[str, SignedRun] | None
-    listed: bool = False
-    """By the auditor's own list, and not by a statement that is held against the rotations."""
-
-
-@dataclass(frozen=True)
-class Held:
-    """One key of a member: its 32 bytes in hexadecimal, the rotations to it and away from it, its revocations."""
-
-    raw: str
-    began: Rotation | None = None
-    retired: Rotation | None = None
-    revoked: tuple[Revoked, ...] = ()
-
-    @property
-    def fingerprint(self) -> str:
-        return fingerprint(self.raw)
-
-    @property
-    def lists(self) -> list[Mapping[str, SignedRun]]:
-        """What the member had signed with it, by run, as each statement about the key's end lists it."""
-        found = [entry.signed for entry in self.revoked if entry.signed is not None]
-        if self.retired is not None and self.retired.signed is not None:
-            found.append(by_run(self.retired.signed))
-        return found
-
-
-@dataclass(frozen=True)
-class KeyHistory:
-    """A member's keys, oldest first, as far as statements lead from the key that is trusted."""
-
-    name: str
-    keys: tuple[Held, ...]
-
-    def get(self, raw: str) -> Held | None:
-        return next((held for held in self.keys if held.raw == raw), None)
-
-    @property
-    def newest(self) -> Held:
-        return self.keys[-1]
-
-
-def by_run(signed: Iterable[SignedRun]) -> dict[str, SignedRun]:
-    """The newest report of each run; of one run the highest round counts."""
-    found: dict[str, SignedRun] = {}
-    for entry in signed:
-        if entry.run_id not in found or found[entry.run_id].round < entry.round:
-            found[entry.run_id] = entry
-    return found
 
 
 @dataclass
@@ -205,7 +139,10 @@ class _Resolver:
                 continue
             runs = None if statement.signed is None else by_run(statement.signed)
             by = "itself" if signers[0] == statement.key else f"its successor {fingerprint(signers[0])}"
-            found[statement.key].append(Revoked(statement.since, by, statement.reason, runs))
+            entry = Revoked(
+                statement.since, by, statement.reason, runs, made=statement.time, successor=statement.successor
+            )
+            found[statement.key].append(entry)
             follows = keys[place + 1] if place + 1 < len(keys) else None
             if statement.successor != follows and place >= keys.index(self.anchor):
                 named = fingerprint(statement.successor) if statement.successor else "no key"
@@ -220,8 +157,9 @@ class _Resolver:
     def _believed(self, chain: tuple[Held, ...], files: Mapping[str, str]) -> tuple[Held, ...]:
         """Without the keys that a revoked key leads to: a thief may have named them, and have written any date.
 
-        Forward from the trusted key: none after one that was revoked before it named its successor, or that is on the
-        auditor's list, with which no statement agrees or disagrees. Backward: none before keys that are all revoked, as
+        Forward from the trusted key: none after one that was revoked before it named its successor, by a revocation
+        that names another successor or none, or by the auditor's list, with which no statement agrees or disagrees.
+        Backward: none before keys that are all revoked, as
         no key that still counts names what came before them (each rotation names the one before it).
         """
         start = next(place for place, held in enumerate(chain) if held.raw == self.anchor)
@@ -239,9 +177,7 @@ class _Resolver:
     def _believed_forward(self, chain: tuple[Held, ...], start: int, files: Mapping[str, str]) -> tuple[Held, ...]:
         for place in range(start, len(chain) - 1):
             held = chain[place]
-            if held.retired is not None and any(
-                entry.listed or entry.since <= held.retired.time for entry in held.revoked
-            ):
+            if held.retired is not None and any(entry.precedes(held.retired) for entry in held.revoked):
                 text = (
                     f"names a successor with {self.name}'s key {held.fingerprint}, which is revoked:"
                     f" take {self.name}'s new key by another way and put it here as {self.name}.pub.pem"

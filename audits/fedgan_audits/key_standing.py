@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from fedgan_audits.checks import Verification
-from fedgan_audits.key_history import Held
+from fedgan_audits.held_keys import Held, Vouched
 from fedgan_audits.key_statements import SignedRun
 from fedgan_audits.trust import Roster
 
@@ -35,18 +35,6 @@ class SignedReport:
     signers: frozenset[str]
 
 
-def ended_by(held: Held, moment: datetime) -> str | None:
-    """Why a signature of this key, dated `moment`, does not count by its date; None where it does."""
-    for entry in held.revoked:
-        if moment >= entry.since:
-            return f"is revoked from {entry.since:%Y-%m-%d %H:%M:%S} UTC on by {entry.by}"
-    if held.retired is not None and moment > held.retired.time:
-        return f"was followed by another on {held.retired.time:%Y-%m-%d %H:%M:%S} UTC"
-    if held.began is not None and moment < held.began.time:
-        return f"was not in use before {held.began.time:%Y-%m-%d %H:%M:%S} UTC"
-    return None
-
-
 def check(
     result: Verification,
     roster: Roster,
@@ -65,17 +53,17 @@ def check(
             early += [(_MANIFEST, run.ended)] if run is not None and member in manifest_signers else []
             for file, moment in early:
                 if moment < held.began.time:
-                    text = f"signed with {who}, which {ended_by(held, moment)}"
+                    text = f"signed with {who}, which {held.ended_by(moment)}"
                     result.failed(name, text, file)
         if held.retired is None and not held.revoked:
             continue
-        refused = _by_date(held, own)
+        refused = _by_date(held, own, run)
         for listed in held.lists:
             refused = {**_by_list(member, listed, own, reports, run), **refused}
         for file, text in refused.items():
             result.failed(name, f"signed with {who}, which {text}", file)
         if run is not None and member in manifest_signers and (held.revoked or not held.lists):
-            why = ended_by(held, run.ended)
+            why = held.ended_by(run.ended, _vouched(run, max((report.round for report in reports), default=0)))
             if why is not None:
                 result.failed(name, f"signed with {who}, which {why}", _MANIFEST)
         if refused:
@@ -105,20 +93,21 @@ def _end(held: Held) -> str:
     return f"was followed by another{at}"
 
 
-def _by_date(held: Held, reports: Sequence[SignedReport]) -> dict[str, str]:
+def _by_date(held: Held, reports: Sequence[SignedReport], run: RunFacts | None) -> dict[str, str]:
     """File -> why its signature does not count by its date. A retirement with a list goes by the list alone."""
     found = {}
     for report in reports:
+        late = held.revoked_by(report.ended, _vouched(run, report.round))
         listed = held.retired is not None and held.retired.signed is not None
-        late = None
-        for entry in held.revoked:
-            if report.ended >= entry.since:
-                late = f"is revoked from {entry.since:%Y-%m-%d %H:%M:%S} UTC on by {entry.by}"
         if late is None and held.retired is not None and not listed and report.ended > held.retired.time:
             late = f"was followed by another on {held.retired.time:%Y-%m-%d %H:%M:%S} UTC"
         if late is not None:
             found[report.file] = late
     return found
+
+
+def _vouched(run: RunFacts | None, rounds: int) -> Vouched | None:
+    return None if run is None else (run.run_id, rounds)
 
 
 def _by_list(

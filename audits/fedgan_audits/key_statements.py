@@ -7,6 +7,9 @@ of the same member; who may revoke is judged in `key_history`, when all statemen
 Times are claims of the signer. So a statement also lists, from the signer's ledger, the newest report of every run that
 the member had signed by then: a report with a retired or revoked key that is not in that list came later, whatever its
 date says. A coordinator keeps no ledger; its statements carry no list, and then only dates can be compared.
+
+Times are whole seconds, and a script does more than one thing in a second. So a revocation "from now on" begins with
+the next second, and where two times are equal, the statements' own chain says what came first (`held_keys`).
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Annotated, Any, Literal
 
 from cryptography.hazmat.primitives import serialization
@@ -152,6 +155,15 @@ def _assembled(statement: Rotation | Revocation, kind: str, keys: Sequence[Ed255
     return envelope.assemble(payload, [envelope.sign(payload, key, statement.name) for key in keys])
 
 
+def next_second(moment: datetime) -> datetime:
+    """Return the first whole second after `moment`.
+
+    A key that is revoked at `moment` counts for nothing from then on. Reports and statements are dated in whole
+    seconds, rounded down: a revocation that began with the second of `moment` would take what was signed earlier in it.
+    """
+    return moment.replace(microsecond=0) + timedelta(seconds=1)
+
+
 def rotation(
     name: str,
     old: Ed25519PrivateKey,
@@ -204,7 +216,7 @@ def revocation(
     reason: str,
 ) -> bytes:
     """The envelope of a revocation of the key `raw`; raises RecordInvalid for a time to come or an unfit text."""
-    if since > moment:
+    if since > next_second(moment):
         raise RecordInvalid(
             f"the revocation would begin at {since:%Y-%m-%d %H:%M:%S} UTC, which is to come",
             hint="Give the moment from which the key may have been in other hands.",

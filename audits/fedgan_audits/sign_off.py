@@ -26,7 +26,6 @@ from fedgan_audits import envelope
 from fedgan_audits.bundle import write_atomic
 from fedgan_audits.checks import Verification
 from fedgan_audits.errors import AuditError, RecordInvalid
-from fedgan_audits.key_standing import ended_by
 from fedgan_audits.key_statements import public
 from fedgan_audits.reading import Bundle
 from fedgan_audits.records import Digest, Facts, Label, Name, Positive, Text, Time
@@ -143,7 +142,7 @@ def sign_off(
             "followed it, also --trust with the statement of the rotation.",
         )
     signer, held = found
-    if (why := ended_by(held, moment)) is not None:
+    if (why := held.ended_by(moment)) is not None:
         raise RecordInvalid(f"the key {keyid} of {signer} {why}", hint="Sign with the key that is in use now.")
     if not 1 <= round_number <= len(chain):
         raise RecordInvalid(
@@ -247,7 +246,7 @@ def _objections(
             yield f"is not signed with the key of {statement.signer} alone"
         elif not envelope.verify(signed.envelope.payload, signed.envelope.signatures[keyid], public(found[1].raw)):
             yield f"the signature of {statement.signer} is not valid"
-        elif (why := ended_by(found[1], statement.time)) is not None:
+        elif (why := found[1].ended_by(statement.time)) is not None:
             yield f"is signed with {statement.signer}'s key {keyid}, which {why}"
     if signed.file != file_of(statement.sequence) or statement.sequence != place:
         yield f"is number {statement.sequence} where number {place} is due: a gap, a repetition or another name"

@@ -25,7 +25,8 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from fedgan_audits import envelope, key_statements
 from fedgan_audits.errors import RecordInvalid
-from fedgan_audits.key_history import Finding, Held, KeyHistory, Listed, Revoked, histories
+from fedgan_audits.held_keys import Held, KeyHistory, Listed, Revoked
+from fedgan_audits.key_history import Finding, histories
 from fedgan_audits.records import MAX_HOSPITALS, is_name
 
 COORDINATOR = "coordinator"
@@ -137,6 +138,8 @@ def _bytes(file: Path, limit: int) -> bytes:
 def read_revoked(data: bytes, file: str) -> list[Listed]:
     """An auditor's list: fingerprint, moment from which it is revoked (ISO 8601 with a zone), remark; # comments.
 
+    A fraction of a second is rounded down, since what is held against the list is dated in whole seconds.
+
     Raises RecordInvalid that names the line where it is not that.
     """
     if len(data) > MAX_LIST_BYTES:
@@ -149,7 +152,7 @@ def read_revoked(data: bytes, file: str) -> list[Listed]:
         match = _LINE.match(text)
         try:
             moment = datetime.fromisoformat(match.group(2)) if match else None
-            moment = None if moment is None or moment.tzinfo is None else moment.astimezone(UTC)
+            moment = None if moment is None or moment.tzinfo is None else moment.astimezone(UTC).replace(microsecond=0)
         except (ValueError, OverflowError):
             moment = None
         if match is None or moment is None:

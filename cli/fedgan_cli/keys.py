@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from fedgan_cli import clock
 from fedgan_cli.terminal import emit, note, say
 
 if TYPE_CHECKING:
@@ -118,11 +119,12 @@ class Moment(click.ParamType):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
         try:
             moment = value if isinstance(value, datetime) else datetime.fromisoformat(value)
-        except ValueError:
+            moment = None if moment.tzinfo is None else moment.astimezone(UTC)
+        except (ValueError, OverflowError):
             moment = None
-        if moment is None or moment.tzinfo is None:
+        if moment is None:
             self.fail(f"{value!r} is no moment with a time zone, such as 2026-03-02T09:00:00Z", param, ctx)
-        return moment.astimezone(UTC)
+        return moment
 
 
 _KEY = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -160,7 +162,7 @@ def rotate(key: Path, name: str | None, ledger: Path | None, remarks: str, outpu
     from fedgan_secure.federation.key_rotation import rotate as follow
 
     place = KeyPlace.of(key, name, ledger)
-    done = follow(place, datetime.now(UTC).replace(microsecond=0), remarks)
+    done = follow(place, clock.present(), remarks)
     _told(place.name, done, output, as_json, f"{done.in_use} follows {done.key}")
 
 
@@ -169,7 +171,7 @@ def rotate(key: Path, name: str | None, ledger: Path | None, remarks: str, outpu
 @click.option(
     "--signed-by", "key", type=_KEY, required=True, help="That key itself, or a later one of the same member."
 )
-@click.option("--since", type=Moment(), help="From when on it may have been in other hands. [default: now]")
+@click.option("--since", type=Moment(), help="From when on it may have been in other hands. [default: the next second]")
 @click.option("--reason", required=True, help="Why, in a few words, such as 'laptop stolen'.")
 @_NAMED
 @_LEDGER
@@ -199,9 +201,9 @@ def revoke(
     from fedgan_secure.federation.key_rotation import KeyPlace
     from fedgan_secure.federation.key_rotation import revoke as end
 
-    place, now = KeyPlace.of(key, name, ledger), datetime.now(UTC).replace(microsecond=0)
-    done = end(place, fingerprint, (since or now).replace(microsecond=0), now, reason)
-    _told(place.name, done, output, as_json, f"{done.key} is revoked from {since or now:%Y-%m-%d %H:%M:%S} UTC on")
+    place = KeyPlace.of(key, name, ledger)
+    done = end(place, fingerprint, since.replace(microsecond=0) if since else None, clock.present(), reason)
+    _told(place.name, done, output, as_json, f"{done.key} is revoked from {done.since:%Y-%m-%d %H:%M:%S} UTC on")
 
 
 def _told(name: str, done: Done, output: Path | None, as_json: bool, what: str) -> None:
@@ -215,7 +217,7 @@ def _told(name: str, done: Done, output: Path | None, as_json: bool, what: str) 
         ]
     if as_json:
         facts = {"statement": str(done.statement), "key": done.key, "in_use": done.in_use, "runs_listed": done.signed}
-        emit({"name": name, **facts, "files": [str(file) for file in files]})
+        emit({"name": name, **facts, "leads_to_it": done.leads, "files": [str(file) for file in files]})
         return
     say(f"{name}: {what}.")
     for file in files:
@@ -226,3 +228,8 @@ def _told(name: str, done: Done, output: Path | None, as_json: bool, what: str) 
         runs = "the 1 run" if done.signed == 1 else f"each of the {done.signed} runs"
         note(f"The statement lists the newest report of {runs} that {name} had signed.")
     note("Hand it to everyone who verifies your reports; `audit verify --trust` takes it from the folder of keys.")
+    if not done.leads:
+        note(
+            f"By this statement {done.key} named no successor that counts: whoever trusts it needs your key in use,"
+            f" {done.in_use}, by another way, as {name}.pub.pem."
+        )

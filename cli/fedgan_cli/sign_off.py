@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from fedgan_cli import clock
 from fedgan_cli.terminal import emit, note, say
 
 
@@ -47,8 +48,6 @@ def sign_off(
     Example:
       fedgan-secure audit sign-off runs/2026-03-02-1 --round 2 --key site/a/identity.pem --role "Privacy officer"
     """
-    from datetime import UTC, datetime
-
     from fedgan_audits.errors import VerificationFailed
     from fedgan_audits.sign_off import file_of
     from fedgan_audits.sign_off import sign_off as write
@@ -75,7 +74,7 @@ def sign_off(
         role=role,
         person=person,
         remarks=remarks,
-        moment=datetime.now(UTC),
+        moment=clock.present(),
     )
     place = public / file_of(made.sequence)
     if as_json:

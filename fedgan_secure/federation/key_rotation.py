@@ -15,7 +15,8 @@ from pathlib import Path
 from fedgan_audits import key_statements
 from fedgan_audits.bundle import write_atomic
 from fedgan_audits.errors import AuditError
-from fedgan_audits.key_history import KeyHistory, histories
+from fedgan_audits.held_keys import KeyHistory
+from fedgan_audits.key_history import histories
 from fedgan_audits.key_statements import Revocation, Rotation, Signed, SignedRun
 from fedgan_audits.ledger import Ledger
 from fedgan_protocols.keys import Identity
@@ -76,13 +77,19 @@ class KeyPlace:
 
 @dataclass(frozen=True)
 class Done:
-    """What was written: the statement's file, the fingerprints of the key it is about and of the one in use now."""
+    """What was written: the statement's file, the fingerprints of the key it is about and of the one in use now.
+
+    `since` is when a revocation begins. `leads` is False where whoever trusts the key that the statement is about is
+    not led by it to the key in use.
+    """
 
     statement: Path
     key: str
     in_use: str
     public_pem: bytes
     signed: int | None
+    since: datetime | None = None
+    leads: bool = True
 
 
 def rotate(place: KeyPlace, moment: datetime, remarks: str = "") -> Done:
@@ -136,17 +143,19 @@ def _rotate(place: KeyPlace, moment: datetime, remarks: str) -> Done:
     )  # fmt: skip
 
 
-def revoke(place: KeyPlace, fingerprint: str, since: datetime, moment: datetime, reason: str) -> Done:
+def revoke(place: KeyPlace, fingerprint: str, since: datetime | None, moment: datetime, reason: str) -> Done:
     """Revoke one of the member's keys, by its fingerprint, with the key at `place`: that key itself or a later one.
 
-    Raises InputError for a key that is none of the member's up to the one at `place`, and where another process is at
-    work on it.
+    Without `since` it begins now, at `moment`: what was signed in the second of `moment` still counts.
+
+    Raises InputError for a key that is none of the member's up to the one at `place`, without `since` for a clock that
+    is behind the statements there, and where another process is at work on the key.
     """
     with sole_owner(place.lock, f"the key {place.key}"):
         return _revoke(place, fingerprint, since, moment, reason)
 
 
-def _revoke(place: KeyPlace, fingerprint: str, since: datetime, moment: datetime, reason: str) -> Done:
+def _revoke(place: KeyPlace, fingerprint: str, since: datetime | None, moment: datetime, reason: str) -> Done:
     own = Identity.load(place.key)
     statements = place.read()
     history = _history(place, own.public_key.hex(), statements)
@@ -157,17 +166,34 @@ def _revoke(place: KeyPlace, fingerprint: str, since: datetime, moment: datetime
             f"{fingerprint} is neither the key in {place.key} nor one that it followed ({len(raws)} known)",
             hint="`fedgan-secure keys fingerprint` prints a key's fingerprint; the statements are in keys/",
         )
+    begins = since if since is not None else _now(moment, statements)
     position = raws.index(chosen)
     runs, head = _ledger(place)
     data = key_statements.revocation(
-        place.name, chosen, own.private_key, since=since, moment=moment,
+        place.name, chosen, own.private_key, since=begins, moment=moment,
         successor=raws[position + 1] if position + 1 < len(raws) else None,
         signed=runs if position + 1 == len(raws) else _runs_of(history, position), ledger_head=head, reason=reason,
     )  # fmt: skip
     count = sum(isinstance(signed.statement, Revocation) for signed in statements)
     file = write_atomic(place.statements / f"{place.name}.revocation-{count + 1:04d}.dsse.json", data)
-    _note(place, REVOKED, key_statements.read(data, file.name))
-    return Done(file, fingerprint, own.fingerprint, own.public_pem(), None if runs is None else len(runs))
+    made = key_statements.read(data, file.name)
+    _note(place, REVOKED, made)
+    seen, _ = histories({place.name: chosen}, [*statements, made], ())
+    return Done(
+        file, fingerprint, own.fingerprint, own.public_pem(), None if runs is None else len(runs), begins,
+        leads=seen[place.name].get(own.public_key.hex()) is not None,
+    )  # fmt: skip
+
+
+def _now(moment: datetime, statements: Sequence[Signed]) -> datetime:
+    """When a revocation begins that is made at `moment` and is to begin now; refused for a clock that was set back."""
+    last = max((signed.statement.time for signed in statements), default=moment)
+    if moment < last:
+        raise InputError(
+            f"the clock says {moment:%Y-%m-%d %H:%M:%S} UTC, before the last statement here ({last:%Y-%m-%d %H:%M:%S})",
+            hint="set the clock, or say with --since from when on the key may have been in other hands",
+        )
+    return key_statements.next_second(moment)
 
 
 def refuse_revoked(place: KeyPlace) -> None:

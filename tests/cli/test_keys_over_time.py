@@ -4,102 +4,42 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 from unittest.mock import patch
 
 import pytest
 import rfc8785
-from benchmarks.audit_trail import trail as trails
-from click.testing import CliRunner, Result
 
 from fedgan_audits import key_statements
 from fedgan_audits.bundle import public_pem
 from fedgan_audits.key_statements import raw_of
 from fedgan_audits.ledger import Ledger
 from fedgan_audits.trust import load_trust
-from fedgan_cli.main import cli
 from fedgan_protocols import Identity
 from fedgan_secure.federation.key_rotation import KeyPlace
 from fedgan_secure.federation.storage import sole_owner
 from tests.cli.conftest import SMALL, fedgan
+from tests.cli.key_site import NOW, WHO, Site, at, code_of, command, end, failures, make, put
 
 pytestmark = pytest.mark.xdist_group("tampering")
-WHO = "hospital-001"
-NOW = datetime.now(UTC).replace(microsecond=0)
 LONG_AGO, EARLIER = datetime(2020, 1, 1, tzinfo=UTC), datetime(2026, 1, 5, 6, 0, tzinfo=UTC)
 
 
-def command(*arguments: str | Path) -> Result:
-    return CliRunner().invoke(cli, [*map(str, arguments)])
-
-
-def code_of(done: Result) -> int:
-    return int(getattr(done.exception, "exit_code", done.exit_code))
-
-
-@dataclass
-class Site:
-    """A hospital's folder with key, ledger and statements; everybody's first keys; the runs that were made."""
-
-    root: Path
-    others: dict[str, Identity]
-    first: Identity
-    runs: dict[str, trails.Trail] = field(default_factory=dict)
-
-    @property
-    def key(self) -> Path:
-        return self.root / WHO / "identity.pem"
-
-    def run(self, name: str, signer: Identity, *, kept: bool = True, start: datetime = trails.START) -> trails.Trail:
-        """A run of one round in which `signer` signs as the hospital; `kept`: its ledger knows."""
-        identities = [signer, *(self.others[who] for who in ("hospital-002", "hospital-003", "coordinator"))]
-        with patch.object(trails.Identity, "generate", side_effect=identities):
-            made = trails.Trail(self.root / name, 1, 3)
-        with patch.object(trails, "START", start):
-            made.add(1, quick=False)
-            made.close(1)
-        if kept:
-            with Ledger.open(self.root / WHO / "ledger.sqlite", hospital=WHO, create=True) as ledger:
-                ledger.record("report_signed", made.run_id, 1, {"digest": made.head})
-        self.runs[name] = made
-        return made
-
-    def trust(self, folder: Path, *statements: Path, anchor: Identity | None = None) -> Path:
-        folder.mkdir(parents=True)
-        keys = {**self.others, WHO: anchor or self.first}
-        for name, identity in keys.items():
-            (folder / f"{name}.pub.pem").write_bytes(public_pem(identity.private_key.public_key()))
-        for file in statements:
-            shutil.copy(file, folder)
-        return folder
-
-
-def failures(public: Path, trust: Path, *more: str | Path) -> dict[str, str]:
-    """Name of a check -> what is wrong; the exit code fits."""
-    done = command("audit", "verify", public, "--trust", trust, "--json", *more)
-    checks = json.loads(done.stdout)["checks"]
-    wrong: dict[str, str] = {}
-    for check in checks:
-        if check["outcome"] == "FAIL":
-            wrong[check["name"]] = f"{wrong.get(check['name'], '')} {check['file']}: {check['detail']}"
-    assert done.exit_code == (5 if wrong else 0)
-    return wrong
+@pytest.fixture(scope="module", autouse=True)
+def clock() -> Iterator[None]:
+    """Everything here happens within one second, whatever the day."""
+    with at(NOW + timedelta(milliseconds=200)):
+        yield
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
     """Run 1 with the first key, a rotation, run 2 with the new key, and a run that the old key signed afterwards."""
-    root = tmp_path_factory.mktemp("keys")
-    others = {name: Identity.generate() for name in ("hospital-002", "hospital-003", "coordinator")}
-    made = Site(root, others, Identity.generate())
-    made.key.parent.mkdir()
-    made.first.save(made.key)
+    made = Site.new(tmp_path_factory.mktemp("keys"))
     made.run("one", made.first)
-    done = command("keys", "rotate", made.key, "--output", root / "out", "--json")
+    done = command("keys", "rotate", made.key, "--output", made.root / "out", "--json")
     assert done.exit_code == 0, (done.output, done.exception)
     assert json.loads(done.stdout)["runs_listed"] == 1
     made.run("two", Identity.load(made.key), start=NOW + timedelta(hours=1))
@@ -155,21 +95,6 @@ def test_the_ledger_and_the_key_file_follow(site: Site, rotation: Path) -> None:
         (entry,) = [entry for entry in ledger.entries() if entry.kind == "key_rotated"]
     assert entry.facts == {"statement": signed.digest, "key": site.first.fingerprint}
     assert site.key.stat().st_mode & 0o777 == 0o600 and not list(site.key.parent.glob(".*next"))
-
-
-def make(site: Site, old: Identity, new: Identity, **changes: Any) -> bytes:
-    values: dict[str, Any] = {"moment": NOW, "before": None, "signed": None, "ledger_head": None, **changes}
-    return key_statements.rotation(WHO, old.private_key, new.private_key, **values)
-
-
-def put(trust: Path, name: str, data: bytes) -> None:
-    (trust / f"{name}.dsse.json").write_bytes(data)
-
-
-def end(signer: Identity, revoked: Identity, since: datetime, **changes: Any) -> bytes:
-    values: dict[str, Any] = {"moment": NOW, "successor": None, "signed": None, "ledger_head": None, **changes}
-    raw = raw_of(revoked.private_key.public_key())
-    return key_statements.revocation(WHO, raw, signer.private_key, since=since, reason="stolen", **values)
 
 
 def fork(site: Site, trust: Path) -> None:
