@@ -46,6 +46,11 @@ def evenly(owner: np.ndarray, most: int) -> np.ndarray:
     return np.sort(order[kept])
 
 
+def _filled(pixels: np.ndarray) -> np.ndarray:
+    """The pictures of a batch, with black ones up to `BATCH`: no batch has another shape, whoever is in the data."""
+    return np.concatenate([pixels, np.zeros((BATCH - len(pixels), *pixels.shape[1:]), np.uint8)])
+
+
 @dataclass(frozen=True, eq=False)
 class HeadsToGo:
     """What a round of the heads starts from; public.
@@ -101,7 +106,7 @@ class HospitalFeatures:
                 rows = np.arange(first, min(first + BATCH, count))
                 pixels = self._dataset.pixels(rows)
                 refuse_shared_pictures(self._layout.start, pixels)
-                features[rows] = network.of_images(pixels)
+                features[rows] = network.of_images(_filled(pixels))[: len(rows)]
                 codes.append(colour_codes(mean_colours(pixels)))
                 if progress is not None:
                     progress(int(rows[-1]) + 1, count)

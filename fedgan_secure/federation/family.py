@@ -7,6 +7,7 @@ published as. Hospitals and the coordinator hold equal families, made from the p
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -101,11 +102,18 @@ class DcganFamily:
     """Generator and discriminator are trained; every weight is in the vector."""
 
     def __init__(self, policy: FederationPolicy) -> None:
+        self._policy = policy
+
+    @cached_property
+    def _spec(self) -> Any:
+        return spec_of(self._policy)
+
+    @cached_property
+    def layout(self) -> Layout:
+        """Every weight of both networks."""
         from fedgan_secure.models.vectors import VectorLayout
 
-        self._policy = policy
-        self._spec = spec_of(policy)
-        self.layout = VectorLayout.of(self._spec)
+        return VectorLayout.of(self._spec)
 
     @property
     def update_size(self) -> int:

@@ -217,6 +217,7 @@ class Hospital:
         policy = self.policy
         roster = tuple((entry.name, bytes.fromhex(entry.public_key)) for entry in policy.hospitals)
         last = self._last_model() or self._first_model()
+        update = size if policy.start is None else self.family.update_size
         expected: list[tuple[str, object, object]] = [
             ("the roster", tuple((member.name, member.public_key) for member in parameters.roster), roster),
             ("the coordinator's key", parameters.server_public_key, bytes.fromhex(policy.coordinator.public_key)),
@@ -224,8 +225,7 @@ class Hospital:
             ("the ring", parameters.ring_bits, policy.ring_bits),
             ("the graph of masks", parameters.graph, None),
             ("the policy", parameters.policy_hash, policy.digest()),
-            ("the model's length", size, self.family.layout.size),
-            ("the vectors' lengths", parameters.lengths, policy.lengths(self.family.update_size, parameters.round)),
+            ("the vectors' lengths", parameters.lengths, policy.lengths(update, parameters.round)),
             ("the model", model.hex(), model.hex() if last is None else last),
             ("the reservation of the round", self._reserved(parameters.round), policy.record_of(parameters.round)),
         ]

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 
+from fedgan_audits.binding import start_text
 from fedgan_audits.integer_noise import share_variance
 from fedgan_audits.records import (
     AggregationFacts,
@@ -177,7 +178,7 @@ def record_of(
             synthetic_phantoms=policy.data.phantoms,
             taken_from_data=policy.flags.taken_from_data,
             pretraining=policy.initial_model.pretraining,
-            start="" if policy.start is None else policy.start.statement,
+            start="" if policy.start is None else start_text(**policy.start.model_dump()),
             unit_remark=policy.data.unit_remark,
             deidentification=DEIDENTIFICATION,
             fields_read=fields_read(layouts),

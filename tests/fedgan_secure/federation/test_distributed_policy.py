@@ -33,7 +33,7 @@ def test_it_survives_its_file_and_gives_the_accountant_the_shares() -> None:
     record = again.mechanism_record()
     assert isinstance(record, DistributedMechanism) and record.shares == SHARES
     assert (record.steps, record.noise_multiplier, record.noise_placement) == (5, 1.0, "distributed")
-    assert again.distributed is not None and again.lengths(7) == (1000,) * 5
+    assert again.distributed is not None and again.lengths(7, 1) == (1000,) * 5
     assert "noise of 3 hospitals" in policy.headroom
 
 
@@ -41,7 +41,7 @@ def test_a_policy_of_hospitals_own_noise_has_not_changed_its_form() -> None:
     policy = FederationPolicy.build(**fields())
     written = json.loads(policy.canonical())
     assert "shares" not in written["mechanism"] and written["mechanism"]["noise_placement"] == "per_hospital"
-    assert policy.distributed is None and policy.lengths(7) == (7,)
+    assert policy.distributed is None and policy.lengths(7, 1) == (7,)
     assert not isinstance(policy.mechanism_record(), DistributedMechanism)
 
 
