@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,6 +27,7 @@ from fedgan_secure.privacy.clipping import Part, PerPatientGradients
 from fedgan_secure.privacy.errors import MechanismContradicted
 from fedgan_secure.privacy.integer_noise import DiscreteGaussian
 from fedgan_secure.privacy.noise import GaussianStream
+from fedgan_secure.privacy.probe import feature_row, noise_scale, picture, probe
 from fedgan_secure.privacy.sampling import PatientImages
 from fedgan_secure.privacy.self_test import MechanismWatch, Recorded
 from tests.fedgan_secure.adaptation.test_heads import SPEC
@@ -85,6 +88,22 @@ def test_a_sound_mechanism_passes_every_test_once_all_have_power() -> None:
     for _ in range(2):
         trainer.train(START, fakes(), CENTRE, 80)
     assert set(watch.outcomes().values()) == {"PASS"}, watch.figures()
+
+
+def test_the_probes_send_the_example_that_they_are_given() -> None:
+    seen: list[np.ndarray] = []
+
+    def contribution(inputs: np.ndarray, labels: np.ndarray, weights: np.ndarray, noise: Any) -> np.ndarray:
+        seen.append(inputs)
+        return np.zeros(3) if noise is None else np.asarray(noise)
+
+    row = feature_row(271)
+    assert row.dtype == np.float32 and row.min() == -1 and row.max() == 1 and len(np.unique(row)) == 11
+    probe(contribution, row, 2, 1.0)
+    assert all(inputs.shape == (8, 271) and (inputs == row).all() for inputs in seen)
+    assert noise_scale(contribution, row, 2, 3, 1.0).outcomes == {"noise_probe": True}
+    probe(contribution, (4, 5, 3), 2, 1.0)
+    assert seen[-1].dtype == np.uint8 and np.array_equal(seen[-1][0], picture((4, 5, 3)))
 
 
 # the noise ---------------------------------------------------------------------------------------------------------
@@ -308,3 +327,13 @@ def test_a_share_of_a_patient_who_is_drawn_twice_is_caught(monkeypatch: pytest.M
     monkeypatch.setattr(head_data, "poisson_sample", lambda patients, probability, entropy: np.array([3, 3, 7]))
     with pytest.raises(MechanismContradicted, match="rows"):
         take(1)
+
+
+# randomness --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", sorted(Path(head_data.__file__).parent.glob("head*.py")), ids=lambda path: path.name)
+def test_the_heads_draw_from_the_entropy_source_alone(path: Path) -> None:
+    """No statistical generator anywhere, not even for what is public."""
+    text = path.read_text(encoding="utf-8")
+    assert not re.search(r"(np|numpy|tf|tensorflow|keras)\.random|import random\b|default_rng", text)

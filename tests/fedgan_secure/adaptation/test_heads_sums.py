@@ -14,6 +14,7 @@ from fedgan_protocols.quantization import FixedPoint
 from fedgan_secure.adaptation import head_data
 from fedgan_secure.adaptation.head_data import FeatureBatch
 from fedgan_secure.adaptation.head_sums import HeadOptimiser, HeadSumTrainer
+from fedgan_secure.adaptation.head_training import HeadTrainer
 from fedgan_secure.errors import InputError
 from fedgan_secure.federation.distributed import box_of, mean_gradient
 from fedgan_secure.federation.training import TrainingStateError
@@ -22,6 +23,9 @@ from fedgan_secure.privacy.errors import PrivacyRefused
 from fedgan_secure.privacy.integer_noise import DiscreteGaussian
 from tests.fedgan_secure.adaptation.test_heads import SPEC
 from tests.fedgan_secure.adaptation.test_heads_training import BASE, CENTRE, LAYOUT, START, accuracy, fakes, features
+from tests.fedgan_secure.adaptation.test_heads_training import eagerly as eagerly
+from tests.fedgan_secure.adaptation.test_heads_training import everybody as everybody
+from tests.fedgan_secure.adaptation.test_heads_training import silent as silent
 from tests.fedgan_secure.privacy.test_training import Stream
 
 HOSPITALS = 4
@@ -102,6 +106,27 @@ def test_the_sum_is_to_the_bit_the_sum_of_the_quantised_parts_and_within_the_gri
     assert np.array_equal(coordinator.finish(), weights) and np.abs(weights - START).max() > 5e-3
 
 
+@pytest.mark.usefixtures("silent", "everybody")
+def test_without_noise_both_placements_make_the_same_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One hospital on a fine grid: the fake term, the divisor, the rate and Adam are the same on either side."""
+    monkeypatch.setattr(DiscreteGaussian, "draw", lambda self, size: np.zeros(size, np.int64))
+    codec = FixedPoint(64.0, 64, 24)
+    shares = RECORD.shares.model_copy(update={"grid_step": codec.resolution})
+    hospital = HeadSumTrainer(SPEC, BASE, features(), RECORD.model_copy(update={"shares": shares}), codec, Stream(1))
+    alone, coordinator = HeadTrainer(SPEC, BASE, features(), Stream(1)), optimiser()
+    vector = START
+    for _ in range(2):
+        update = alone.train(vector, fakes(), CENTRE, 4).update
+        coordinator.begin(vector)
+        hospital.begin(vector, CENTRE)
+        weights: np.ndarray | None = None
+        for _ in range(4):
+            weights = coordinator.step(mean_gradient(hospital.step(weights), 1, codec, BASE.expected_batch_size))
+        vector, before = coordinator.finish(), vector
+        off = np.abs(vector - before - update)
+        assert np.abs(update).max() > 5e-3 and np.quantile(off, 0.98) < 1e-4
+
+
 def test_a_drop_out_changes_the_sum_by_that_hospital_alone() -> None:
     values = [hospital.step(None) for hospital in begun()]
     assert np.array_equal(total_of(values) - values[2], total_of(values[:2] + values[3:]))
@@ -177,12 +202,12 @@ def test_sums_without_noise_teach_the_heads(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(DiscreteGaussian, "draw", lambda self, size: np.zeros(size, np.int64))
     hospitals, coordinator, fresh = begun(2), optimiser(), features(60, seed=9)
     vector = START
-    for _ in range(5):
+    for _ in range(3):
         coordinator.begin(vector)
         weights: np.ndarray | None = None
         for hospital in hospitals:
             hospital.begin(vector, CENTRE)
-        for _ in range(30):
+        for _ in range(25):
             total = total_of([hospital.step(weights) for hospital in hospitals])
             weights = coordinator.step(mean_gradient(total, 2, CODEC, BASE.expected_batch_size))
         vector = coordinator.finish()
@@ -193,6 +218,7 @@ def mean_of(seed: int) -> np.ndarray:
     return np.asarray(np.random.default_rng(seed).normal(size=LAYOUT.size) * 0.1, np.float32)
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_an_aborted_round_leaves_no_trace_and_a_whole_one_survives_a_restart(tmp_path: Path) -> None:
     one, other = optimiser(), optimiser()
     one.begin(START)

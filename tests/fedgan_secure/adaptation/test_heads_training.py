@@ -62,12 +62,10 @@ def trainer(given: HeadSettings = BASE, seed: int = 1, data: FeatureSet | None =
 @pytest.fixture
 def eagerly(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Run compiled steps op by op: nothing is traced for settings or faults that one test alone has."""
-    compiled_heads.cache_clear()
     monkeypatch.setattr(head_networks, "standardised", lambda *given: tf.constant(standardised(*given)))
     tf.config.run_functions_eagerly(True)
     yield
     tf.config.run_functions_eagerly(False)
-    compiled_heads.cache_clear()
 
 
 @pytest.fixture
@@ -192,10 +190,10 @@ def test_unconditional_heads_are_bounded_and_ignore_labels() -> None:
 
 def test_noise_covers_every_weight_and_is_fresh_also_when_nobody_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(head_data, "poisson_sample", lambda patients, probability, entropy: np.zeros(0, np.int64))
-    steps = captured(monkeypatch, 40, trainer())
+    steps = captured(monkeypatch, 15, trainer())
     noises = np.stack([arguments[3] for arguments in steps])
-    assert noises.shape == (40, LAYOUT.size) and all(not arguments[2].any() for arguments in steps)
-    assert abs(noises.var() - 1) < 0.1 and (noises.std(axis=0) > 0.4).all()
+    assert noises.shape == (15, LAYOUT.size) and all(not arguments[2].any() for arguments in steps)
+    assert abs(noises.var() - 1) < 0.1 and (noises.std(axis=0) > 0.2).all()
     made = compiled_heads(SPEC, BASE)
     zero, empty = np.zeros(LAYOUT.size, np.float32), (*steps[0][:3],)
     quiet, loud = (np.asarray(made.gradient(*empty, noise, *steps[0][4:])[0]) for noise in (zero, zero + 1))
@@ -272,7 +270,7 @@ def accuracy(vector: np.ndarray, data: FeatureSet) -> float:
 def test_the_class_head_and_the_realness_head_learn() -> None:
     fresh = features(60, seed=9)
     before = accuracy(START, fresh)
-    after = START + trainer(data=features(60)).train(START, fakes(), CENTRE, 150).update
+    after = START + trainer(data=features(60)).train(START, fakes(), CENTRE, 80).update
     assert before < 0.6 and accuracy(after, fresh) > 0.9
     real, _ = outputs(SPEC, after, standardised(fresh.features, CENTRE, D), fresh.labels)
     made, _ = outputs(SPEC, after, standardised(fakes(seed=8).features, CENTRE, D), fakes().labels)
@@ -289,6 +287,7 @@ def test_a_resumed_training_goes_on_as_if_it_had_not_stopped(tmp_path: Path) -> 
     assert [path.name for path in tmp_path.iterdir()] == ["state.npz"]
     later, forgetful = trainer(), trainer()
     later.restore(tmp_path / "state.npz")
+    forgetful._state = dataclasses.replace(forgetful._state, steps_done=2)  # but no moments
     ends = []
     for each in (one, later, forgetful):
         each._entropy, each._noise = Stream(9), GaussianStream(Stream(8))
