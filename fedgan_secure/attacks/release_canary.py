@@ -177,10 +177,14 @@ class _Game:
 
     def __init__(self, layout: ReleaseLayout, record: MechanismRecord, codec: FixedPoint) -> None:
         self._record, self._codec = record, codec
-        everybody = _made_up(layout)
-        known = everybody.patient < _OTHERS
-        arrays = (of[known] for of in (everybody.features, everybody.codes, everybody.labels, everybody.patient))
-        others = ImageStatistics(*arrays, _OTHERS)
+        everybody, known = _made_up(layout), slice(0, _OTHERS)
+        others = ImageStatistics(
+            everybody.features[known],
+            everybody.codes[known],
+            everybody.labels[known],
+            everybody.patient[known],
+            _OTHERS,
+        )
         self._without = others.clipped_sum(layout, record.l2_clip_norm).total
         self._with = everybody.clipped_sum(layout, record.l2_clip_norm).total
         canary = self._with - self._without

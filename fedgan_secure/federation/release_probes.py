@@ -165,10 +165,9 @@ def _structure(summing: Summing, layout: ReleaseLayout, clip_norm: float) -> flo
         images = _made_up(layout, [label], [0])
         alone = summing(images).total
         worst = max(worst, float(np.abs(alone - _expected(layout, images, clip_norm)).max()))
+        thrice = np.zeros(3, np.int64)
         three = ImageStatistics(
-            *(np.repeat(of, 3, axis=0) for of in (images.features, images.codes, images.labels)),
-            np.arange(3, dtype=np.int32),
-            3,
+            images.features[thrice], images.codes[thrice], images.labels[thrice], np.arange(3, dtype=np.int32), 3
         )
         if not np.array_equal(summing(three).total, 3 * alone):
             return math.inf

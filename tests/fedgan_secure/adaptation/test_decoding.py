@@ -87,6 +87,23 @@ def test_the_stated_deviation_is_that_of_the_means() -> None:
     assert np.mean(spread) == pytest.approx(1, abs=0.02)
 
 
+def test_means_and_squares_are_shrunk_by_their_own_noise() -> None:
+    layout, deviation = ReleaseLayout(3, 8, (4,)), 0.2
+    noise = np.random.default_rng(5).standard_normal(layout.dimension)
+    total = hospital(layout, 60).clipped_sum(layout, 1.0).total + deviation * noise
+    found = decode(layout, total, deviation, BLOCKS)
+    sums = total[: 3 * layout.width].reshape(3, -1)
+    count = sums[:, 0] / 0.25
+    scales = 1 / 1.6 / math.sqrt(8), 0.5 / 3 / math.sqrt(8)
+    first, second = sums[:, 1:9] / scales[0] / count[:, None], 1 + sums[:, 9:] / scales[1] / count[:, None]
+    mean, square = (
+        shrink(values, count, deviation / scale / count, BLOCKS)
+        for values, scale in zip((first, second), scales, strict=True)
+    )
+    assert found.mean == pytest.approx(mean) and found.count == pytest.approx(count)
+    assert found.std == pytest.approx(np.sqrt(np.maximum(square - mean**2, LEAST_VARIANCE)))
+
+
 def test_james_stein_keeps_all_without_noise_and_nothing_where_there_is_only_noise() -> None:
     rng = np.random.default_rng(0)
     values, count = rng.standard_normal((4, 8)), np.array([5.0, 10, 20, 40])

@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 from scipy.stats import binom
 
 from fedgan_audits import accountant
-from fedgan_audits.pages import Page, render
 from fedgan_secure.adaptation import statistics
 from fedgan_secure.adaptation.layout import ReleaseLayout
 from fedgan_secure.attacks import release_canary
+from fedgan_secure.attacks.page import attack_page
+from fedgan_secure.attacks.rehearsal import Guesses, Verdict
 from fedgan_secure.attacks.release_canary import ReleaseVerdict, Threshold, attack_release, clopper_pearson
-from fedgan_secure.attacks.release_page import release_headline, release_section
+from fedgan_secure.attacks.release_page import release_headline
 from fedgan_secure.errors import InputError
 from fedgan_secure.federation.release_ring import Draw, ReleaseRing, noise_of
 from tests.fedgan_secure.privacy.test_release import Stream, ring, terms
@@ -28,6 +29,11 @@ DELTA = 1e-5
 SOUND = ReleaseVerdict(
     epsilon=1.7, delta=1e-5, games=1000, inside=500, sure_epsilon=0.4, ceiling=4.0, control=True, area=0.6, seconds=1.0,
     thresholds=(Threshold(0.0, 290, 210, 0.5), Threshold(1.0, 100, 60, 0.456)),
+)  # fmt: skip
+
+ROUNDS = Verdict(
+    epsilon=3.0, delta=1e-5, claimed=(2.0, 1e-5), control=True, steps=40, canaries=256, others=64,
+    rows=(Guesses(128, 128, 162, 0.249, 4.05, 1.0),), roc=((0.0, 0.0), (1.0, 1.0)), area=0.67, seconds=25.0,
 )  # fmt: skip
 
 
@@ -132,8 +138,8 @@ def test_the_sentence_and_the_section_say_what_was_shown() -> None:
     untested = replace(SOUND, control=False)
     heads = [release_headline(one).split(":")[0] for one in (refuted, doubtful, untested)]
     assert heads == ["REFUTED", "IN DOUBT", "NOT TESTED"]
-    page = Page(title="t", brand="b", headline="h", remarks=(), sections=(release_section(SOUND),))
-    text = render(page).decode()
+    text = attack_page("a run", ROUNDS, SOUND).decode()
+    assert "The release round" not in attack_page("a run", ROUNDS).decode()
     assert "The release round" in text and "290" in text and "epsilon 1.7000 at delta 1e-05" in text
     told = SOUND.to_json()
     assert told["outcome"] == "not refuted" and told["least_epsilon"] == 0.5 and len(told["thresholds"]) == 2

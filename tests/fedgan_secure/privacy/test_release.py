@@ -226,6 +226,8 @@ def test_rings_and_sums_that_cannot_be_are_refused() -> None:
         release_ring(one_release(), ReleaseTerms(600, 50, 4, 64, fraction_bits=24))
     with pytest.raises(InputError, match="rounded to steps"):
         release_ring(one_release(0.1), ReleaseTerms(600, 50, 4, 64, fraction_bits=2))
+    with pytest.raises(InputError, match="the sum can wrap"):
+        release_ring(one_release(), ReleaseTerms(600, 100_000, 100, 32, fraction_bits=8))
     codec = ring("per_hospital").codec
     with pytest.raises(InputError):
         decode_release_sum(np.zeros(3, np.uint32), 0, codec)

@@ -357,12 +357,35 @@ def test_patients_who_are_left_out_are_found(place: str) -> None:
     assert "sampling_rate" in caught(one)
 
 
-@pytest.mark.parametrize("place", PLACES)
-@pytest.mark.parametrize("told", [{"noise_multiplier": 4.57}, {"l2_clip_norm": 0.5}])
-def test_another_mechanism_than_the_accountants_is_found(place: str, told: dict[str, float]) -> None:
+@pytest.mark.parametrize(
+    ("place", "told", "test"),
+    [
+        ("per_hospital", {"noise_multiplier": 4.57}, "noise_probe"),
+        ("distributed", {"noise_multiplier": 4.57}, "noise_variance"),
+        ("per_hospital", {"noise_multiplier": 2.3}, "noise_probe"),
+        ("per_hospital", {"l2_clip_norm": 0.999}, "clip_probe"),
+        ("distributed", {"l2_clip_norm": 0.999}, "clip_probe"),
+    ],
+)
+def test_another_mechanism_than_the_accountants_is_found(place: str, told: dict[str, float], test: str) -> None:
     images, made = hospital(), ring_of(place)
     watch = watch_of(images, made.mechanism.model_copy(update=told))
-    caught(ReleaseTrainer(images, LAYOUT, made.mechanism, made.codec, Stream(), watch))
+    assert test in caught(ReleaseTrainer(images, LAYOUT, made.mechanism, made.codec, Stream(), watch))
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_clip_that_real_patients_alone_escape_is_found(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def escaped(vectors: np.ndarray, clip_norm: float) -> tuple[np.ndarray, np.ndarray]:
+        if len(vectors) != PATIENTS:
+            return SOUND_CONTRIBUTIONS(vectors, clip_norm)
+        whole = np.trunc(vectors.astype(np.float64) / statistics.grid_of(clip_norm))
+        return whole, np.linalg.norm(vectors, axis=1)
+
+    monkeypatch.setattr(statistics, "contributions", escaped)
+    images = hospital()
+    images.features[images.patient == 3] *= 3
+    images.labels[images.patient == 3] = 1
+    assert caught(trainer(place, images)) == ("sum_bound",)
 
 
 def test_a_finding_of_the_noise_depends_on_no_patient() -> None:
