@@ -93,7 +93,9 @@ class GeneratorPhase:
         labels = tf.constant(self._public.labels[rows])
         self._compiled[index % PENALTY_EVERY == 0](tf.constant(levels), labels, rate, seed)
         asked = generator.integers(0, self._players.classes, self._batch, dtype=np.int32)
-        self._compiled_generator(tf.constant(asked), rate, seed + tf.constant([0, 8]))
+        # the first steps weigh more, or a short training would hand on its random beginning
+        keep = tf.constant(min(AVERAGE, (1.0 + index) / (10.0 + index)), tf.float32)
+        self._compiled_generator(tf.constant(asked), rate, keep, seed + tf.constant([0, 8]))
 
     def _made(self, labels: Any, seed: Any) -> tf.Tensor:
         z = tf.random.stateless_normal((tf.shape(labels)[0], LATENT), seed)
@@ -120,7 +122,7 @@ class GeneratorPhase:
 
         return step
 
-    def _generator_step(self, labels: Any, rate: Any, seed: Any) -> None:
+    def _generator_step(self, labels: Any, rate: Any, keep: Any, seed: Any) -> None:
         players = self._players
         with tf.GradientTape() as tape:
             fake = self._made(labels, seed)
@@ -132,7 +134,7 @@ class GeneratorPhase:
                 loss += GRADE_WEIGHT * grade_loss(grade, labels)
         self._generator_adam.apply(flat(tape.gradient(loss, players.weights)), rate)
         for average, value in zip(players.average, players.weights, strict=True):
-            average.assign_add((1.0 - AVERAGE) * (value - average))
+            average.assign_add((1.0 - keep) * (value - average))
 
     def state(self) -> dict[str, Floats]:
         """Return the players and both optimisers."""
