@@ -57,6 +57,7 @@ __all__ = [
     "epsilon_several_hospitals",
     "epsilon_two_hospitals",
     "epsilon_with_failures",
+    "gaussian_parts",
     "is_distributed",
     "mu_gdp",
     "refuse_unaccounted",
@@ -178,6 +179,26 @@ def _curve_of(steps: _Steps, searches: _Searches) -> renyi.Curve:
 def _merged(steps: _Steps) -> loss_distribution.Merged:
     """The Gaussian part of each kind of step: all of it, unless noise is shared."""
     return loss_distribution.joined((kind.sampling_probability, kind.noise_multiplier, count) for kind, count in steps)
+
+
+def gaussian_parts(mechanisms: Sequence[MechanismRecord]) -> loss_distribution.Merged:
+    """Return `mechanisms` as `loss_distribution` takes them, for searches that compose them with what is searched for.
+
+    Raises NotAccounted for shared noise, a search for settings, or a mechanism that is not proved; UnreachableTarget
+    where one of them adds no noise, since no target is reached beside it.
+    """
+    if rests_on_curve(mechanisms):
+        raise NotAccounted(
+            "shared noise or a search for settings is among the mechanisms, and no privacy loss distribution describes "
+            "it",
+            hint="Take accountant.calibrate.",
+        )
+    steps = _steps_of(mechanisms)
+    if steps is None:
+        raise UnreachableTarget(
+            "no target is reached beside a mechanism without noise: its epsilon is unbounded", nearest_epsilon=math.inf
+        )
+    return _merged(steps)
 
 
 @lru_cache(maxsize=1024)
@@ -422,18 +443,7 @@ def calibrate_noise_multiplier(
     """
     delta = check_delta(delta)
     _check_schedule(sampling_probability, steps, epsilon)
-    if rests_on_curve(before):
-        raise NotAccounted(
-            "the noise of steps before it is shared or searched for, and no privacy loss distribution describes it",
-            hint="Take accountant.calibrate.",
-        )
-    held = _steps_of(before)
-    if held is None:
-        raise UnreachableTarget(
-            "no noise reaches a target after a mechanism without noise: its epsilon is unbounded",
-            nearest_epsilon=math.inf,
-        )
-    return _calibrated(float(sampling_probability), steps, float(epsilon), delta, _merged(held))
+    return _calibrated(float(sampling_probability), steps, float(epsilon), delta, gaussian_parts(before))
 
 
 def calibrate_distributed(

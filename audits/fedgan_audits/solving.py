@@ -8,11 +8,11 @@ proved figure decides: what comes out never costs more than the target.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from fedgan_audits import accountant, calibration, loss_distribution, renyi
 from fedgan_audits.errors import NotAccounted, RecordInvalid, UnreachableTarget
-from fedgan_audits.mechanism import DistributedMechanism, MechanismRecord
+from fedgan_audits.mechanism import MechanismRecord
 
 STEPS_MAX = 2**40
 PROBABILITY_MIN = 1e-8
@@ -23,40 +23,48 @@ _GIVE_WAY = 5e-5
 _RESOLUTION = 20_000
 
 
-def most_steps(mechanism: MechanismRecord, *, target: float, delta: float) -> int:
+def most_steps(
+    mechanism: MechanismRecord, *, target: float, delta: float, before: Sequence[MechanismRecord] = ()
+) -> int:
     """The largest number of steps of `mechanism` (its own `steps` is not looked at) whose epsilon is at most `target`.
 
+    `before` are mechanisms of the same fixed schedule, such as a release: the figure is that of them and the steps.
     Epsilon grows with every step: up to 20,000 steps one more would cost more than `target`, beyond that one part in
     20,000 more. At most STEPS_MAX. Raises UnreachableTarget where one step costs more
     (`nearest_epsilon` is that of one step), RecordInvalid for a bad value, NotAccounted as the accountant.
     """
-    delta = _checked(mechanism, target, delta)
+    delta = _checked(mechanism, target, delta, before)
 
     def exact(steps: int) -> float:
-        return accountant.epsilon([mechanism.model_copy(update={"steps": steps})], delta)
+        return accountant.epsilon([*before, mechanism.model_copy(update={"steps": steps})], delta)
 
     if (one := exact(1)) > target:
         raise UnreachableTarget(
             f"no number of steps reaches epsilon {target:g} with noise multiplier {mechanism.noise_multiplier:g} at "
-            f"sampling probability {mechanism.sampling_probability:g} and delta {delta:g}: one step costs "
-            f"{accountant.round_up(one)}",
+            f"sampling probability {mechanism.sampling_probability:g} and delta {delta:g}: one step"
+            f"{' and the release before it cost' if before else ' costs'} {accountant.round_up(one)}",
             nearest_epsilon=one,
             hint="Ask for a larger epsilon or delta, more noise, or a smaller sampling probability.",
         )
-    if isinstance(mechanism, DistributedMechanism):
-        step = renyi.step_curve(accountant.step_noise(mechanism))
-        return _last(lambda steps: renyi.epsilon_of(steps * step * (1 + 1e-11), delta) <= target, 1, STEPS_MAX)
-    q, sigma = mechanism.sampling_probability, mechanism.noise_multiplier
+    if accountant.rests_on_curve([*before, mechanism]):
+        step, held = renyi.step_curve(accountant.step_noise(mechanism)), accountant.curve(before)
+        return _last(lambda steps: renyi.epsilon_of((held + steps * step) * (1 + 1e-11), delta) <= target, 1, STEPS_MAX)
+    held_parts = accountant.gaussian_parts(before)
+
+    def merged(steps: int) -> loss_distribution.Merged:
+        return loss_distribution.joined(
+            (*held_parts, (mechanism.sampling_probability, mechanism.noise_multiplier, steps))
+        )
 
     def bound(steps: int) -> bool:
-        return loss_distribution.quick_bound(((q, sigma, steps),), delta) <= target
+        return loss_distribution.quick_bound(merged(steps), delta) <= target
 
     low = _last(bound, 1, STEPS_MAX) if bound(1) else 1
     if low == STEPS_MAX:
         return low if exact(low) <= target else _last(lambda steps: exact(steps) <= target, 1, STEPS_MAX)
 
     def quick(minus_log: float) -> float:
-        return _quick(q, sigma, max(1, round(math.exp(-minus_log))), delta)
+        return _quick(merged(max(1, round(math.exp(-minus_log)))), delta)
 
     start, width = -math.log(low), 0.02
     floor = -math.log(STEPS_MAX)
@@ -66,60 +74,71 @@ def most_steps(mechanism: MechanismRecord, *, target: float, delta: float) -> in
     return _settle(exact, target, max(1, guess))
 
 
-def largest_probability(mechanism: MechanismRecord, *, target: float, delta: float) -> float:
+def largest_probability(
+    mechanism: MechanismRecord, *, target: float, delta: float, before: Sequence[MechanismRecord] = ()
+) -> float:
     """The largest sampling probability (to about 1e-4 of itself, rounded down) whose epsilon is at most `target`.
 
-    `mechanism` gives everything else. 1.0 where even that costs no more. Raises UnreachableTarget where PROBABILITY_MIN
-    costs more, RecordInvalid for a bad value, NotAccounted as the accountant.
+    `mechanism` gives everything else, `before` as for most_steps. 1.0 where even that costs no more. Raises
+    UnreachableTarget where PROBABILITY_MIN costs more, RecordInvalid for a bad value, NotAccounted as the accountant.
     """
-    delta = _checked(mechanism, target, delta)
+    delta = _checked(mechanism, target, delta, before)
+    held = () if accountant.rests_on_curve([*before, mechanism]) else accountant.gaussian_parts(before)
 
     def exact(q: float) -> float:
         try:
-            return accountant.epsilon([mechanism.model_copy(update={"sampling_probability": q})], delta)
+            return accountant.epsilon([*before, mechanism.model_copy(update={"sampling_probability": q})], delta)
         except NotAccounted:
             return math.inf
 
-    shared = isinstance(mechanism, DistributedMechanism)
-    quick = exact if shared else lambda q: _quick(q, mechanism.noise_multiplier, mechanism.steps, delta)
+    def merged(minus_log: float) -> loss_distribution.Merged:
+        return loss_distribution.joined((*held, (math.exp(-minus_log), mechanism.noise_multiplier, mechanism.steps)))
+
     if exact(1.0) <= target:
         return 1.0
     if (nearest := exact(PROBABILITY_MIN)) > target:
         raise UnreachableTarget(
             f"no sampling probability down to {PROBABILITY_MIN:g} reaches epsilon {target:g} with noise multiplier "
-            f"{mechanism.noise_multiplier:g}, {mechanism.steps} steps and delta {delta:g}: the smallest epsilon within "
-            f"reach is {accountant.round_up(nearest)}",
+            f"{mechanism.noise_multiplier:g}, {mechanism.steps} steps and delta {delta:g}"
+            f"{' after the release' if before else ''}: the smallest epsilon within reach is "
+            f"{accountant.round_up(nearest)}",
             nearest_epsilon=nearest,
             hint="Ask for a larger epsilon or delta, more noise, or fewer steps.",
         )
-    low, high = 0.0, -math.log(PROBABILITY_MIN)
-    if not shared:
-        # RDP bounds epsilon from above: a probability that satisfies it is small enough, and the search starts there.
-        def bound(minus_log: float) -> float:
-            merged = ((math.exp(-minus_log), mechanism.noise_multiplier, mechanism.steps),)
-            return loss_distribution.quick_bound(merged, delta)
-
-        if bound(high) <= target:
-            high = calibration.crossing(bound, target, low, high, 1e-2) if bound(low) > target else high
-            width = 0.1
-            while high - width > low and quick(math.exp(-(high - width))) <= target:
-                high, width = high - width, width * 2
-            low = max(low, high - width)
-    minus_log = calibration.crossing(lambda point: quick(math.exp(-point)), target, low, high, _GIVE_WAY)
-    if not shared:
-        minus_log = _refined(mechanism, target, delta, minus_log)
+    if accountant.rests_on_curve([*before, mechanism]):
+        high = -math.log(PROBABILITY_MIN)
+        minus_log = calibration.crossing(lambda point: exact(math.exp(-point)), target, 0.0, high, _GIVE_WAY)
+    else:
+        minus_log = _by_loss_distributions(merged, target, delta)
     result = _six_digits_down(math.exp(-minus_log))
     while exact(result) > target and result > PROBABILITY_MIN:
         result = _six_digits_down(result * (1 - _GIVE_WAY))
     return result
 
 
-def _refined(mechanism: MechanismRecord, target: float, delta: float, minus_log: float) -> float:
+def _by_loss_distributions(merged: Callable[[float], loss_distribution.Merged], target: float, delta: float) -> float:
+    """Minus the logarithm of the largest probability, near the answer; `merged` maps it to the whole schedule."""
+
+    def bound(minus_log: float) -> float:
+        return loss_distribution.quick_bound(merged(minus_log), delta)
+
+    def quick(minus_log: float) -> float:
+        return _quick(merged(minus_log), delta)
+
+    low, high = 0.0, -math.log(PROBABILITY_MIN)
+    # RDP bounds epsilon from above: a probability that satisfies it is small enough, and the search starts there.
+    if bound(high) <= target:
+        high = calibration.crossing(bound, target, low, high, 1e-2) if bound(low) > target else high
+        width = 0.1
+        while high - width > low and quick(high - width) <= target:
+            high, width = high - width, width * 2
+        low = max(low, high - width)
+    minus_log = calibration.crossing(quick, target, low, high, _GIVE_WAY)
+    return _refined(lambda point: _quick(merged(point), delta, 1.0), target, minus_log)
+
+
+def _refined(fine: Callable[[float], float], target: float, minus_log: float) -> float:
     """A larger probability on the accountant's own grid, where the coarse one gave more than a little away."""
-
-    def fine(point: float) -> float:
-        return _quick(math.exp(-point), mechanism.noise_multiplier, mechanism.steps, delta, 1.0)
-
     given_away = 1 - fine(minus_log) / target
     if given_away < 2e-4:
         return minus_log
@@ -129,18 +148,17 @@ def _refined(mechanism: MechanismRecord, target: float, delta: float, minus_log:
     return calibration.crossing(fine, target, lowest, minus_log, _GIVE_WAY)
 
 
-def _checked(mechanism: MechanismRecord, target: float, delta: float) -> float:
+def _checked(mechanism: MechanismRecord, target: float, delta: float, before: Sequence[MechanismRecord]) -> float:
     if not (isinstance(target, int | float) and target > 0 and math.isfinite(target)):
         raise RecordInvalid(f"the target epsilon is {target}, but a finite number above 0 is expected")
-    if mechanism.noise_multiplier == 0:
+    if 0 in (record.noise_multiplier for record in (*before, mechanism)):
         raise RecordInvalid("noise_multiplier is 0, and without noise no epsilon is ever reached")
-    accountant.refuse_unaccounted([mechanism])
+    accountant.refuse_unaccounted([*before, mechanism])
     return accountant.check_delta(delta)
 
 
-def _quick(q: float, sigma: float, steps: int, delta: float, coarser: float = _COARSER) -> float:
+def _quick(merged: loss_distribution.Merged, delta: float, coarser: float = _COARSER) -> float:
     """An upper bound on epsilon close to the proved figure, for searching."""
-    merged = ((q, sigma, steps),)
     grid = loss_distribution.grid_of(merged, 1)
     if math.isinf(grid):
         return loss_distribution.quick_bound(merged, delta)

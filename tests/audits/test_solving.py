@@ -136,3 +136,40 @@ def test_no_noise_and_other_neighbours_are_refused() -> None:
     odd = record(0.1, 1.0, 1).model_copy(update={"sampler": "shuffle"})
     with pytest.raises(NotAccounted):
         solving.largest_probability(odd, target=1.0, delta=1e-5)
+
+
+RELEASE = MechanismRecord(sampling_probability=1.0, noise_multiplier=2.285, steps=1, l2_clip_norm=1.0, unit="patient")
+
+
+def test_a_release_before_the_steps_is_counted_in_every_answer() -> None:
+    steps, delta = record(0.1, 1.5, 60), 3.3e-5
+    total = accountant.epsilon([RELEASE, steps], delta)
+    assert solving.most_steps(steps, target=total, delta=delta, before=[RELEASE]) == 60
+    found = solving.largest_probability(steps, target=total, delta=delta, before=[RELEASE])
+    assert found == pytest.approx(0.1, rel=1e-3)
+    assert accountant.epsilon([RELEASE, record(found, 1.5, 60)], delta) <= total
+    assert solving.most_steps(steps, target=total, delta=delta) > 61
+
+
+def test_a_shared_release_before_shared_steps_is_counted() -> None:
+    noisy = NoiseShares(threshold=3, colluders=1, grid_step=1e-3, dimension=3_515)
+    release = DistributedMechanism(
+        sampling_probability=1.0, noise_multiplier=2.4, steps=1, l2_clip_norm=1.0, unit="patient", shares=noisy
+    )
+    steps, delta = shared(0.05, 1.5, 200), 1e-5
+    total = accountant.epsilon([release, steps], delta) * (1 + 1e-9)
+    assert solving.most_steps(steps, target=total, delta=delta, before=[release]) == 200
+    found = solving.largest_probability(steps, target=total, delta=delta, before=[release])
+    assert found == pytest.approx(0.05, rel=1e-3)
+    assert solving.most_steps(steps, target=total, delta=delta) > 200
+
+
+def test_a_release_that_costs_the_target_leaves_no_step_and_no_probability() -> None:
+    with pytest.raises(UnreachableTarget, match="the release before it cost") as refused:
+        solving.most_steps(record(0.064, 1.0, 1), target=1.5, delta=3.3e-5, before=[RELEASE])
+    assert refused.value.nearest_epsilon > 1.5
+    with pytest.raises(UnreachableTarget, match="after the release"):
+        solving.largest_probability(record(0.064, 1.0, 300), target=1.5, delta=3.3e-5, before=[RELEASE])
+    bare = RELEASE.model_copy(update={"noise_multiplier": 0.0})
+    with pytest.raises(RecordInvalid, match="without noise"):
+        solving.most_steps(record(0.064, 1.0, 1), target=8.0, delta=3.3e-5, before=[bare])
