@@ -17,7 +17,7 @@ from tests.fedgan_secure.privacy.test_training import SPEC
 
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
-    monkeypatch.setattr("fedgan_secure.federation.prepare.model_of", lambda policy: SPEC)
+    monkeypatch.setattr("fedgan_secure.federation.family.spec_of", lambda policy: SPEC)
     made = World(tmp_path)
     made.hospital.reserve(1)
     return made
