@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import rfc8785
 
 from fedgan_audits import envelope
 from fedgan_audits.envelope import Signature
@@ -24,7 +23,7 @@ from fedgan_audits.ledger import Ledger
 from fedgan_audits.manifest import read_manifest
 from fedgan_audits.mechanism import MechanismRecord
 from fedgan_audits.records import HospitalFacts, SelfTestRow, spending
-from fedgan_audits.report import commit_annex, disagreements, read_payload, record_of
+from fedgan_audits.report import disagreements, read_payload, record_of
 from fedgan_audits.self_tests import overall
 from fedgan_protocols.journal import Journal
 from fedgan_protocols.keys import Identity
@@ -32,6 +31,7 @@ from fedgan_protocols.parameters import PolicyFloors, SessionParameters
 from fedgan_protocols.session import ClientSession
 from fedgan_secure.data.patients import PatientDataset
 from fedgan_secure.errors import FedganError
+from fedgan_secure.federation.annex import commitment_of, plain, read_annex, write_annex
 from fedgan_secure.federation.attempt import Attempt
 from fedgan_secure.federation.directories import SiteDirectory
 from fedgan_secure.federation.distributed import step_digest
@@ -39,7 +39,7 @@ from fedgan_secure.federation.entropy import Entropy
 from fedgan_secure.federation.family import Family, family_of
 from fedgan_secure.federation.fedavg import model_digest
 from fedgan_secure.federation.self_tests import open_release_watch, open_watch, published, save_watch
-from fedgan_secure.federation.storage import private_folder, read_json, write_bytes
+from fedgan_secure.federation.storage import private_folder, write_bytes
 from fedgan_secure.federation.withdrawals import take_effect
 from fedgan_secure.policy import FederationPolicy
 from fedgan_secure.privacy.errors import MechanismContradicted
@@ -333,11 +333,7 @@ class Hospital:
         return self._trainer
 
     def write_annex(self, round_number: int) -> None:
-        """Write the confidential annex of a round (mode 0600).
-
-        The commitment is SHA-256(32-byte salt || canonical annex): without the salt a few small numbers could be
-        guessed from a bare digest.
-        """
+        """Write the confidential annex of a round (mode 0600); see `annex`."""
         annex = {
             "hospital": self.name,
             "run_id": self.run_id,
@@ -346,12 +342,10 @@ class Hospital:
             "images": len(self.dataset),
             "data": self.findings,
             "incidents": self._incidents.pop(round_number, []),
-            "training": _plain(self._statistics.pop(round_number, {})),
+            "training": plain(self._statistics.pop(round_number, {})),
         }
-        salt = secrets.token_bytes(32)
         private_folder(self.site.confidential)
-        body = rfc8785.dumps({"salt": salt.hex(), "annex": annex})
-        write_bytes(self.site.annex(round_number), body, private=True)
+        write_annex(self.site.annex(round_number), annex)
 
     def facts(self, round_number: int, **round_facts: Any) -> HospitalFacts:
         """What a report says of this hospital; `round_facts` are the protocol's (took part, receipt, drop-out)."""
@@ -460,13 +454,8 @@ class Hospital:
         rounds = [number for number in models if before is None or number < before]
         return models[max(rounds)] if rounds else None
 
-    def _annex(self, round_number: int) -> Any:
-        """The annex of a round with its salt, as kept; None where there is none."""
-        place = self.site.annex(round_number)
-        return read_json(place, "the confidential annex") if place.exists() else None
-
     def _self_tests(self, round_number: int) -> tuple[SelfTestRow, ...]:
-        kept = self._annex(round_number)
+        kept = read_annex(self.site.annex(round_number))
         return published(None if kept is None else kept["annex"])
 
     def _first_model(self) -> str | None:
@@ -478,11 +467,8 @@ class Hospital:
         return self.family.first_model(initial.seed) if initial.from_run is None else None
 
     def _commitment(self, round_number: int) -> str | None:
-        """The commitment to the annex of a round, from the annex itself: SHA-256(32-byte salt || canonical annex)."""
-        kept = self._annex(round_number)
-        if kept is None:
-            return None
-        return commit_annex(bytes.fromhex(kept["salt"]), rfc8785.dumps(kept["annex"]))
+        """The commitment to the annex of a round, from the annex itself."""
+        return commitment_of(self.site.annex(round_number))
 
     def close(self) -> None:
         """Close the ledger and the journal."""
@@ -510,18 +496,3 @@ def load_secret(path: Path) -> bytes:
     if not path.exists():
         write_bytes(path, secrets.token_bytes(32), private=True)
     return path.read_bytes()
-
-
-def _plain(value: Any) -> Any:
-    """Numpy and non-finite numbers as canonical JSON takes them."""
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple | np.ndarray):
-        return [_plain(item) for item in value]
-    if isinstance(value, np.generic):
-        return _plain(value.item())
-    if isinstance(value, float) and not np.isfinite(value):
-        return str(value)
-    if isinstance(value, int) and not isinstance(value, bool) and abs(value) >= 2**53:
-        return str(value)
-    return value
