@@ -195,10 +195,9 @@ def _adapt(layout: AdaptedLayout, moments: Moments | None, progress: Progress | 
         seen = Fit(transfer, network, moments, sources, settings, spec.seed).run(progress)
         distance = (seen[0], float(np.mean(seen[-10:])))
         features = features_now()
-    centre = np.zeros(spec.features) if moments is None else (moments.count @ moments.mean) / moments.count.sum()
     return Adaptation(
         layout, start_generator, transfer, pool, features, posterior(features), histogram, bins,
-        centre.astype(np.float32), distance,
+        layout.centre(moments), distance,
     )  # fmt: skip
 
 
