@@ -27,6 +27,7 @@ from fedgan_secure.adaptation.heads import HeadsLayout
 from fedgan_secure.adaptation.sources import Sources, chances_of, posterior_of
 from fedgan_secure.adaptation.transfer import TransferShape, build_transfer
 from fedgan_secure.adaptation.vector import AdaptedLayout, Noise, heads_spec
+from fedgan_secure.models.adapted_spec import AdaptedSpec
 from fedgan_secure.starts.networks import Features, build_start_generator
 
 Progress = Callable[[int, int], None]
@@ -106,6 +107,36 @@ class Adaptation:
             (self.histogram, self.bins),
         )
 
+    def drawn(self, labels: np.ndarray, sources: Sources, seed: int, transfer: Any = None) -> np.ndarray:
+        """Draw finished pictures, uint8[n, H, W, C], of `sources` through a transfer (by default the trained one)."""
+        pictures, colours = sources.draw(labels, np.random.default_rng([seed, 4]))
+        made = np.empty_like(pictures)
+        for first in range(0, len(pictures), BATCH):
+            rows = slice(first, first + BATCH)
+            final, _ = (transfer or self.transfer)([_floats(pictures[rows]), colours[rows]], training=False)
+            made[rows] = np.clip(np.rint((np.asarray(final) + 1.0) * 127.5), 0, 255).astype(np.uint8)
+        return made
+
+    def start_alone(self, labels: np.ndarray, seed: int) -> np.ndarray:
+        """Draw what the public start gives without any patient: its own classes, colours from the whole public range.
+
+        Args:
+            labels: int[n].
+            seed: equal seeds give equal pictures.
+
+        Returns:
+            uint8[n, H, W, C].
+        """
+        spec, own = self.layout.spec, self.layout.start.classes
+        known = spec.classes == own
+        chances = np.ones((max(spec.classes, 1), spec.pool))
+        if known:
+            chances = (self.pool.labels[None] == np.arange(own)[:, None]).astype(np.float64)
+        chances /= chances.sum(axis=1, keepdims=True)
+        even = np.full(self.bins.cells, 1.0 / self.bins.cells)
+        untouched = build_transfer(transfer_shape(spec))
+        return self.drawn(labels, Sources(self.pool.pictures, chances, even, self.bins), seed, untouched)
+
     def fakes(self, vector: np.ndarray | None, seed: int) -> FakeFeatures:
         """Return features of generated pictures for a round of the heads; equal seeds give the same pictures."""
         rng = np.random.default_rng([seed, 3])
@@ -161,13 +192,22 @@ def class_posterior(layout: AdaptedLayout, vector: np.ndarray, features: np.ndar
     return posterior_of(hidden @ parts["h_classes/kernel"] + parts["h_classes/bias"])
 
 
+def transfer_shape(spec: AdaptedSpec) -> TransferShape:
+    """Return the architecture of a model's transfer."""
+    return TransferShape(spec.image_size, spec.channels, max(spec.transfer_width, 1), spec.transfer_width > 0)
+
+
+def _floats(pictures: np.ndarray) -> np.ndarray:
+    """uint8 pictures as float32 in [-1, 1]."""
+    return pictures / np.float32(127.5) - np.float32(1.0)
+
+
 def _adapt(layout: AdaptedLayout, moments: Moments | None, progress: Progress | None) -> Adaptation:
     spec, start, network = layout.spec, layout.start, feature_network(layout)
     start_generator = build_start_generator(start)
     pool = _pool(layout, start_generator)
     bins = ColourBins.for_channels(spec.channels) if layout.release is None else layout.release.colour_bins
-    shape = TransferShape(spec.image_size, spec.channels, max(spec.transfer_width, 1), spec.transfer_width > 0)
-    transfer = build_transfer(shape)
+    transfer = build_transfer(transfer_shape(spec))
     means = start.public_means if moments is None else moments.mean
     judged = spec.conditional and (moments is not None or spec.classes == start.classes)
     judge = linear_discriminant(means, start.public_covariance, start.outputs) if judged else None
@@ -222,6 +262,6 @@ def _features_after(transfer: Any, network: Features, pictures: np.ndarray, colo
     found = []
     for first in range(0, len(pictures), BATCH):
         rows = slice(first, first + BATCH)
-        drawn, _ = transfer([pictures[rows] / np.float32(127.5) - np.float32(1.0), colours[rows]], training=False)
+        drawn, _ = transfer([_floats(pictures[rows]), colours[rows]], training=False)
         found.append(np.asarray(network.of(drawn)))
     return np.concatenate(found)

@@ -19,7 +19,7 @@ from fedgan_secure.adaptation.vector import AdaptedLayout, Noise, heads_spec
 from fedgan_secure.data.patients import PatientDataset
 from fedgan_secure.federation.adapted_hospital import AdaptedTrainer, HeadsToGo, HospitalFeatures
 from fedgan_secure.federation.adapted_optimiser import AdaptedOptimiser
-from fedgan_secure.federation.family import KeptOptimiser
+from fedgan_secure.federation.family import Draw, KeptOptimiser
 from fedgan_secure.federation.fedavg import apply_sum, model_digest
 from fedgan_secure.federation.release_ring import decode_release_sum, release_deviation
 from fedgan_secure.generate import contact_sheet_png
@@ -32,6 +32,7 @@ from fedgan_secure.privacy.self_test import MechanismWatch
 from fedgan_secure.starts.start import PublicStart
 
 COLUMNS = 8
+DRAWN = 250
 Progress = Callable[[str, int, int], None]
 
 
@@ -118,6 +119,17 @@ class AdaptedFamily:
         images = draw_images(self.generator(vector), self._spec, labels, rows * COLUMNS, seed)
         names = None if labels is None else [self._policy.data.label_names[int(label)] for label in labels]
         return contact_sheet_png(images, COLUMNS, names)
+
+    def draw(self, vector: np.ndarray) -> Draw:
+        """Return what draws pictures of a vector."""
+        generator, spec = self.generator(vector), self._spec
+        return lambda labels, seed: draw_images(
+            generator, spec, labels if spec.conditional else None, len(labels), seed, batch=DRAWN
+        )
+
+    def start_draw(self, vector: np.ndarray) -> Draw | None:
+        """Return what draws pictures of the public start alone, under colours from the whole public range."""
+        return self.adaptation(vector).start_alone
 
     def generator(self, vector: np.ndarray) -> Any:
         """Return the Keras generator of a vector."""
