@@ -84,12 +84,12 @@ class Adaptation:
         """Return how likely each picture of the pool is for each class, float64[classes or 1, m].
 
         Args:
-            vector: float32[d], whose heads judge, too; None for the release's discriminant alone.
+            vector: float32[d], whose heads judge: they start as the discriminant of the released means and are
+                trained from there; None for that discriminant.
         """
         judged = self.posterior
         if vector is not None and self.layout.spec.conditional:
-            judged = judged * class_posterior(self.layout, vector, self.features, self.centre)
-            judged = np.sqrt(judged / judged.sum(axis=1, keepdims=True))
+            judged = class_posterior(self.layout, vector, self.features, self.centre)
         return chances_of(judged, self.layout.spec.purity)
 
     def sources(self, vector: np.ndarray | None) -> Sources:
