@@ -47,7 +47,7 @@ class Outcome:
         reason: one sentence.
         finished: rounds whose sum was applied.
         epsilons: hospital -> epsilon at the policy's delta over this run, rounded up ("unbounded" without privacy).
-        score: what the trained generator reaches against the untrained one, where that costs nothing (phantoms).
+        score: what the generator reaches on fresh phantoms (`scoring.phantom_score`); None for any other data.
         several_hospitals: epsilon of a patient in as many hospitals as the policy declares; None where that is one.
     """
 
@@ -431,16 +431,19 @@ class _Run:
         """On phantoms alone: a metric on patients' images would cost budget."""
         if not self.policy.data.phantoms:
             return None
+        from fedgan_secure.evaluation.run_score import drawing
+        from fedgan_secure.federation.pictures import generator_of
         from fedgan_secure.federation.scoring import phantom_score
 
-        self.display.note("scoring the generator against an untrained one, on fresh phantoms")
+        spec = model_of(self.policy)
+        self.display.note("scoring the generator on fresh phantoms")
         score: dict[str, Any] = phantom_score(
-            self.coordinator.average,
-            self.coordinator.layout.initial_vector(self.policy.initial_model.seed),
-            model_of(self.policy),
+            drawing(generator_of(self.coordinator.average, spec), spec),
+            spec,
             self.policy.names,
             self.policy.data.preprocessing,
             self.policy.initial_model.seed,
+            progress=self.display.update,
         )
         json.dumps(score, allow_nan=False)
         return score
