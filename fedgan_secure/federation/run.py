@@ -431,18 +431,17 @@ class _Run:
         """On phantoms alone: a metric on patients' images would cost budget."""
         if not self.policy.data.phantoms:
             return None
-        from fedgan_secure.evaluation.run_score import drawing
-        from fedgan_secure.federation.pictures import generator_of
         from fedgan_secure.federation.scoring import phantom_score
 
-        spec = model_of(self.policy)
+        family, average = self.coordinator.family, self.coordinator.average
         self.display.note("scoring the generator on fresh phantoms")
         score: dict[str, Any] = phantom_score(
-            drawing(generator_of(self.coordinator.average, spec), spec),
-            spec,
+            family.draw(average),
+            model_of(self.policy),
             self.policy.names,
             self.policy.data.preprocessing,
             self.policy.initial_model.seed,
+            start_draw=family.start_draw(average),
             progress=self.display.update,
         )
         json.dumps(score, allow_nan=False)
