@@ -18,8 +18,9 @@ from fedgan_secure.errors import InputError
 from fedgan_secure.evaluation.images import split_patients
 from fedgan_secure.evaluation.realism import realism
 from fedgan_secure.evaluation.score import Draw, Effort, Measured, Progress, Score, score_pictures
+from fedgan_secure.models.adapted_spec import AdaptedSpec
 from fedgan_secure.models.dcgan import build_generator, draw_images, load_generator
-from fedgan_secure.models.spec import ModelSpec, read_spec
+from fedgan_secure.models.spec import AnySpec, read_spec
 
 JUDGE = "training the judge of realism"
 
@@ -75,11 +76,25 @@ def evaluate_run(request: EvaluationRequest, progress: Progress | None = None) -
         ),
         progress,
     )
-    untrained = drawing(build_generator(spec, request.seed), spec)
-    return measure(drawing(generator, spec), loaded.dataset, request, spec.classes, untrained, progress=progress)
+    untrained, start = None, None
+    if isinstance(spec, AdaptedSpec):
+        start = start_alone(spec)
+    else:
+        untrained = drawing(build_generator(spec, request.seed), spec)
+    return measure(drawing(generator, spec), loaded.dataset, request, spec.classes, untrained, start, progress)
 
 
-def drawing(generator: Any, spec: ModelSpec) -> Draw:
+def start_alone(spec: AdaptedSpec) -> Draw | None:
+    """Return what draws pictures of a model's public start alone; None where it is not one that comes with us."""
+    from fedgan_secure.adaptation.pool import StartAlone
+    from fedgan_secure.starts.start import SHIPPED, shipped_start
+
+    known = (shipped_start(name) for name in SHIPPED)
+    found = next((start for start in known if start.digest == spec.start_sha256), None)
+    return None if found is None else StartAlone(spec, found)
+
+
+def drawing(generator: Any, spec: AnySpec) -> Draw:
     """Return a function that draws from a generator of this specification: (labels, seed) -> uint8[n, H, W, C]."""
 
     def draw(labels: np.ndarray, seed: int) -> np.ndarray:
