@@ -180,25 +180,27 @@ def test_a_target_out_of_reach_names_the_nearest_epsilon() -> None:
     assert caught.value.exit_code == 2
 
 
-def test_it_takes_under_three_seconds_and_no_tensorflow() -> None:
-    """Processor time of a process of its own, start-up included: it is what a quiet machine takes."""
+def python(*arguments: str) -> tuple[float, subprocess.CompletedProcess[str]]:
+    """Processor seconds of a process of its own, start-up included, and how it ended."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=False)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert done.returncode == 0, done.stderr
+    return (after.ru_utime - before.ru_utime) + (after.ru_stime - before.ru_stime), done
+
+
+def test_it_takes_a_few_starts_of_its_libraries_and_no_tensorflow() -> None:
+    """Under three seconds where these start in 0.6: what the machine makes of both at the same time is compared."""
     code = (
         "import sys\n"
         "from fedgan_cli.main import main\n"
         "try:\n    main(sys.argv[1:])\n"
         "finally:\n    assert not {'tensorflow', 'keras', 'pydicom'} & set(sys.modules)\n"
     )
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    done = subprocess.run(
-        [sys.executable, "-c", code, "plan", *map(str, schedule(VECTORS["calibration"])), "--epsilon", "3", "--json"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    assert done.returncode == 0, done.stderr
+    start, _ = python("-c", "import dp_accounting.pld, pydantic, scipy.optimize, scipy.stats")
+    taken, done = python("-c", code, "plan", *map(str, schedule(VECTORS["calibration"])), "--epsilon", "3", "--json")
     assert json.loads(done.stdout)["epsilon"] <= 3
-    assert (after.ru_utime - before.ru_utime) + (after.ru_stime - before.ru_stime) < 4.0
+    assert taken < 5 * start, (taken, start)
 
 
 def test_each_of_the_four_can_be_left_out() -> None:
