@@ -17,7 +17,7 @@ from fedgan_secure.adaptation.layout import ReleaseLayout
 from fedgan_secure.adaptation.vector import heads_spec
 from fedgan_secure.errors import InputError
 from fedgan_secure.federation.adapted_limits import MOST_IMAGES
-from fedgan_secure.federation.defaults import Recipe, adapted_recipe
+from fedgan_secure.federation.defaults import LEAST_COHORT, RELEASE_FACTOR, Recipe, adapted_recipe
 from fedgan_secure.federation.mechanisms import (
     delta_of,
     hospital_mechanism,
@@ -134,6 +134,8 @@ def adapted_terms(
         features=start.features,
         seed=settings.seed,
     )
+    if rounds == 1:
+        _refuse_two_noises(settings)
     noise = _release_noise(settings, recipe, declared, alone=rounds == 1)
     layout = _layout(spec, noise)
     ring = _ring(settings, recipe, layout, noise, declared, hospitals)
@@ -156,6 +158,19 @@ def adapted_terms(
     )
 
 
+def _refuse_two_noises(settings: RunSettings) -> None:
+    """A release alone has one noise: a second setting that decides it would be ignored."""
+    privacy = settings.privacy
+    other = "epsilon" if privacy.epsilon is not None else "noise_multiplier"
+    if privacy.release_noise_multiplier is not None and getattr(privacy, other) is not None:
+        raise InputError(
+            f"privacy.release_noise_multiplier and privacy.{other}: this run is the release alone, whose noise either "
+            "would decide",
+            hint=f"leave one of them out, or let rounds of the heads follow (--rounds 2 or more; a cohort below "
+            f"{LEAST_COHORT} has none by default)",
+        )
+
+
 def _target(settings: RunSettings, recipe: Recipe) -> float | None:
     privacy = settings.privacy
     return None if privacy.no_privacy or privacy.noise_multiplier is not None else privacy.epsilon or recipe.epsilon
@@ -176,8 +191,6 @@ def _release_noise(settings: RunSettings, recipe: Recipe, declared: int, *, alon
 
 
 def _factor(recipe: Recipe, *, alone: bool) -> float:
-    from fedgan_secure.federation.defaults import RELEASE_FACTOR
-
     return 1.0 if alone else max(recipe.release_factor, RELEASE_FACTOR)
 
 
