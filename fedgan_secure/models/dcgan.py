@@ -7,7 +7,6 @@ its own ``call`` to see the input and output of every layer.
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -302,15 +301,16 @@ def draw_images(
     return images
 
 
-def load_generator(path: Path) -> keras.Model:
-    """Open a ``generator.keras`` file.
+def load_generator(path: Path, spec: AnySpec | None = None) -> keras.Model:
+    """Open a ``generator.keras`` file: the weights alone, into the network that the policy describes.
+
+    Args:
+        path: the file, as it lies in ``public/model/`` of a run.
+        spec: of the generator; None for what the run's ``policy.json`` says.
 
     Raises:
-        ModelError: the file is missing or is not a Keras model.
+        ModelError: the file or the policy is missing or cannot be read, or the file is not that network's.
     """
-    if not path.is_file():
-        raise ModelError(f"no generator at {path}", hint="name the folder of a finished run")
-    try:
-        return keras.models.load_model(path, compile=False)
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
-        raise ModelError(f"{path} cannot be read as a Keras model ({type(error).__name__})") from error
+    from fedgan_secure.models.loading import read_network
+
+    return read_network(path, spec)
