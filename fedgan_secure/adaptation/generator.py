@@ -15,6 +15,7 @@ import keras
 import numpy as np
 
 from fedgan_secure.adaptation.colours import ColourBins
+from fedgan_secure.adaptation.rounding import CHANCES_GRID, on_grid
 from fedgan_secure.models.adapted_spec import AdaptedSpec
 from fedgan_secure.starts.architecture import LATENT, NOISE_VECTOR
 
@@ -50,7 +51,7 @@ def build_adapted_generator(
     uniform = 0.5 * (1.0 + ops.erf(z / math.sqrt(2.0)))
     latents, own_labels = pool
     row = ops.zeros_like(uniform[:, :1], dtype="int32") if label is None else label
-    chosen = _pick(_table(np.cumsum(chances, axis=1), "a_chances")(row), uniform[:, 0:1], len(latents))
+    chosen = _pick(_table(cumulated(chances), "a_chances")(row), uniform[:, 0:1], len(latents))
     noise = layers.Flatten(name="a_noise")(_table(latents, "a_latents")(chosen))
     drawn_label = ops.cast(layers.Flatten(name="a_label")(_table(own_labels[:, None], "a_labels")(chosen)), "int32")
     picture = generator([ops.concatenate([noise, _maps_layer()(noise)], axis=-1), drawn_label])
@@ -62,6 +63,11 @@ def build_adapted_generator(
     model = keras.Model(inputs, layers.Activation("linear", name="g_image")(final), name="generator")
     model.trainable = False
     return model
+
+
+def cumulated(chances: np.ndarray) -> np.ndarray:
+    """Return float32[k, m], cumulated rows of float64[k, m] chances on the grid that they are published on."""
+    return on_grid(np.cumsum(chances, axis=1), CHANCES_GRID)
 
 
 def _table(values: np.ndarray, name: str) -> keras.layers.Layer:
@@ -84,7 +90,7 @@ def _colour(uniform: Any, histogram: np.ndarray, bins: ColourBins) -> Any:
     """float32[n, C]: a mean colour from the histogram, uniform within its cell."""
     layers, ops = keras.layers, keras.ops
     first = ops.zeros_like(uniform[:, :1], dtype="int32")
-    cell = _pick(_table(np.cumsum(histogram)[None], "a_colours")(first), uniform[:, 1:2], bins.cells)
+    cell = _pick(_table(cumulated(histogram[None]), "a_colours")(first), uniform[:, 1:2], bins.cells)
     axes = len(bins.bins)
     centre = layers.Flatten(name="a_cell")(_table(bins.centres, "a_cells")(cell))
     width = [(high - low) / count for low, high, count in zip(bins.low, bins.high, bins.bins, strict=True)]

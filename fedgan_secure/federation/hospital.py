@@ -23,7 +23,7 @@ from fedgan_audits.errors import BudgetRefused
 from fedgan_audits.ledger import Ledger
 from fedgan_audits.manifest import read_manifest
 from fedgan_audits.mechanism import MechanismRecord
-from fedgan_audits.records import HospitalFacts, SelfTestRow, spending
+from fedgan_audits.records import HospitalFacts, RoundRecord, SelfTestRow, spending
 from fedgan_audits.report import commit_annex, disagreements, read_payload, record_of
 from fedgan_audits.self_tests import overall
 from fedgan_protocols.journal import Journal
@@ -31,13 +31,22 @@ from fedgan_protocols.keys import Identity
 from fedgan_protocols.parameters import PolicyFloors, SessionParameters
 from fedgan_protocols.session import ClientSession
 from fedgan_secure.data.patients import PatientDataset
-from fedgan_secure.errors import FedganError
+from fedgan_secure.errors import FedganError, InputError
 from fedgan_secure.federation.attempt import Attempt
 from fedgan_secure.federation.directories import SiteDirectory
 from fedgan_secure.federation.distributed import step_digest
 from fedgan_secure.federation.entropy import Entropy
 from fedgan_secure.federation.family import Family, family_of
 from fedgan_secure.federation.fedavg import model_digest
+from fedgan_secure.federation.models_found import Found, ModelsFound
+from fedgan_secure.federation.published_files import (
+    Published,
+    found_without_sum,
+    listed_files,
+    objections_to_files,
+    objections_to_list,
+    objections_to_manifest,
+)
 from fedgan_secure.federation.self_tests import open_release_watch, open_watch, published, save_watch
 from fedgan_secure.federation.storage import private_folder, read_json, write_bytes
 from fedgan_secure.federation.withdrawals import take_effect
@@ -370,12 +379,19 @@ class Hospital:
             **round_facts,
         )
 
-    def review(self, payload: bytes, transcript: bytes | None, sample_png: bytes | None) -> list[str]:
+    def review(
+        self,
+        payload: bytes,
+        transcript: bytes | None,
+        sample_png: bytes | None,
+        published: Published | None = None,
+    ) -> list[str]:
         """How a report differs from what this hospital knows; empty where it would sign it.
 
         Compared are its own reservations, cap and annex, the policy and its contents, the report and the model it
-        knows last, the transcript (verified again, against this hospital's own session and model), and the model that
-        the report names as the result: it must be the one that the sum this hospital received leads to.
+        knows last, the transcript (verified again, against this hospital's own session and model), the model that the
+        report names as the result, which must be the one that the sum this hospital received leads to, and what a
+        whole round publishes: models and samples must be those that this hospital makes itself from that result.
         """
         record = record_of(read_payload(payload)[0])
         number = record.header.round
@@ -398,9 +414,45 @@ class Hospital:
             sample_png=sample_png,
             policy=self.policy.canonical(),
         )
+        found += self._objections_to_published(record, published)
         if not found:
             self._reviewed.add(hashlib.sha256(payload).hexdigest())
         return found
+
+    def _objections_to_published(self, record: RoundRecord, published: Published | None) -> list[str]:
+        found = objections_to_list(record, published)
+        if found or published is None or record.header.status != "complete":
+            return found
+        try:
+            led_to = self._led_to(record, published)
+            if led_to is None:
+                return ["the model that the report names is none that this hospital knows its round to lead to"]
+            return objections_to_files(self.family, published, led_to)
+        except InputError as error:
+            return [str(error)]
+
+    def _led_to(self, record: RoundRecord, published: Published) -> Found | None:
+        """What this hospital knows a whole round to lead to, kept on first use; None where that is not what is shown.
+
+        Without a sum of its own it believes the model that the report names, but only in a round that it is in: after
+        a restart it knows what it kept, and nothing else.
+        """
+        number, attempt = record.header.round, self._attempt
+        found = self._models.of(number)
+        if found is None and attempt is not None and attempt.parameters.round == number:
+            vector = attempt.led_to(len(record.aggregation.survivors))
+            if vector is None:
+                vector = found_without_sum(record, published, attempt.layout_hash)
+                if vector is None or not self.family.may_lead_to(number, attempt.vector, vector):
+                    return None
+            average = self._models.next_average(number, vector, self.policy.average_decay)
+            found = Found(model_digest(attempt.layout_hash, vector).hex(), average)
+            self._models.keep(number, found)
+        return found if found is not None and found.model == record.aggregation.model_after else None
+
+    @property
+    def _models(self) -> ModelsFound:
+        return ModelsFound(self.site.models, self.ledger, self.run_id)
 
     def sign(self, payload: bytes) -> Signature:
         """Sign a report that :meth:`review` found nothing against, and keep its digest in the ledger first.
@@ -420,7 +472,9 @@ class Hospital:
         signed = self.ledger.signed_heads(self.run_id).get(number)
         if signed is None:
             model = record.aggregation.model_after or record.aggregation.model_before
-            self.ledger.record("report_signed", self.run_id, number, {"digest": digest, "model": model})
+            facts = {"digest": digest, "model": model, "files": listed_files(record)}
+            facts |= self._models.facts(number, whole=record.header.status == "complete")
+            self.ledger.record("report_signed", self.run_id, number, facts)
         elif signed != digest:
             raise SignatureRefused(
                 f"{self.name} has signed another report of round {number} ({signed[:16]}...)",
@@ -429,8 +483,15 @@ class Hospital:
         return envelope.sign(payload, self.identity.private_key, self.name)
 
     def sign_manifest(self, payload: bytes) -> Signature | None:
-        """Sign the list of public files where its newest report is the one this hospital signed last."""
-        if read_manifest(payload)[0].head != self.head():
+        """Sign the list of public files where its newest report is the one this hospital signed last, and its models
+        and samples are those of reports that it signed."""
+        manifest, subjects = read_manifest(payload)
+        signed = [
+            entry.facts
+            for entry in self.ledger.entries()
+            if entry.kind == "report_signed" and entry.run_id == self.run_id
+        ]
+        if manifest.head != self.head() or objections_to_manifest(subjects, signed):
             return None
         return envelope.sign(payload, self.identity.private_key, self.name)
 

@@ -7,7 +7,7 @@ its own ``call`` to see the input and output of every layer.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -285,6 +285,21 @@ def draw_images(
     Raises:
         ModelError: labels are missing, too many, or out of range.
     """
+    images = np.empty((count, spec.image_size, spec.image_size, spec.channels), np.uint8)
+    for rows, levels in _drawn(generator, spec, labels, count, seed, batch):
+        images[rows] = np.clip(np.rint(levels), 0, 255).astype(np.uint8)
+    return images
+
+
+def draw_levels(generator: keras.Model, spec: AnySpec, labels: np.ndarray | None, count: int, seed: int) -> np.ndarray:
+    """Draw the same images as `draw_images`, grey levels from 0 to 255 before rounding: float32[count, H, W, C]."""
+    return np.concatenate([levels for _, levels in _drawn(generator, spec, labels, count, seed, 64)])
+
+
+def _drawn(
+    generator: keras.Model, spec: AnySpec, labels: np.ndarray | None, count: int, seed: int, batch: int
+) -> Iterator[tuple[slice, np.ndarray]]:
+    """Draw images a batch at a time: which they are, and float32[n, H, W, C] grey levels."""
     if spec.conditional:
         if labels is None or len(labels) != count:
             raise ModelError(f"a conditional model needs {count} labels")
@@ -292,13 +307,11 @@ def draw_images(
         if count and not (labels.min() >= 0 and labels.max() < spec.classes):
             raise ModelError(f"labels must be 0 to {spec.classes - 1}")
     z = np.random.default_rng(seed).standard_normal((count, spec.latent_dim), dtype=np.float32)
-    images = np.empty((count, spec.image_size, spec.image_size, spec.channels), np.uint8)
     for start in range(0, count, batch):
         rows = slice(start, min(start + batch, count))
         chosen = labels[rows] if labels is not None else None
-        drawn = np.asarray(generator(generator_inputs(spec, tf.constant(z[rows]), chosen), training=False))
-        images[rows] = np.clip(np.rint((drawn + 1.0) * 127.5), 0, 255).astype(np.uint8)
-    return images
+        drawn = generator(generator_inputs(spec, tf.constant(z[rows]), chosen), training=False)
+        yield rows, (np.asarray(drawn) + 1.0) * 127.5
 
 
 def load_generator(path: Path, spec: AnySpec | None = None) -> keras.Model:

@@ -100,10 +100,11 @@ def _parameters(spec: ModelSpec, which: str) -> int:
 
 def _adapted(spec: AdaptedSpec, policy: dict[str, Any], data: bytes, path: Path) -> keras.Model:
     """The generator of a run with a public start; the start's weights are in the file, too."""
+    from fedgan_secure.adaptation.adapting import transfer_shape
     from fedgan_secure.adaptation.colours import ColourBins
     from fedgan_secure.adaptation.generator import build_adapted_generator
     from fedgan_secure.adaptation.layout import ReleaseLayout
-    from fedgan_secure.adaptation.transfer import TransferShape, build_transfer
+    from fedgan_secure.adaptation.transfer import build_transfer
     from fedgan_secure.starts.architecture import IMAGE_SIZE, NOISE_VECTOR, Architecture
     from fedgan_secure.starts.networks import generator_model
 
@@ -117,9 +118,8 @@ def _adapted(spec: AdaptedSpec, policy: dict[str, Any], data: bytes, path: Path)
     if spec.image_size != IMAGE_SIZE:
         raise ModelError(f"model.image_size is {spec.image_size}, expected {IMAGE_SIZE} with a public start", hint=HINT)
     tables = spec.pool * (NOISE_VECTOR + 1 + max(spec.classes, 1)) + bins.cells * (1 + len(bins.bins))
-    width = spec.transfer_width
-    _check_length(tables + 9 * width * width, data, path)
-    transfer = build_transfer(TransferShape(spec.image_size, spec.channels, max(width, 1), width > 0))
+    _check_length(tables + 9 * spec.transfer_width**2, data, path)
+    transfer = build_transfer(transfer_shape(spec))
     pool = np.zeros((spec.pool, NOISE_VECTOR), np.float32), np.zeros(spec.pool, np.int32)
     chances = np.full((max(spec.classes, 1), spec.pool), 1.0 / spec.pool)
     histogram = np.full(bins.cells, 1.0 / bins.cells)
