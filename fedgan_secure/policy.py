@@ -14,8 +14,6 @@ from typing import Any, Literal
 
 import rfc8785
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     SerializeAsAny,
     ValidationError,
@@ -29,17 +27,13 @@ from fedgan_audits.mechanism import DistributedMechanism, MechanismRecord, Noise
 from fedgan_protocols.errors import ProtocolError
 from fedgan_protocols.keys import is_safe_public_key
 from fedgan_protocols.quantization import FixedPoint, prove_headroom
-from fedgan_secure.adaptation.layout import ReleaseLayout
 from fedgan_secure.errors import InputError
 from fedgan_secure.federation.distributed import Schedule, check_shares, headroom
+from fedgan_secure.release_policy import PublicFacts, ReleasePolicy, RingPolicy, StartPolicy
 from fedgan_secure.settings import check_hospital_name
 
 
-class _Public(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class HospitalEntry(_Public):
+class HospitalEntry(PublicFacts):
     """A hospital as its peers know it: a pseudonymous name and the Ed25519 key (hex, 32 bytes) exchanged beforehand."""
 
     name: str
@@ -52,13 +46,13 @@ class HospitalEntry(_Public):
         return value
 
 
-class CoordinatorEntry(_Public):
+class CoordinatorEntry(PublicFacts):
     """The coordinator's Ed25519 key (hex, 32 bytes)."""
 
     public_key: str = Field(pattern=r"^[0-9a-f]{64}$")
 
 
-class MechanismPolicy(_Public):
+class MechanismPolicy(PublicFacts):
     """What every hospital does to its patients' gradients, in the accountant's terms."""
 
     sampling_probability: float = Field(gt=0, le=1)
@@ -102,7 +96,7 @@ class DistributedMechanismPolicy(MechanismPolicy):
         return DistributedMechanism(**self._record_fields(), shares=self.shares)
 
 
-class DataPolicy(_Public):
+class DataPolicy(PublicFacts):
     """How pixels are prepared, the same at every hospital."""
 
     image_size: Literal[28, 64, 128]
@@ -115,75 +109,7 @@ class DataPolicy(_Public):
     unit_remark: str = ""
 
 
-class RingPolicy(_Public):
-    """Fixed-point encoding and the ring that sums live in: of updates, or with shared noise of sums of gradients.
-
-    `update_bound` is the public box of every coordinate, and 2^-fraction_bits the grid step.
-    """
-
-    ring_bits: Literal[32, 64]
-    update_bound: float = Field(gt=0)
-    fraction_bits: int = Field(ge=1, le=60)
-
-
-class StartPolicy(_Public):
-    """The public start that a run adapts: which file, by its digest, and what it is."""
-
-    name: str = Field(min_length=1, max_length=80)
-    digest: str = Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the start's file")
-    statement: str = Field(min_length=1, max_length=2000, description="what it was trained on, what comes from it")
-
-
-class ReleasePolicy(_Public):
-    """The first round: one noisy sum of a vector for every patient, in the accountant's terms and in the ring's.
-
-    `layout` says what the vector is (`adaptation.layout.ReleaseLayout`); `shares` is there where noise is shared.
-    """
-
-    noise_multiplier: float = Field(ge=0)
-    l2_clip_norm: float = Field(gt=0)
-    unit: Literal["patient", "image"] = "patient"
-    images_per_patient: int = Field(ge=1)
-    dimension: int = Field(ge=1)
-    layout: dict[str, Any]
-    layout_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
-    ring: RingPolicy
-    shares: NoiseShares | None = None
-    headroom: str = ""
-
-    @model_validator(mode="after")
-    def _consistent(self) -> ReleasePolicy:
-        layout = ReleaseLayout.from_json(self.layout)
-        if (layout.dimension, layout.digest()) != (self.dimension, self.layout_sha256):
-            raise ValueError("the layout of the release is not the one that its dimension and digest name")
-        if self.shares is not None and self.shares.dimension != self.dimension:
-            raise ValueError(
-                f"the release's shares of noise are for {self.shares.dimension} coordinates, it has {self.dimension}"
-            )
-        return self
-
-    def record(self) -> MechanismRecord:
-        """The release as the accountant takes it: one step in which every patient takes part."""
-        fields: dict[str, Any] = {
-            "sampling_probability": 1.0,
-            "noise_multiplier": self.noise_multiplier,
-            "steps": 1,
-            "l2_clip_norm": self.l2_clip_norm,
-            "unit": self.unit,
-            "images_per_patient": self.images_per_patient,
-        }
-        return MechanismRecord(**fields) if self.shares is None else DistributedMechanism(**fields, shares=self.shares)
-
-    def fixed_point(self) -> FixedPoint:
-        """The encoder of the released vector."""
-        return FixedPoint(self.ring.update_bound, self.ring.ring_bits, self.ring.fraction_bits)
-
-    def release_layout(self) -> ReleaseLayout:
-        """What the released vector is made of."""
-        return ReleaseLayout.from_json(self.layout)
-
-
-class Flags(_Public):
+class Flags(PublicFacts):
     """What weakens or qualifies the claims of the reports; each is printed in every report."""
 
     no_privacy: bool = False
@@ -191,7 +117,7 @@ class Flags(_Public):
     taken_from_data: tuple[str, ...] = ()
 
 
-class InitialModel(_Public):
+class InitialModel(PublicFacts):
     """Where the first weights came from: a seed, or another run's released model."""
 
     seed: int
@@ -200,14 +126,14 @@ class InitialModel(_Public):
     pretraining: str = "none"
 
 
-class Declaration(_Public):
+class Declaration(PublicFacts):
     """Something that people declared about the federation, or about one hospital: repeated, never verified."""
 
     topic: str = Field(min_length=1, max_length=200)
     text: str = Field(min_length=1, max_length=2000)
 
 
-class FederationPolicy(_Public):
+class FederationPolicy(PublicFacts):
     """The whole policy. `digest` is SHA-256 of its canonical JSON (RFC 8785).
 
     Raises:

@@ -122,6 +122,36 @@ class Adaptation:
         features = _features_after(transfer, feature_network(self.layout), self.pool.pictures, self.colours)
         return replace(self, transfer=transfer, features=features, posterior=self.judge(features))
 
+    def drawn(self, labels: np.ndarray, sources: Sources, seed: int, transfer: Any = None) -> np.ndarray:
+        """Draw finished pictures, uint8[n, H, W, C], of `sources` through a transfer (by default the trained one)."""
+        pictures, colours = sources.draw(labels, np.random.default_rng([seed, 4]))
+        made = np.empty_like(pictures)
+        for first in range(0, len(pictures), BATCH):
+            rows = slice(first, first + BATCH)
+            final, _ = (transfer or self.transfer)([_floats(pictures[rows]), colours[rows]], training=False)
+            made[rows] = np.clip(np.rint((np.asarray(final) + 1.0) * 127.5), 0, 255).astype(np.uint8)
+        return made
+
+    def start_alone(self, labels: np.ndarray, seed: int) -> np.ndarray:
+        """Draw what the public start gives without any patient: its own classes, colours from the whole public range.
+
+        Args:
+            labels: int[n].
+            seed: equal seeds give equal pictures.
+
+        Returns:
+            uint8[n, H, W, C].
+        """
+        spec, own = self.layout.spec, self.layout.start.classes
+        known = spec.classes == own
+        chances = np.ones((max(spec.classes, 1), spec.pool))
+        if known:
+            chances = (self.pool.labels[None] == np.arange(own)[:, None]).astype(np.float64)
+        chances /= chances.sum(axis=1, keepdims=True)
+        even = np.full(self.bins.cells, 1.0 / self.bins.cells)
+        untouched = build_transfer(transfer_shape(spec))
+        return self.drawn(labels, Sources(self.pool.pictures, chances, even, self.bins), seed, untouched)
+
     def fakes(self, vector: np.ndarray | None, seed: int) -> FakeFeatures:
         """Return features of generated pictures for a round of the heads; equal seeds give the same pictures."""
         rng = np.random.default_rng([seed, 3])
@@ -168,11 +198,6 @@ def feature_network(layout: AdaptedLayout) -> Features:
     return _NETWORKS[layout.start.digest]
 
 
-def transfer_shape(spec: AdaptedSpec) -> TransferShape:
-    """Return the architecture of a model's transfer."""
-    return TransferShape(spec.image_size, spec.channels, max(spec.transfer_width, 1), spec.transfer_width > 0)
-
-
 def class_posterior(layout: AdaptedLayout, vector: np.ndarray, features: np.ndarray, centre: np.ndarray) -> np.ndarray:
     """Return what the heads of a vector say of features: float64[n, classes], how likely each class is."""
     parts = HeadsLayout.of(heads_spec(layout.spec)).parts(vector[layout.heads_slice].astype(np.float64))
@@ -180,6 +205,16 @@ def class_posterior(layout: AdaptedLayout, vector: np.ndarray, features: np.ndar
     hidden = inputs @ parts["h_hidden/kernel"] + parts["h_hidden/bias"]
     hidden = np.where(hidden > 0, hidden, 0.2 * hidden)
     return posterior_of(hidden @ parts["h_classes/kernel"] + parts["h_classes/bias"])
+
+
+def transfer_shape(spec: AdaptedSpec) -> TransferShape:
+    """Return the architecture of a model's transfer."""
+    return TransferShape(spec.image_size, spec.channels, max(spec.transfer_width, 1), spec.transfer_width > 0)
+
+
+def _floats(pictures: np.ndarray) -> np.ndarray:
+    """uint8 pictures as float32 in [-1, 1]."""
+    return pictures / np.float32(127.5) - np.float32(1.0)
 
 
 def _adapt(layout: AdaptedLayout, moments: Moments | None, progress: Progress | None) -> Adaptation:
@@ -220,10 +255,9 @@ def _adapt(layout: AdaptedLayout, moments: Moments | None, progress: Progress | 
     if distance is not None:
         colours = even.colours(spec.pool, rng)
         features = features_now(colours)
-    centre = np.zeros(spec.features) if moments is None else (moments.count @ moments.mean) / moments.count.sum()
     return Adaptation(
         layout, start_generator, transfer, pool, features, posterior, posterior(features), histogram, bins,
-        centre.astype(np.float32), fitted, colours, distance,
+        layout.centre(moments), fitted, colours, distance,
     )  # fmt: skip
 
 
@@ -248,6 +282,6 @@ def _features_after(transfer: Any, network: Features, pictures: np.ndarray, colo
     found = []
     for first in range(0, len(pictures), BATCH):
         rows = slice(first, first + BATCH)
-        drawn, _ = transfer([pictures[rows] / np.float32(127.5) - np.float32(1.0), colours[rows]], training=False)
+        drawn, _ = transfer([_floats(pictures[rows]), colours[rows]], training=False)
         found.append(np.asarray(network.of(drawn)))
     return np.concatenate(found)

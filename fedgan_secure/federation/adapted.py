@@ -17,7 +17,7 @@ from fedgan_secure.adaptation.vector import AdaptedLayout, Noise, heads_spec
 from fedgan_secure.data.patients import PatientDataset
 from fedgan_secure.federation.adapted_hospital import AdaptedTrainer, HeadsToGo, HospitalFeatures
 from fedgan_secure.federation.adapted_optimiser import AdaptedOptimiser
-from fedgan_secure.federation.family import KeptOptimiser
+from fedgan_secure.federation.family import Draw, KeptOptimiser
 from fedgan_secure.federation.fedavg import apply_sum, model_digest
 from fedgan_secure.federation.pictures import COLUMNS, levels_of, sheet_names
 from fedgan_secure.federation.published_check import objections_to_generator
@@ -26,6 +26,7 @@ from fedgan_secure.federation.published_sheet import objections_to_sheet
 from fedgan_secure.federation.release_ring import decode_release_sum, release_deviation
 from fedgan_secure.generate import contact_sheet_png
 from fedgan_secure.models.adapted_spec import AdaptedSpec
+from fedgan_secure.models.dcgan import draw_images
 from fedgan_secure.models.errors import ModelError
 from fedgan_secure.models.keras_file import keras_bytes
 from fedgan_secure.policy import FederationPolicy
@@ -35,6 +36,7 @@ from fedgan_secure.starts.start import PublicStart
 
 GENERATOR = "model/generator.keras"
 _PASSED = Passed()
+DRAWN = 250
 Progress = Callable[[str, int, int], None]
 
 
@@ -121,7 +123,7 @@ class AdaptedFamily:
         return self._policy.is_release(round_number) or np.array_equal(before[released], after[released])
 
     def objections(self, average: np.ndarray, models: Mapping[str, bytes], sheet: bytes) -> list[str]:
-        """Compare with the generator that this party makes itself (`published_check`), and the sheet with that one's."""
+        """Compare with the generator that this party makes itself (`published_check`), and with what that one draws."""
         seed = self._policy.initial_model.seed
         what = repr((self.layout.layout_hash, self._spec, self.noise, self._names, seed))
         key = _PASSED.key(what, average, {**models, "sheet": sheet})
@@ -140,6 +142,17 @@ class AdaptedFamily:
     @property
     def _names(self) -> list[str] | None:
         return sheet_names(self._spec, self._policy.data.label_names)
+
+    def draw(self, vector: np.ndarray) -> Draw:
+        """Return what draws pictures of a vector."""
+        generator, spec = self.generator(vector), self._spec
+        return lambda labels, seed: draw_images(
+            generator, spec, labels if spec.conditional else None, len(labels), seed, batch=DRAWN
+        )
+
+    def start_draw(self, vector: np.ndarray) -> Draw | None:
+        """Return what draws pictures of the public start alone, under colours from the whole public range."""
+        return self.adaptation(vector).start_alone
 
     def generator(self, vector: np.ndarray) -> Any:
         """Return the Keras generator of a vector."""

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 Progress = Callable[[str, int, int], None]
 _PASSED = Passed()
+Draw = Callable[[np.ndarray, int], np.ndarray]
+"""(labels int[n], seed) -> uint8[n, H, W, C]; a generator without classes ignores the labels."""
 
 
 class KeptOptimiser(Optimiser, Protocol):
@@ -93,6 +95,12 @@ class Family(Protocol):
 
     def generator(self, vector: np.ndarray) -> Any:
         """Return the Keras generator of a model."""
+
+    def draw(self, vector: np.ndarray) -> Draw:
+        """Return what draws pictures of a model."""
+
+    def start_draw(self, vector: np.ndarray) -> Draw | None:
+        """Return what draws pictures of the public start alone; None without one."""
 
 
 def family_of(policy: FederationPolicy, start: PublicStart | None) -> Family:
@@ -208,6 +216,19 @@ class DcganFamily:
         from fedgan_secure.federation.pictures import generator_of
 
         return generator_of(vector, self._spec)
+
+    def draw(self, vector: np.ndarray) -> Draw:
+        """Return what draws pictures of a vector."""
+        from fedgan_secure.models.dcgan import draw_images
+
+        generator, spec = self.generator(vector), self._spec
+        return lambda labels, seed: draw_images(
+            generator, spec, labels if spec.conditional else None, len(labels), seed
+        )
+
+    def start_draw(self, vector: np.ndarray) -> Draw | None:
+        """There is no public start."""
+        return None
 
 
 def spec_of(policy: FederationPolicy) -> Any:

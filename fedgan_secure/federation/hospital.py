@@ -7,15 +7,12 @@ taken, refuses what would exceed its cap, and signs a report only after comparin
 from __future__ import annotations
 
 import hashlib
-import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import rfc8785
 
 from fedgan_audits import envelope
 from fedgan_audits.envelope import Signature
@@ -23,32 +20,27 @@ from fedgan_audits.errors import BudgetRefused
 from fedgan_audits.ledger import Ledger
 from fedgan_audits.manifest import read_manifest
 from fedgan_audits.mechanism import MechanismRecord
-from fedgan_audits.records import HospitalFacts, RoundRecord, SelfTestRow, spending
-from fedgan_audits.report import commit_annex, disagreements, read_payload, record_of
+from fedgan_audits.records import HospitalFacts, SelfTestRow, spending
+from fedgan_audits.report import disagreements, read_payload, record_of
 from fedgan_audits.self_tests import overall
 from fedgan_protocols.journal import Journal
 from fedgan_protocols.keys import Identity
 from fedgan_protocols.parameters import PolicyFloors, SessionParameters
 from fedgan_protocols.session import ClientSession
 from fedgan_secure.data.patients import PatientDataset
-from fedgan_secure.errors import FedganError, InputError
+from fedgan_secure.errors import FedganError
+from fedgan_secure.federation.annex import commitment_of, plain, read_annex, write_annex
 from fedgan_secure.federation.attempt import Attempt
 from fedgan_secure.federation.directories import SiteDirectory
 from fedgan_secure.federation.distributed import step_digest
 from fedgan_secure.federation.entropy import Entropy
 from fedgan_secure.federation.family import Family, family_of
 from fedgan_secure.federation.fedavg import model_digest
-from fedgan_secure.federation.models_found import Found, ModelsFound
-from fedgan_secure.federation.published_files import (
-    Published,
-    found_without_sum,
-    listed_files,
-    objections_to_files,
-    objections_to_list,
-    objections_to_manifest,
-)
+from fedgan_secure.federation.models_found import ModelsFound
+from fedgan_secure.federation.published_files import Published, listed_files, objections_to_manifest
+from fedgan_secure.federation.result_review import ResultReview
 from fedgan_secure.federation.self_tests import open_release_watch, open_watch, published, save_watch
-from fedgan_secure.federation.storage import private_folder, read_json, write_bytes
+from fedgan_secure.federation.storage import private_folder
 from fedgan_secure.federation.withdrawals import take_effect
 from fedgan_secure.policy import FederationPolicy
 from fedgan_secure.privacy.errors import MechanismContradicted
@@ -225,7 +217,7 @@ class Hospital:
     def _check_session(self, parameters: SessionParameters, size: int, model: bytes) -> None:
         policy = self.policy
         roster = tuple((entry.name, bytes.fromhex(entry.public_key)) for entry in policy.hospitals)
-        last = self._last_model() or self._first_model()
+        last = self._models.newest() or self._first_model()
         update = size if policy.start is None else self.family.update_size
         expected: list[tuple[str, object, object]] = [
             ("the roster", tuple((member.name, member.public_key) for member in parameters.roster), roster),
@@ -342,11 +334,7 @@ class Hospital:
         return self._trainer
 
     def write_annex(self, round_number: int) -> None:
-        """Write the confidential annex of a round (mode 0600).
-
-        The commitment is SHA-256(32-byte salt || canonical annex): without the salt a few small numbers could be
-        guessed from a bare digest.
-        """
+        """Write the confidential annex of a round (mode 0600); see `annex`."""
         annex = {
             "hospital": self.name,
             "run_id": self.run_id,
@@ -355,12 +343,10 @@ class Hospital:
             "images": len(self.dataset),
             "data": self.findings,
             "incidents": self._incidents.pop(round_number, []),
-            "training": _plain(self._statistics.pop(round_number, {})),
+            "training": plain(self._statistics.pop(round_number, {})),
         }
-        salt = secrets.token_bytes(32)
         private_folder(self.site.confidential)
-        body = rfc8785.dumps({"salt": salt.hex(), "annex": annex})
-        write_bytes(self.site.annex(round_number), body, private=True)
+        write_annex(self.site.annex(round_number), annex)
 
     def facts(self, round_number: int, **round_facts: Any) -> HospitalFacts:
         """What a report says of this hospital; `round_facts` are the protocol's (took part, receipt, drop-out)."""
@@ -396,7 +382,7 @@ class Hospital:
         record = record_of(read_payload(payload)[0])
         number = record.header.round
         found = [] if self._attempt is None else self._attempt.objections(record, transcript)
-        last = self._last_model(before=number)
+        last = self._models.newest(before=number)
         if last is not None and record.aggregation.model_before != last:
             found.append("the model that the round started from is not the one that the last report led to")
         found += disagreements(
@@ -414,41 +400,11 @@ class Hospital:
             sample_png=sample_png,
             policy=self.policy.canonical(),
         )
-        found += self._objections_to_published(record, published)
+        review = ResultReview(self._models, lambda: self.family, self.policy.average_decay)
+        found += review.objections(record, published, self._attempt)
         if not found:
             self._reviewed.add(hashlib.sha256(payload).hexdigest())
         return found
-
-    def _objections_to_published(self, record: RoundRecord, published: Published | None) -> list[str]:
-        found = objections_to_list(record, published)
-        if found or published is None or record.header.status != "complete":
-            return found
-        try:
-            led_to = self._led_to(record, published)
-            if led_to is None:
-                return ["the model that the report names is none that this hospital knows its round to lead to"]
-            return objections_to_files(self.family, published, led_to)
-        except InputError as error:
-            return [str(error)]
-
-    def _led_to(self, record: RoundRecord, published: Published) -> Found | None:
-        """What this hospital knows a whole round to lead to, kept on first use; None where that is not what is shown.
-
-        Without a sum of its own it believes the model that the report names, but only in a round that it is in: after
-        a restart it knows what it kept, and nothing else.
-        """
-        number, attempt = record.header.round, self._attempt
-        found = self._models.of(number)
-        if found is None and attempt is not None and attempt.parameters.round == number:
-            vector = attempt.led_to(len(record.aggregation.survivors))
-            if vector is None:
-                vector = found_without_sum(record, published, attempt.layout_hash)
-                if vector is None or not self.family.may_lead_to(number, attempt.vector, vector):
-                    return None
-            average = self._models.next_average(number, vector, self.policy.average_decay)
-            found = Found(model_digest(attempt.layout_hash, vector).hex(), average)
-            self._models.keep(number, found)
-        return found if found is not None and found.model == record.aggregation.model_after else None
 
     @property
     def _models(self) -> ModelsFound:
@@ -486,12 +442,7 @@ class Hospital:
         """Sign the list of public files where its newest report is the one this hospital signed last, and its models
         and samples are those of reports that it signed."""
         manifest, subjects = read_manifest(payload)
-        signed = [
-            entry.facts
-            for entry in self.ledger.entries()
-            if entry.kind == "report_signed" and entry.run_id == self.run_id
-        ]
-        if manifest.head != self.head() or objections_to_manifest(subjects, signed):
+        if manifest.head != self.head() or objections_to_manifest(subjects, self._models.signed()):
             return None
         return envelope.sign(payload, self.identity.private_key, self.name)
 
@@ -511,23 +462,8 @@ class Hospital:
         rounds = [number for number in heads if before is None or number < before]
         return heads[max(rounds)] if rounds else None
 
-    def _last_model(self, before: int | None = None) -> str | None:
-        """The model (SHA-256, hex) that the newest report it signed led to, or None before the first."""
-        models = {
-            entry.round: entry.facts.get("model")
-            for entry in self.ledger.entries()
-            if entry.kind == "report_signed" and entry.run_id == self.run_id and entry.round is not None
-        }
-        rounds = [number for number in models if before is None or number < before]
-        return models[max(rounds)] if rounds else None
-
-    def _annex(self, round_number: int) -> Any:
-        """The annex of a round with its salt, as kept; None where there is none."""
-        place = self.site.annex(round_number)
-        return read_json(place, "the confidential annex") if place.exists() else None
-
     def _self_tests(self, round_number: int) -> tuple[SelfTestRow, ...]:
-        kept = self._annex(round_number)
+        kept = read_annex(self.site.annex(round_number))
         return published(None if kept is None else kept["annex"])
 
     def _first_model(self) -> str | None:
@@ -539,11 +475,8 @@ class Hospital:
         return self.family.first_model(initial.seed) if initial.from_run is None else None
 
     def _commitment(self, round_number: int) -> str | None:
-        """The commitment to the annex of a round, from the annex itself: SHA-256(32-byte salt || canonical annex)."""
-        kept = self._annex(round_number)
-        if kept is None:
-            return None
-        return commit_annex(bytes.fromhex(kept["salt"]), rfc8785.dumps(kept["annex"]))
+        """The commitment to the annex of a round, from the annex itself."""
+        return commitment_of(self.site.annex(round_number))
 
     def close(self) -> None:
         """Close the ledger and the journal."""
@@ -555,34 +488,3 @@ class Hospital:
 
     def _spent(self) -> tuple[Any, ...]:
         return spending(self.ledger.reservations(self.run_id).items())
-
-
-def load_identity(path: Path, entropy: Entropy) -> Identity:
-    """The identity kept at `path`, made on first use."""
-    if path.exists():
-        return Identity.load(path)
-    identity = Identity.generate(entropy)
-    identity.save(path)
-    return identity
-
-
-def load_secret(path: Path) -> bytes:
-    """The site's 32-byte key for pseudonyms, made on first use."""
-    if not path.exists():
-        write_bytes(path, secrets.token_bytes(32), private=True)
-    return path.read_bytes()
-
-
-def _plain(value: Any) -> Any:
-    """Numpy and non-finite numbers as canonical JSON takes them."""
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple | np.ndarray):
-        return [_plain(item) for item in value]
-    if isinstance(value, np.generic):
-        return _plain(value.item())
-    if isinstance(value, float) and not np.isfinite(value):
-        return str(value)
-    if isinstance(value, int) and not isinstance(value, bool) and abs(value) >= 2**53:
-        return str(value)
-    return value

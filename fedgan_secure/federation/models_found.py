@@ -114,13 +114,26 @@ class ModelsFound:
                     place.unlink()
         return {"average": digest}
 
-    def _signed(self, round_number: int) -> dict[str, Any] | None:
-        """What the ledger says of the newest report that was signed of a round below this one."""
-        signed = [
-            entry.facts
+    def newest(self, before: int | None = None) -> str | None:
+        """Return the model (SHA-256, hex) that the newest report it signed led to, or None before the first.
+
+        Args:
+            before: looks at the reports of rounds below this one alone.
+        """
+        signed = self.signed(before)
+        return str(signed[-1]["model"]) if signed and "model" in signed[-1] else None
+
+    def signed(self, before: int | None = None) -> list[dict[str, Any]]:
+        """Return what the ledger says of the reports of this run that were signed, in the order of their rounds."""
+        found = {
+            entry.round: entry.facts
             for entry in self._ledger.entries()
-            if entry.kind == "report_signed" and entry.run_id == self._run_id and (entry.round or 0) < round_number
-        ]
+            if entry.kind == "report_signed" and entry.run_id == self._run_id and entry.round is not None
+        }
+        return [found[number] for number in sorted(found) if before is None or number < before]
+
+    def _signed(self, before: int) -> dict[str, Any] | None:
+        signed = self.signed(before)
         return signed[-1] if signed else None
 
     def _noted(self, round_number: int) -> dict[str, str | None] | None:

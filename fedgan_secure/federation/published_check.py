@@ -17,16 +17,10 @@ are left out.
 
 from __future__ import annotations
 
-import hashlib
-from collections import OrderedDict
-from collections.abc import Mapping
-from typing import Any
-
 import keras
 import numpy as np
 
 from fedgan_secure.adaptation.adapting import Adaptation
-from fedgan_secure.adaptation.generator import cumulated
 from fedgan_secure.adaptation.rounding import CHANCES_GRID, CHANCES_SLACK, TRANSFER_GRID, TRANSFER_SLACK, strays
 from fedgan_secure.models.dcgan import draw_levels
 from fedgan_secure.models.keras_file import KerasForm

@@ -1,7 +1,7 @@
 """What a whole round publishes beside its report, and how a hospital judges it before it signs.
 
-Lists in reports and manifests name files by digest alone. A hospital that signs such a list vouches for the files, so it
-is shown their bytes, makes the same files from what it knows itself, and signs where they are the same.
+Lists in reports and manifests name files by digest alone. A hospital that signs such a list vouches for the files, so
+it is shown their bytes, makes the same files from what it knows itself, and signs where they are the same.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from typing import Any, Protocol
 import numpy as np
 
 from fedgan_audits.records import RoundRecord
-from fedgan_secure.federation.fedavg import model_digest
 from fedgan_secure.federation.models_found import Found
 
 JUDGED = ("model/", "samples/")
@@ -61,14 +60,6 @@ def objections_to_list(record: RoundRecord, published: Published | None) -> list
     if sorted(listed) != sorted(expected.items()):
         return ["the report lists other files than those that this hospital was shown"]
     return []
-
-
-def found_without_sum(record: RoundRecord, published: Published | None, layout_hash: str) -> np.ndarray | None:
-    """Return the model that a report names, float32[d], as the coordinator has it; None where it has another one."""
-    if published is None or record.aggregation.model_after is None:
-        return None
-    vector = np.asarray(published.vector, np.float32)
-    return vector if model_digest(layout_hash, vector).hex() == record.aggregation.model_after else None
 
 
 def objections_to_files(judge: Judge, published: Published, found: Found) -> list[str]:

@@ -21,8 +21,8 @@ Draw = Callable[[], np.ndarray]
 def objections_to_sheet(png: bytes, draw: Draw, columns: int, names: Sequence[str] | None) -> list[str]:
     """Compare a sheet with what this party draws itself; an empty list where it may be published.
 
-    Every pixel must be the own one, or the other rounding of a grey level that lies within `SLACK` of the middle between
-    two; and the file must be, to the byte, the one that this software writes of those pixels.
+    Every pixel must be the own one, or the other rounding of a grey level that lies within `SLACK` of the middle
+    between two; and the file must be, to the byte, the one that this software writes of those pixels.
 
     Args:
         png: the file, of a party that is not trusted.

@@ -30,6 +30,8 @@ from fedgan_secure.models.spec import AnySpec, ModelSpec
 LayerCall = Callable[..., Any]
 SLOPE = 0.2
 FEATURE_GAIN = 4.0
+MANY = 4
+"""From so many batches on, pictures are drawn by a compiled graph."""
 
 
 def _seeds(seed: int) -> Callable[[], keras.initializers.Initializer]:
@@ -307,11 +309,17 @@ def _drawn(
         if count and not (labels.min() >= 0 and labels.max() < spec.classes):
             raise ModelError(f"labels must be 0 to {spec.classes - 1}")
     z = np.random.default_rng(seed).standard_normal((count, spec.latent_dim), dtype=np.float32)
+    call = _compiled(generator) if count > MANY * batch else generator
     for start in range(0, count, batch):
         rows = slice(start, min(start + batch, count))
         chosen = labels[rows] if labels is not None else None
-        drawn = generator(generator_inputs(spec, tf.constant(z[rows]), chosen), training=False)
+        drawn = call(generator_inputs(spec, tf.constant(z[rows]), chosen), training=False)
         yield rows, (np.asarray(drawn) + 1.0) * 127.5
+
+
+def _compiled(generator: keras.Model) -> Any:
+    """The generator as one graph: worth its compilation where many pictures are drawn."""
+    return tf.function(generator, reduce_retracing=True)
 
 
 def load_generator(path: Path, spec: AnySpec | None = None) -> keras.Model:

@@ -1,8 +1,8 @@
 """Take the weights alone out of a Keras file that may be hostile, within bounds that are known before it is opened.
 
 A Keras file can name any layer and any function, ask for any amount of memory and be compressed without end. So the
-caller builds the network itself, from a policy, and nothing of the file but numbers is used: exactly the weights of that
-network, stored plainly, each of the shape that the network has.
+caller builds the network itself, from a policy, and nothing of the file but numbers is used: exactly the weights of
+that network, stored plainly, each of the shape that the network has.
 """
 
 from __future__ import annotations

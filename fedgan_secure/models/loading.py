@@ -1,7 +1,7 @@
-"""Open a model file of a run that may be hostile: the network is built from the policy, and the weights alone are read.
+"""Open a model file that may be hostile: the network is built from the policy, and the weights alone are read.
 
-What the file says of layers, functions and shapes is not looked at, so nothing of it runs. A policy may be hostile, too:
-a network is built only where the file is as long as its weights need, so no more memory is asked for than a small
+What the file says of layers, functions and shapes is not looked at, so nothing of it runs. A policy may be hostile,
+too: a network is built only where the file is as long as its weights need, so no more memory is asked for than a small
 multiple of the file.
 """
 
