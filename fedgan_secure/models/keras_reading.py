@@ -8,6 +8,7 @@ that network, stored plainly, each of the shape that the network has.
 from __future__ import annotations
 
 import io
+import os
 import struct
 import zipfile
 import zlib
@@ -41,8 +42,10 @@ def read_file(path: Path, most: int = MOST_FILE_BYTES) -> bytes:
         ModelError: it is missing, cannot be read, or is larger than `most` bytes.
     """
     try:
+        if path.exists() and not path.is_file():
+            raise ModelError(f"{path} cannot be read (it is no file)", hint=HINT)
         with path.open("rb") as file:
-            data = file.read(most + 1)
+            data = file.read(min(os.fstat(file.fileno()).st_size, most) + 1)
     except FileNotFoundError:
         raise ModelError(f"no generator at {path}", hint="name the folder of a finished run") from None
     except OSError as error:
