@@ -1,7 +1,7 @@
 """What pictures are worth: real runs on phantoms, at several epsilons and with parts left out, each scored alike.
 
     python benchmarks/quality.py --json                              # the default run and its start, once
-    python benchmarks/quality.py --full --repeats 3 --results q.json # every setting; hours; goes on where it was stopped
+    python benchmarks/quality.py --full --repeats 3 --results q.json # every setting; hours; resumable
     python benchmarks/quality.py --quick --json                      # tiny sizes: every path, no meaningful figure
 
 Every setting is a whole `fedgan-secure run`: ledgers, masks, reports and signatures included. A repeat has the same

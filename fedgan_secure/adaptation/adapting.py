@@ -20,38 +20,22 @@ import numpy as np
 from fedgan_secure.adaptation.colours import ColourBins, colour_codes, mean_colours
 from fedgan_secure.adaptation.decoding import Moments
 from fedgan_secure.adaptation.fitting import Fit, FitSettings
-from fedgan_secure.adaptation.generator import build_adapted_generator, maps_kernel
+from fedgan_secure.adaptation.generator import build_adapted_generator
 from fedgan_secure.adaptation.head_data import FakeFeatures
 from fedgan_secure.adaptation.head_start import linear_discriminant
 from fedgan_secure.adaptation.heads import HeadsLayout
+from fedgan_secure.adaptation.pool import BATCH, Pool, draw_pool, floats, transfer_shape
 from fedgan_secure.adaptation.rounding import TRANSFER_GRID, on_grid
 from fedgan_secure.adaptation.sources import Sources, chances_of, posterior_of
-from fedgan_secure.adaptation.transfer import TransferShape, build_transfer
+from fedgan_secure.adaptation.transfer import build_transfer
 from fedgan_secure.adaptation.vector import AdaptedLayout, Noise, heads_spec
-from fedgan_secure.models.adapted_spec import AdaptedSpec
 from fedgan_secure.starts.networks import Features, build_start_generator
 
 Progress = Callable[[int, int], None]
-BATCH = 250
 FAKES = 300
 """Generated pictures that a round of the heads is trained against."""
 KEPT = 2
 """Adaptations that a process keeps."""
-
-
-@dataclass(frozen=True, eq=False)
-class Pool:
-    """Noise vectors of the start's generator and the pictures they give.
-
-    Attributes:
-        latents: float32[m, n], without noise maps.
-        labels: int32[m], what the start was asked for.
-        pictures: uint8[m, H, W, C].
-    """
-
-    latents: np.ndarray
-    labels: np.ndarray
-    pictures: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,12 +76,12 @@ class Adaptation:
         """Return how likely each picture of the pool is for each class, float64[classes or 1, m].
 
         Args:
-            vector: float32[d], whose heads judge, too; None for the release's discriminant alone.
+            vector: float32[d], whose heads judge: they start as the discriminant of the released means and are
+                trained from there; None for that discriminant.
         """
         judged = self.posterior
         if vector is not None and self.layout.spec.conditional:
-            judged = judged * class_posterior(self.layout, vector, self.features, self.centre)
-            judged = np.sqrt(judged / judged.sum(axis=1, keepdims=True))
+            judged = class_posterior(self.layout, vector, self.features, self.centre)
         return chances_of(judged, self.layout.spec.purity)
 
     def sources(self, vector: np.ndarray | None) -> Sources:
@@ -121,36 +105,6 @@ class Adaptation:
         transfer.set_weights(list(weights))
         features = _features_after(transfer, feature_network(self.layout), self.pool.pictures, self.colours)
         return replace(self, transfer=transfer, features=features, posterior=self.judge(features))
-
-    def drawn(self, labels: np.ndarray, sources: Sources, seed: int, transfer: Any = None) -> np.ndarray:
-        """Draw finished pictures, uint8[n, H, W, C], of `sources` through a transfer (by default the trained one)."""
-        pictures, colours = sources.draw(labels, np.random.default_rng([seed, 4]))
-        made = np.empty_like(pictures)
-        for first in range(0, len(pictures), BATCH):
-            rows = slice(first, first + BATCH)
-            final, _ = (transfer or self.transfer)([_floats(pictures[rows]), colours[rows]], training=False)
-            made[rows] = np.clip(np.rint((np.asarray(final) + 1.0) * 127.5), 0, 255).astype(np.uint8)
-        return made
-
-    def start_alone(self, labels: np.ndarray, seed: int) -> np.ndarray:
-        """Draw what the public start gives without any patient: its own classes, colours from the whole public range.
-
-        Args:
-            labels: int[n].
-            seed: equal seeds give equal pictures.
-
-        Returns:
-            uint8[n, H, W, C].
-        """
-        spec, own = self.layout.spec, self.layout.start.classes
-        known = spec.classes == own
-        chances = np.ones((max(spec.classes, 1), spec.pool))
-        if known:
-            chances = (self.pool.labels[None] == np.arange(own)[:, None]).astype(np.float64)
-        chances /= chances.sum(axis=1, keepdims=True)
-        even = np.full(self.bins.cells, 1.0 / self.bins.cells)
-        untouched = build_transfer(transfer_shape(spec))
-        return self.drawn(labels, Sources(self.pool.pictures, chances, even, self.bins), seed, untouched)
 
     def fakes(self, vector: np.ndarray | None, seed: int) -> FakeFeatures:
         """Return features of generated pictures for a round of the heads; equal seeds give the same pictures."""
@@ -207,20 +161,10 @@ def class_posterior(layout: AdaptedLayout, vector: np.ndarray, features: np.ndar
     return posterior_of(hidden @ parts["h_classes/kernel"] + parts["h_classes/bias"])
 
 
-def transfer_shape(spec: AdaptedSpec) -> TransferShape:
-    """Return the architecture of a model's transfer."""
-    return TransferShape(spec.image_size, spec.channels, max(spec.transfer_width, 1), spec.transfer_width > 0)
-
-
-def _floats(pictures: np.ndarray) -> np.ndarray:
-    """uint8 pictures as float32 in [-1, 1]."""
-    return pictures / np.float32(127.5) - np.float32(1.0)
-
-
 def _adapt(layout: AdaptedLayout, moments: Moments | None, progress: Progress | None) -> Adaptation:
     spec, start, network = layout.spec, layout.start, feature_network(layout)
     start_generator = build_start_generator(start)
-    pool = _pool(layout, start_generator)
+    pool = draw_pool(spec, start, start_generator)
     bins = ColourBins.for_channels(spec.channels) if layout.release is None else layout.release.colour_bins
     transfer = build_transfer(transfer_shape(spec))
     means = start.public_means if moments is None else moments.mean
@@ -261,27 +205,11 @@ def _adapt(layout: AdaptedLayout, moments: Moments | None, progress: Progress | 
     )  # fmt: skip
 
 
-def _pool(layout: AdaptedLayout, generator: keras.Model) -> Pool:
-    """Draw the pool from the seed."""
-    spec = layout.spec
-    rng = np.random.default_rng([spec.seed, 0])
-    kernel = maps_kernel()
-    latents = rng.standard_normal((spec.pool, len(kernel)), dtype=np.float32)
-    labels = (np.arange(spec.pool) % layout.start.classes).astype(np.int32)
-    pictures = np.empty((spec.pool, spec.image_size, spec.image_size, spec.channels), np.uint8)
-    for first in range(0, spec.pool, BATCH):
-        rows = slice(first, min(first + BATCH, spec.pool))
-        z = np.concatenate([latents[rows], latents[rows] @ kernel], axis=1)
-        drawn = np.asarray(generator([z, labels[rows, None]], training=False))
-        pictures[rows] = np.clip(np.rint((drawn + 1.0) * 127.5), 0, 255).astype(np.uint8)
-    return Pool(latents, labels, pictures)
-
-
 def _features_after(transfer: Any, network: Features, pictures: np.ndarray, colours: np.ndarray) -> np.ndarray:
     """float32[n, d]: features of uint8 pictures after the transfer to float32[n, C] mean colours."""
     found = []
     for first in range(0, len(pictures), BATCH):
         rows = slice(first, first + BATCH)
-        drawn, _ = transfer([_floats(pictures[rows]), colours[rows]], training=False)
+        drawn, _ = transfer([floats(pictures[rows]), colours[rows]], training=False)
         found.append(np.asarray(network.of(drawn)))
     return np.concatenate(found)

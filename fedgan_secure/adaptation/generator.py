@@ -51,7 +51,7 @@ def build_adapted_generator(
     uniform = 0.5 * (1.0 + ops.erf(z / math.sqrt(2.0)))
     latents, own_labels = pool
     row = ops.zeros_like(uniform[:, :1], dtype="int32") if label is None else label
-    chosen = _pick(_table(cumulated(chances), "a_chances")(row), uniform[:, 0:1], len(latents))
+    chosen = _pick(_table(on_grid(cumulated(chances), CHANCES_GRID), "a_chances")(row), uniform[:, 0:1], len(latents))
     noise = layers.Flatten(name="a_noise")(_table(latents, "a_latents")(chosen))
     drawn_label = ops.cast(layers.Flatten(name="a_label")(_table(own_labels[:, None], "a_labels")(chosen)), "int32")
     picture = generator([ops.concatenate([noise, _maps_layer()(noise)], axis=-1), drawn_label])
@@ -65,11 +65,6 @@ def build_adapted_generator(
     return model
 
 
-def cumulated(chances: np.ndarray) -> np.ndarray:
-    """Return float32[k, m], cumulated rows of float64[k, m] chances on the grid that they are published on."""
-    return on_grid(np.cumsum(chances, axis=1), CHANCES_GRID)
-
-
 def _table(values: np.ndarray, name: str) -> keras.layers.Layer:
     """An embedding that looks rows of a fixed table up."""
     rows = np.asarray(values, np.float32)
@@ -77,6 +72,16 @@ def _table(values: np.ndarray, name: str) -> keras.layers.Layer:
     layer.build((None, 1))
     layer.set_weights([rows])
     return layer
+
+
+def cumulated(chances: np.ndarray) -> np.ndarray:
+    """Return cumulated chances, float64[rows, m], before they are rounded to the grid that they are published on.
+
+    From the last on that has a chance they are above every number that is drawn. A number that rounding brings to 1 would otherwise lead beyond it.
+    """
+    possible = chances > 0
+    after = np.cumsum(possible[:, ::-1], axis=1)[:, ::-1] - possible
+    return np.where(after > 0, np.cumsum(chances, axis=1), 2.0)
 
 
 def _pick(cumulated: Any, uniform: Any, count: int) -> Any:
@@ -90,7 +95,9 @@ def _colour(uniform: Any, histogram: np.ndarray, bins: ColourBins) -> Any:
     """float32[n, C]: a mean colour from the histogram, uniform within its cell."""
     layers, ops = keras.layers, keras.ops
     first = ops.zeros_like(uniform[:, :1], dtype="int32")
-    cell = _pick(_table(cumulated(histogram[None]), "a_colours")(first), uniform[:, 1:2], bins.cells)
+    cell = _pick(
+        _table(on_grid(cumulated(histogram[None]), CHANCES_GRID), "a_colours")(first), uniform[:, 1:2], bins.cells
+    )
     axes = len(bins.bins)
     centre = layers.Flatten(name="a_cell")(_table(bins.centres, "a_cells")(cell))
     width = [(high - low) / count for low, high, count in zip(bins.low, bins.high, bins.bins, strict=True)]

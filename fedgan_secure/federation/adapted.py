@@ -13,6 +13,7 @@ import numpy as np
 
 from fedgan_secure.adaptation.adapting import Adaptation, adaptation_of
 from fedgan_secure.adaptation.head_settings import HeadSettings
+from fedgan_secure.adaptation.pool import StartAlone
 from fedgan_secure.adaptation.vector import AdaptedLayout, Noise, heads_spec
 from fedgan_secure.data.patients import PatientDataset
 from fedgan_secure.federation.adapted_hospital import AdaptedTrainer, HeadsToGo, HospitalFeatures
@@ -152,7 +153,7 @@ class AdaptedFamily:
 
     def start_draw(self, vector: np.ndarray) -> Draw | None:
         """Return what draws pictures of the public start alone, under colours from the whole public range."""
-        return self.adaptation(vector).start_alone
+        return StartAlone(self._spec, self.layout.start, self.adaptation(vector).pool)
 
     def generator(self, vector: np.ndarray) -> Any:
         """Return the Keras generator of a vector."""

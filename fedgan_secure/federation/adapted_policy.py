@@ -140,6 +140,8 @@ def adapted_terms(
         seed=settings.seed,
         transfer_width=0 if declared < LEAST_COHORT else LOCAL_WIDTH,
     )
+    if rounds == 1:
+        _refuse_two_noises(settings)
     noise = _release_noise(settings, recipe, declared, alone=rounds == 1)
     layout = _layout(spec, noise, declared * hospitals)
     ring = _ring(settings, recipe, layout, noise, declared, hospitals)
@@ -160,6 +162,19 @@ def adapted_terms(
         start=StartPolicy(name=start.name, digest=start.digest, statement=start.statement),
         rounds=rounds,
     )
+
+
+def _refuse_two_noises(settings: RunSettings) -> None:
+    """A release alone has one noise: a second setting that decides it would be ignored."""
+    privacy = settings.privacy
+    other = "epsilon" if privacy.epsilon is not None else "noise_multiplier"
+    if privacy.release_noise_multiplier is not None and getattr(privacy, other) is not None:
+        raise InputError(
+            f"privacy.release_noise_multiplier and privacy.{other}: this run is the release alone, whose noise either "
+            "would decide",
+            hint=f"leave one of them out, or let rounds of the heads follow (--rounds 2 or more; a cohort below "
+            f"{LEAST_COHORT} has none by default)",
+        )
 
 
 def _target(settings: RunSettings, recipe: Recipe) -> float | None:

@@ -93,7 +93,7 @@ def _objections_to_transfer(weights: list[np.ndarray], adaptation: Adaptation) -
 
 
 def _objections_to_chances(table: np.ndarray, chances: np.ndarray) -> list[str]:
-    wrong = strays(table, np.cumsum(chances, axis=1), CHANCES_GRID, CHANCES_SLACK)
+    wrong = strays(table, cumulated(chances), CHANCES_GRID, CHANCES_SLACK)
     return [f"{wrong} chances of the pool's pictures are not what the released sums lead to"] if wrong else []
 
 

@@ -48,7 +48,7 @@ class Outcome:
         reason: one sentence.
         finished: rounds whose sum was applied.
         epsilons: hospital -> epsilon at the policy's delta over this run, rounded up ("unbounded" without privacy).
-        score: what the trained generator reaches against the untrained one, where that costs nothing (phantoms).
+        score: what the generator reaches on fresh phantoms (`scoring.phantom_score`); None for any other data.
         several_hospitals: epsilon of a patient in as many hospitals as the policy declares; None where that is one.
     """
 
@@ -442,14 +442,16 @@ class _Run:
             return None
         from fedgan_secure.federation.scoring import phantom_score
 
-        self.display.note("scoring the generator against an untrained one, on fresh phantoms")
+        family, average = self.coordinator.family, self.coordinator.average
+        self.display.note("scoring the generator on fresh phantoms")
         score: dict[str, Any] = phantom_score(
-            self.coordinator.average,
-            self.coordinator.layout.initial_vector(self.policy.initial_model.seed),
+            family.draw(average),
             model_of(self.policy),
             self.policy.names,
             self.policy.data.preprocessing,
             self.policy.initial_model.seed,
+            start_draw=family.start_draw(average),
+            progress=self.display.update,
         )
         json.dumps(score, allow_nan=False)
         return score

@@ -100,10 +100,10 @@ def _parameters(spec: ModelSpec, which: str) -> int:
 
 def _adapted(spec: AdaptedSpec, policy: dict[str, Any], data: bytes, path: Path) -> keras.Model:
     """The generator of a run with a public start; the start's weights are in the file, too."""
-    from fedgan_secure.adaptation.adapting import transfer_shape
     from fedgan_secure.adaptation.colours import ColourBins
     from fedgan_secure.adaptation.generator import build_adapted_generator
     from fedgan_secure.adaptation.layout import ReleaseLayout
+    from fedgan_secure.adaptation.pool import transfer_shape
     from fedgan_secure.adaptation.transfer import build_transfer
     from fedgan_secure.starts.architecture import IMAGE_SIZE, NOISE_VECTOR, Architecture
     from fedgan_secure.starts.networks import generator_model

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from fedgan_secure.adaptation.adapting import Adaptation, adaptation_of
+from fedgan_secure.adaptation.generator import cumulated
 from fedgan_secure.adaptation.layout import ReleaseLayout
 from fedgan_secure.adaptation.rounding import (
     CHANCES_GRID,
@@ -190,7 +191,7 @@ def test_what_gets_through_is_less_than_a_twentieth_of_a_photograph() -> None:
 
     transfer = [choose(weight, TRANSFER_GRID, TRANSFER_SLACK) for weight in made.adaptation.fitted]
     published = made.adaptation.with_transfer(transfer)
-    chances = choose(np.cumsum(published.chances(made.vector), axis=1), CHANCES_GRID, CHANCES_SLACK)
+    chances = choose(cumulated(published.chances(made.vector)), CHANCES_GRID, CHANCES_SLACK)
     assert all(
         strays(values, own, TRANSFER_GRID, TRANSFER_SLACK) == 0
         for values, own in zip(transfer, made.adaptation.fitted, strict=True)
@@ -200,7 +201,7 @@ def test_what_gets_through_is_less_than_a_twentieth_of_a_photograph() -> None:
     found = made.objections(keras_bytes(model))
     assert all("grey levels" in text for text in found), found
     bound = sum(free_bits(weight, TRANSFER_GRID, TRANSFER_SLACK) for weight in made.adaptation.fitted)
-    bound += free_bits(np.cumsum(published.chances(made.vector), axis=1), CHANCES_GRID, CHANCES_SLACK)
+    bound += free_bits(cumulated(published.chances(made.vector)), CHANCES_GRID, CHANCES_SLACK)
     assert used <= bound + 1e-6
     assert bound / 8 < PHOTOGRAPH.nbytes / 20, bound
 
