@@ -10,8 +10,8 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
@@ -25,6 +25,7 @@ from fedgan_secure.adaptation.head_data import FakeFeatures
 from fedgan_secure.adaptation.head_start import linear_discriminant
 from fedgan_secure.adaptation.heads import HeadsLayout
 from fedgan_secure.adaptation.pool import BATCH, Pool, draw_pool, floats, transfer_shape
+from fedgan_secure.adaptation.rounding import TRANSFER_GRID, on_grid
 from fedgan_secure.adaptation.sources import Sources, chances_of, posterior_of
 from fedgan_secure.adaptation.transfer import build_transfer
 from fedgan_secure.adaptation.vector import AdaptedLayout, Noise, heads_spec
@@ -47,9 +48,13 @@ class Adaptation:
         transfer: trained.
         pool: public pictures to choose from.
         features: float32[m, d], of the pool's pictures after the transfer.
-        posterior: float64[m, classes] by the discriminant of the released means; ones where there are no classes.
+        judge: from features, float32[n, d], to the posterior by the discriminant of the released means,
+            float64[n, classes]; ones where there are no classes.
+        posterior: of the pool, float64[m, classes].
         histogram: float64[cells] of mean colours; bins: what the cells are.
         centre: float32[d], what the heads' inputs are centred by.
+        fitted: the transfer's weights before they were rounded to their grid, as `get_weights` gives them.
+        colours: float32[m, C], the mean colours that `features` are of.
         distance: of the moments before and after the fit (the mean of the last steps), or None without a release.
     """
 
@@ -58,10 +63,13 @@ class Adaptation:
     transfer: Any
     pool: Pool
     features: np.ndarray
+    judge: Callable[[np.ndarray], np.ndarray]
     posterior: np.ndarray
     histogram: np.ndarray
     bins: ColourBins
     centre: np.ndarray
+    fitted: tuple[np.ndarray, ...]
+    colours: np.ndarray
     distance: tuple[float, float] | None
 
     def chances(self, vector: np.ndarray | None) -> np.ndarray:
@@ -90,6 +98,13 @@ class Adaptation:
             self.chances(vector),
             (self.histogram, self.bins),
         )
+
+    def with_transfer(self, weights: Sequence[np.ndarray]) -> Adaptation:
+        """Return this adaptation with other weights of the transfer: what follows from them is computed again."""
+        transfer = build_transfer(transfer_shape(self.layout.spec))
+        transfer.set_weights(list(weights))
+        features = _features_after(transfer, feature_network(self.layout), self.pool.pictures, self.colours)
+        return replace(self, transfer=transfer, features=features, posterior=self.judge(features))
 
     def fakes(self, vector: np.ndarray | None, seed: int) -> FakeFeatures:
         """Return features of generated pictures for a round of the heads; equal seeds give the same pictures."""
@@ -169,19 +184,24 @@ def _adapt(layout: AdaptedLayout, moments: Moments | None, progress: Progress | 
     rng = np.random.default_rng([spec.seed, 1])
     even = Sources(pool.pictures, np.full((1, spec.pool), 1.0 / spec.pool), histogram, bins)
 
-    def features_now() -> np.ndarray:
-        return _features_after(transfer, network, pool.pictures, even.colours(spec.pool, rng))
+    def features_now(colours: np.ndarray) -> np.ndarray:
+        return _features_after(transfer, network, pool.pictures, colours)
 
-    features, distance = features_now(), None
+    colours, distance = even.colours(spec.pool, rng), None
+    features = features_now(colours)
     if moments is not None and spec.fit_steps:
         sources = Sources(pool.pictures, chances_of(posterior(features), spec.purity), histogram, bins)
         settings = FitSettings(steps=spec.fit_steps, batch=spec.fit_batch)
         seen = Fit(transfer, network, moments, sources, settings, spec.seed).run(progress)
         distance = (seen[0], float(np.mean(seen[-10:])))
-        features = features_now()
+    fitted = tuple(transfer.get_weights())
+    transfer.set_weights([on_grid(weight, TRANSFER_GRID) for weight in fitted])
+    if distance is not None:
+        colours = even.colours(spec.pool, rng)
+        features = features_now(colours)
     return Adaptation(
-        layout, start_generator, transfer, pool, features, posterior(features), histogram, bins,
-        layout.centre(moments), distance,
+        layout, start_generator, transfer, pool, features, posterior, posterior(features), histogram, bins,
+        layout.centre(moments), fitted, colours, distance,
     )  # fmt: skip
 
 

@@ -15,6 +15,7 @@ import keras
 import numpy as np
 
 from fedgan_secure.adaptation.colours import ColourBins
+from fedgan_secure.adaptation.rounding import CHANCES_GRID, on_grid
 from fedgan_secure.models.adapted_spec import AdaptedSpec
 from fedgan_secure.starts.architecture import LATENT, NOISE_VECTOR
 
@@ -50,7 +51,7 @@ def build_adapted_generator(
     uniform = 0.5 * (1.0 + ops.erf(z / math.sqrt(2.0)))
     latents, own_labels = pool
     row = ops.zeros_like(uniform[:, :1], dtype="int32") if label is None else label
-    chosen = _pick(_table(_cumulated(chances), "a_chances")(row), uniform[:, 0:1], len(latents))
+    chosen = _pick(_table(on_grid(cumulated(chances), CHANCES_GRID), "a_chances")(row), uniform[:, 0:1], len(latents))
     noise = layers.Flatten(name="a_noise")(_table(latents, "a_latents")(chosen))
     drawn_label = ops.cast(layers.Flatten(name="a_label")(_table(own_labels[:, None], "a_labels")(chosen)), "int32")
     picture = generator([ops.concatenate([noise, _maps_layer()(noise)], axis=-1), drawn_label])
@@ -73,10 +74,10 @@ def _table(values: np.ndarray, name: str) -> keras.layers.Layer:
     return layer
 
 
-def _cumulated(chances: np.ndarray) -> np.ndarray:
-    """float64[rows, m]: cumulated chances; above every number that is drawn from the last on that has a chance.
+def cumulated(chances: np.ndarray) -> np.ndarray:
+    """Return cumulated chances, float64[rows, m], before they are rounded to the grid that they are published on.
 
-    A number that rounding brings to 1 would otherwise lead beyond it.
+    From the last on that has a chance they are above every number that is drawn. A number that rounding brings to 1 would otherwise lead beyond it.
     """
     possible = chances > 0
     after = np.cumsum(possible[:, ::-1], axis=1)[:, ::-1] - possible
@@ -94,7 +95,9 @@ def _colour(uniform: Any, histogram: np.ndarray, bins: ColourBins) -> Any:
     """float32[n, C]: a mean colour from the histogram, uniform within its cell."""
     layers, ops = keras.layers, keras.ops
     first = ops.zeros_like(uniform[:, :1], dtype="int32")
-    cell = _pick(_table(_cumulated(histogram[None]), "a_colours")(first), uniform[:, 1:2], bins.cells)
+    cell = _pick(
+        _table(on_grid(cumulated(histogram[None]), CHANCES_GRID), "a_colours")(first), uniform[:, 1:2], bins.cells
+    )
     axes = len(bins.bins)
     centre = layers.Flatten(name="a_cell")(_table(bins.centres, "a_cells")(cell))
     width = [(high - low) / count for low, high, count in zip(bins.low, bins.high, bins.bins, strict=True)]

@@ -62,7 +62,7 @@ def evaluate_run(request: EvaluationRequest, progress: Progress | None = None) -
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{policy_file} is not the policy of a run") from error
     spec = read_spec(described)
-    generator = load_generator(public / "model" / "generator.keras")
+    generator = load_generator(public / "model" / "generator.keras", spec)
     loaded = load(
         request.real,
         LoadSettings(

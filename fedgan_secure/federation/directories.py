@@ -189,6 +189,11 @@ class SiteDirectory:
         """The same of the release round, which is a mechanism of its own."""
         return self.per_run / "release-self-tests.json"
 
+    @property
+    def models(self) -> Path:
+        """What the hospital itself found the last rounds to lead to; public once the round is."""
+        return self.per_run / "models"
+
     def annex(self, round_number: int) -> Path:
         return self.confidential / f"round-{round_number:04d}.json"
 

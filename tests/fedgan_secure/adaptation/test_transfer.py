@@ -117,7 +117,9 @@ def fit(classes: int, moments: Moments, steps: int = 60) -> tuple[list[float], l
     sources = Sources(discs(20), np.full((classes, 20), 1 / 20), np.full(8, 1 / 8), ColourBins((2, 2, 2)))
     settings = FitSettings(steps=steps, batch=12, rate=5e-3)
     told: list[tuple[int, int]] = []
-    distances = Fit(transfer, Cells(), moments, sources, settings, 3).run(lambda done, total: told.append((done, total)))
+    distances = Fit(transfer, Cells(), moments, sources, settings, 3).run(
+        lambda done, total: told.append((done, total))
+    )
     assert told == [(done, steps) for done in range(1, steps + 1)]
     return distances, transfer.get_weights()
 

@@ -43,7 +43,9 @@ def class_logits(layout: AdaptedLayout, vector: np.ndarray, features: np.ndarray
     """What the heads in a vector say of features, float64[n, classes]."""
     parts = layout.heads.parts(vector[layout.heads_slice].astype(np.float64))
     hidden = (features / np.sqrt(12)) @ parts["h_hidden/kernel"] + parts["h_hidden/bias"]
-    return np.asarray(np.where(hidden > 0, hidden, SLOPE * hidden) @ parts["h_classes/kernel"] + parts["h_classes/bias"])
+    return np.asarray(
+        np.where(hidden > 0, hidden, SLOPE * hidden) @ parts["h_classes/kernel"] + parts["h_classes/bias"]
+    )
 
 
 def test_the_parts_follow_each_other() -> None:

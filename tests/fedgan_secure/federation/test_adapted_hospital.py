@@ -38,9 +38,7 @@ def test_of_every_owner_at_most_so_many_count_in_their_order(owner: np.ndarray, 
 
 
 @given(owner=OWNERS, most=st.integers(1, 5), others=OWNERS)
-def test_which_images_count_depends_on_their_own_owner_alone(
-    owner: np.ndarray, most: int, others: np.ndarray
-) -> None:
+def test_which_images_count_depends_on_their_own_owner_alone(owner: np.ndarray, most: int, others: np.ndarray) -> None:
     """With all other patients gone, or others come, the same images of a patient count: it is one patient's matter."""
     mixed = np.concatenate([others + 10, owner])
     kept = evenly(mixed, most) - len(others)

@@ -150,7 +150,10 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "shared noise, own steps": (adapted(release=shared_release()), "different placements"),
     "another unit": (adapted(release=release(unit="image")), "protects a image, the steps a patient"),
     "no noise": (adapted(release=release(noise_multiplier=0.0)), "without noise"),
-    "noise under no_privacy": (adapted(mechanism=NOISELESS, flags=Flags(no_privacy=True)), "without noise and the flag"),
+    "noise under no_privacy": (
+        adapted(mechanism=NOISELESS, flags=Flags(no_privacy=True)),
+        "without noise and the flag",
+    ),
     "another ring": (
         adapted(release=release(ring=RingPolicy(ring_bits=64, update_bound=130.0, fraction_bits=10))),
         "different widths",
