@@ -7,30 +7,21 @@ import math
 from fedgan_audits import accountant
 from fedgan_audits.curves import Point, Series, chart
 from fedgan_audits.pages import Page, Section, Table, render
-from fedgan_secure.attacks.rehearsal import CONFIDENCE, CONTRADICTION, Verdict
-from fedgan_secure.attacks.release_canary import ReleaseVerdict
-from fedgan_secure.attacks.release_page import release_section
+from fedgan_secure.attacks.games import CONFIDENCE
+from fedgan_secure.attacks.verdict import CONTRADICTION, Verdict
 
 _POINTS = 60
 
 
-def attack_page(run: str, verdict: Verdict, release: ReleaseVerdict | None = None) -> bytes:
-    """The page as UTF-8 HTML.
-
-    Args: run: how people call the run that was rehearsed; release: of the attack on its release round, if it has one.
-    """
+def attack_page(run: str, verdict: Verdict) -> bytes:
+    """Return the page as UTF-8 HTML. Args: run: how people call the run that was rehearsed."""
     return render(
         Page(
             title=f"Attack on {run}",
             brand="fedgan-secure · evidence by attack",
             headline=headline(verdict),
             remarks=REMARKS,
-            sections=(
-                _curve(verdict),
-                _counts(verdict),
-                *(() if release is None else (release_section(release),)),
-                _about(verdict),
-            ),
+            sections=(_curve(verdict), _counts(verdict), _about(verdict)),
         )
     )
 

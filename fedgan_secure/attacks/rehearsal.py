@@ -4,6 +4,7 @@ One hospital's training is made again as the policy says, by the code that hospi
 images that the run's own generator drew and on canaries (`canaries`). What the adversary shows is a lower bound on
 epsilon (`fedgan_audits.one_run`), held against what the accountant proves for the same steps. It says nothing of the
 run's own noise, coins or patients, which nobody can see afterwards, and sees grave faults of the noisy gradient alone.
+Runs that adapt a public start are attacked otherwise (`adapted_run`).
 """
 
 from __future__ import annotations
@@ -12,10 +13,10 @@ import math
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -23,6 +24,8 @@ from fedgan_audits import accountant, one_run
 from fedgan_audits.errors import VerificationFailed
 from fedgan_audits.mechanism import MechanismRecord
 from fedgan_secure.attacks.canaries import Adversary, Canaries, WatchedTrainer
+from fedgan_secure.attacks.finished_run import read_policy
+from fedgan_secure.attacks.verdict import CONFIDENCE, Guesses, Verdict, refutes
 from fedgan_secure.data.patients import PatientDataset
 from fedgan_secure.errors import InputError
 from fedgan_secure.federation.prepare import model_of, training_of
@@ -30,10 +33,8 @@ from fedgan_secure.federation.settings import TrainingSettings
 from fedgan_secure.models.dcgan import draw_images, load_generator
 from fedgan_secure.models.spec import ModelSpec
 from fedgan_secure.models.vectors import VectorLayout
-from fedgan_secure.policy import FederationPolicy
 from fedgan_secure.privacy import Entropy
 
-CONFIDENCE, CONTRADICTION = 0.95, 1e-3
 SHARES = ((1 / 2, 1 / 2), (1 / 8, 1 / 8), (1 / 16, 1 / 16), (1 / 4, 0.0))
 """Of the canaries, the surest that are guessed to be in, and to be out: fixed beforehand, and all four are paid."""
 LEAST_CANARIES, MOST_CANARIES, OTHERS = 16, 2000, 64
@@ -41,104 +42,6 @@ _EXPECTED_FAILURES = 1e-4
 """Delta of the attack times canaries, at most: with a delta of a policy's size the guesses could hardly show anything,
 and what is proved has an epsilon for every delta."""
 Progress = Callable[[str, int, int], None]
-Outcome = Literal["refuted", "doubtful", "not refuted", "not testable"]
-"""Sure at 99.9 %; above the proof at 95 % alone; neither; not even the control, without noise, was refuted."""
-
-
-@dataclass(frozen=True)
-class Guesses:
-    """What the adversary made of one number of guesses.
-
-    Attributes:
-        ins, outs: how many canaries were guessed to be in, and to be out.
-        right: how many of these guesses were right.
-        least_epsilon: the bound that this shows, the four numbers of guesses taken together at `CONFIDENCE`.
-        ceiling: what it would have been had every guess been right.
-        p_value: at most the probability of so many right guesses if the proved epsilon held; not corrected for four.
-    """
-
-    ins: int
-    outs: int
-    right: int
-    least_epsilon: float
-    ceiling: float
-    p_value: float
-
-    @property
-    def guesses(self) -> int:
-        """All of them."""
-        return self.ins + self.outs
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What the adversary shows beside what is proved.
-
-    Attributes:
-        epsilon, delta: proved for the steps that were attacked, one patient in one hospital; at the attack's delta.
-        claimed: the same pair at the policy's delta, which is larger.
-        control: whether the same attack, made on the same training without its noise, refutes the proof. Where it does
-            not, the attack tests nothing.
-        steps, canaries, others: of the rehearsal.
-        rows: one for each number of guesses.
-        roc: (false positive rate, true positive rate) of every threshold.
-        area: under that curve: how often a canary that is in is believed more than one that is out.
-        seconds: wall time.
-    """
-
-    epsilon: float
-    delta: float
-    claimed: tuple[float, float]
-    control: bool
-    steps: int
-    canaries: int
-    others: int
-    rows: tuple[Guesses, ...]
-    roc: tuple[tuple[float, float], ...]
-    area: float
-    seconds: float
-
-    @property
-    def least_epsilon(self) -> float:
-        """The lower bound on epsilon, at 95 % confidence."""
-        return max(row.least_epsilon for row in self.rows)
-
-    @property
-    def ceiling(self) -> float:
-        """No attack with so many canaries can show more."""
-        return max(row.ceiling for row in self.rows)
-
-    @property
-    def contradicted(self) -> bool:
-        """Whether the guesses refute the proved epsilon at 99.9 %."""
-        return _refutes(self.rows)
-
-    @property
-    def outcome(self) -> Outcome:
-        """What follows from the guesses."""
-        if self.contradicted:
-            return "refuted"
-        if self.least_epsilon > self.epsilon:
-            return "doubtful"
-        return "not refuted" if self.control else "not testable"
-
-    def to_json(self) -> dict[str, Any]:
-        """JSON-ready values."""
-        return {
-            "steps": self.steps,
-            "proved": {"epsilon": self.epsilon, "delta": self.delta},
-            "claimed": {"epsilon": self.claimed[0], "delta": self.claimed[1]},
-            "least_epsilon": self.least_epsilon,
-            "confidence": CONFIDENCE,
-            "ceiling": self.ceiling,
-            "control_refuted": self.control,
-            "outcome": self.outcome,
-            "canaries": self.canaries,
-            "others": self.others,
-            "guesses": [{"guesses": row.guesses, **vars(row)} for row in self.rows],
-            "area_under_curve": self.area,
-            "seconds": round(self.seconds, 1),
-        }
 
 
 def attack_run(
@@ -163,22 +66,20 @@ def attack_run(
             whose gradients are no numbers.
         VerificationFailed: the training is told another mechanism than the ledger.
     """
-    public = run / "public" if (run / "public").is_dir() else run
-    if not (public / "policy.json").is_file():
-        raise InputError(f"no such run: {run}", hint="give the folder that `fedgan-secure run` printed")
-    policy = FederationPolicy.parse((public / "policy.json").read_bytes())
-    if policy.flags.no_privacy:
-        raise InputError(f"{run} was trained without noise: no epsilon is claimed that could be refuted")
+    public, policy = read_policy(run)
+    if policy.start is not None:
+        raise InputError(
+            f"{run} adapts a public start: it trains no discriminator on images",
+            hint="use `adapted_run.attack_adapted_run`, which attacks its release and a step of its heads",
+        )
     if policy.mechanism.noise_placement != "per_hospital":
         raise InputError(
             f"{run} has {policy.mechanism.noise_placement} noise; only per_hospital noise can be attacked",
             hint="the noise of one hospital alone has no epsilon; attack a run with per_hospital noise",
         )
     model = public / "model" / "generator.keras"
-    if not model.is_file():
-        raise InputError(f"{run} has no generator: no round of it was finished", hint="finish a round first")
     spec, training, mechanism = model_of(policy), training_of(policy), policy.mechanism_record()
-    _same(training, mechanism)
+    check_same(training, mechanism)
     scheduled = policy.rounds * policy.mechanism.steps_per_round
     others = min(OTHERS, policy.mechanism.declared_patients)
     labels = np.arange(others, dtype=np.int32) % max(spec.classes, 1)
@@ -247,7 +148,7 @@ def attack(
         epsilon=epsilon,
         delta=small,
         claimed=(accountant.epsilon([record], delta), delta),
-        control=_refutes(control),
+        control=refutes(control),
         steps=steps,
         canaries=canaries,
         others=others.patients,
@@ -278,15 +179,19 @@ def _train(
         )
 
 
-def _refutes(rows: tuple[Guesses, ...]) -> bool:
-    """Whether guesses refute the proved epsilon at 99.9 %, all numbers of guesses taken together."""
-    return min(row.p_value for row in rows) * len(rows) < CONTRADICTION
-
-
 _SHARED = ("sampling_probability", "noise_multiplier", "l2_clip_norm", "images_per_patient", "unit")
 
 
-def _same(training: TrainingSettings, mechanism: MechanismRecord) -> None:
+def check_same(training: Any, mechanism: MechanismRecord) -> None:
+    """Refuse a training that is told another mechanism than the ledger.
+
+    Args:
+        training: the settings of a trainer.
+        mechanism: the record.
+
+    Raises:
+        VerificationFailed: naming what differs.
+    """
     for name in _SHARED:
         done, told = getattr(training, name), getattr(mechanism, name)
         if done != told:

@@ -123,10 +123,10 @@ def test_too_few_and_too_many_canaries_are_refused(count: int) -> None:
 
 
 def test_a_training_that_is_told_another_mechanism_than_the_ledger_fails() -> None:
-    rehearsal._same(TRAINING, RECORDED)
+    rehearsal.check_same(TRAINING, RECORDED)
     for name, other in (("noise_multiplier", NOISE / 20), ("sampling_probability", 0.4), ("images_per_patient", 3)):
         with pytest.raises(VerificationFailed, match=f"training is told {name} = "):
-            rehearsal._same(dataclasses.replace(TRAINING, **{name: other}), RECORDED)  # type: ignore[arg-type]
+            rehearsal.check_same(dataclasses.replace(TRAINING, **{name: other}), RECORDED)  # type: ignore[arg-type]
 
 
 def test_so_many_steps_are_attacked_that_missing_noise_would_show() -> None:
