@@ -1,4 +1,4 @@
-"""The published generator: its tables are kept to, it opens anywhere Keras does, and z and label decide on everything."""
+"""The published generator: its tables are kept to, it opens anywhere Keras does, z and label decide on everything."""
 
 from __future__ import annotations
 
