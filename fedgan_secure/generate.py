@@ -103,7 +103,7 @@ def contact_sheet_png(
     images: NDArray[np.uint8], columns: int, labels: Sequence[int | str] | None = None, scale: int | None = None
 ) -> bytes:
     """The contact sheet as PNG; the bytes depend on the images and labels only (no time, no metadata)."""
-    return _png(contact_sheet(images, columns, labels, scale))
+    return png_bytes(contact_sheet(images, columns, labels, scale))
 
 
 def sheet_name(layout: str) -> str:
@@ -158,7 +158,7 @@ def write_images(
         columns = min(16, max(1, round(min(len(images), _SHEET_LIMIT) ** 0.5)))
         sheet = contact_sheet(images[shown], columns, None if names is None else names[shown])
         if layout == FLAT:
-            (building / SHEET).write_bytes(_png(sheet))
+            (building / SHEET).write_bytes(png_bytes(sheet))
         else:
             sheet.save(building / SHEET_IN_LAYOUT, format="WEBP", lossless=True)
         described = {
@@ -266,7 +266,8 @@ def _check(images: NDArray[np.uint8], labels: Sequence[Any] | None) -> None:
         raise ValueError("there must be one label for every image")
 
 
-def _png(picture: Image.Image) -> bytes:
+def png_bytes(picture: Image.Image) -> bytes:
+    """Return a picture as PNG; the bytes depend on its pixels only."""
     buffer = io.BytesIO()
     picture.save(buffer, format="PNG", optimize=False, compress_level=6)
     return buffer.getvalue()

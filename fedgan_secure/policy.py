@@ -246,14 +246,16 @@ class FederationPolicy(PublicFacts):
     def build(cls, **fields: Any) -> FederationPolicy:
         """Validate a policy and prove that its ring cannot overflow; the proof becomes part of the policy."""
         ring: RingPolicy = fields["ring"]
+        release: ReleasePolicy | None = fields.get("release")
+        roster = len(fields["hospitals"])
         try:
             codec = FixedPoint(ring.update_bound, ring.ring_bits, ring.fraction_bits)
-            mechanism, roster = fields["mechanism"], len(fields["hospitals"])
-            if isinstance(mechanism, DistributedMechanismPolicy):
-                sums = fields["rounds"] * mechanism.steps_per_round
-                proof = headroom(codec, mechanism.record(), Schedule(roster, sums))
-            else:
-                proof = prove_headroom(codec, [1] * roster)
+            mechanism = fields["mechanism"]
+            rounds = fields["rounds"] - (release is not None and fields["rounds"] > 1)
+            proof = _headroom(codec, mechanism.record(), roster, rounds * mechanism.steps_per_round)
+            if release is not None:
+                own = _headroom(release.fixed_point(), release.record(), roster, 1)
+                fields = {**fields, "release": release.model_copy(update={"headroom": own})}
         except ProtocolError as error:
             raise InputError(
                 f"training.fraction_bits, training.update_bound, training.ring_bits: {error}",
@@ -345,3 +347,10 @@ class FederationPolicy(PublicFacts):
         if self.release is not None and round_number == 1:
             return (self.release.dimension,)
         return (update,) if shared is None else (shared.shares.dimension,) * shared.steps_per_round
+
+
+def _headroom(codec: FixedPoint, mechanism: MechanismRecord, roster: int, sums: int) -> str:
+    """The proof that no sum over the roster wraps; raises ProtocolError where one could."""
+    if isinstance(mechanism, DistributedMechanism):
+        return headroom(codec, mechanism, Schedule(roster, sums))
+    return prove_headroom(codec, [1] * roster)

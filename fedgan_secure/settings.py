@@ -117,6 +117,8 @@ class PrivacySection(_Section):
             raise ValueError("expected `epsilon` or `noise_multiplier`, found both: the one decides the other")
         if self.no_privacy and (self.epsilon is not None or self.noise_multiplier is not None):
             raise ValueError("expected no `epsilon` and no `noise_multiplier` with `no_privacy`")
+        if self.no_privacy and self.release_noise_multiplier is not None:
+            raise ValueError("expected no `release_noise_multiplier` with `no_privacy`: there is no noise")
         if self.noise_placement == "distributed" and self.no_privacy:
             raise ValueError("expected `per_hospital` noise with `no_privacy`: there is no noise to share")
         return self

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.patience import HANG_SECONDS
+
 ROOT = Path(__file__).resolve().parents[1]
 ROOMS = {
     "fedgan_secure": ROOT / "fedgan_secure",
@@ -111,7 +113,9 @@ def test_help_loads_no_tensorflow(arguments: list[str]) -> None:
         "heavy = {'tensorflow', 'keras', 'dp_accounting', 'scipy'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )
-    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=HANG_SECONDS
+    )
     assert done.returncode == 0, done.stderr
     assert "Usage" in done.stdout
 

@@ -208,12 +208,13 @@ def order_for(first: Curve, delta: float, cap: float) -> int:
 def profile(curve: _Array, delta: float) -> tuple[_Array, _Array]:
     """Epsilons from 0 to that at `delta`, and the deltas that the curve proves there, float64[4001] each.
 
-    At epsilon 0 it is at most the total variation, within sqrt(D_2 / 2) (Pinsker; D_1 <= D_2), and delta is a convex
-    function of epsilon, so that the lower convex hull of all these bounds is a bound as well.
+    At epsilon 0 it is at most the total variation, within sqrt(D_2 / 2) (Pinsker; D_1 <= D_2) and within
+    sqrt(1 - exp(-D_2)) (Bretagnolle and Huber), which is below 1 however large D_2 is. Delta is a convex function of
+    epsilon, so that the lower convex hull of all these bounds is a bound as well.
     """
     epsilons = np.linspace(0.0, epsilon_of(curve, delta), 4001)
     deltas = deltas_of(curve, epsilons)
-    deltas[0] = min(deltas[0], math.sqrt(curve[0] / 2) * _UP)
+    deltas[0] = min(deltas[0], math.sqrt(curve[0] / 2) * _UP, math.sqrt(-math.expm1(-curve[0])) * _UP)
     hull: list[int] = []
     for index in range(len(epsilons)):
         while len(hull) > 1:

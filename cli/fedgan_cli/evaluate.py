@@ -56,16 +56,20 @@ Examples:
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 def command(run: Path, real: Path, layout: str, unit: str, count: int, seeds: int, steps: int, as_json: bool) -> None:
-    """Measure what a run's generator makes: TSTR (where there are labels) and realism, against real images.
+    """Measure what a run's generator makes, against real images: use and variety.
+
+    Use: accuracy of a classifier that learnt from generated images alone (TSTR), beside one that learnt from real ones.
+    Variety: coverage, recall, spread within a class, colours. A sentence says what the figures mean. Realism, how often
+    a judge takes the images for real, is measured beside them.
 
     RUN is the folder of a finished run; only its public part is read.
     """
     terminal.load_tensorflow()
     from fedgan_secure.evaluation.run_score import EvaluationRequest, evaluate_run
 
-    result = evaluate_run(
-        EvaluationRequest(run=run, real=real, layout=layout, unit=unit, count=count, seeds=seeds, steps=steps)
-    )
+    request = EvaluationRequest(run=run, real=real, layout=layout, unit=unit, count=count, seeds=seeds, steps=steps)
+    with terminal.progress() as display:
+        result = evaluate_run(request, display.update)
     if as_json:
         terminal.emit({**result, "warning": WARNING})
         return
@@ -75,19 +79,24 @@ def command(run: Path, real: Path, layout: str, unit: str, count: int, seeds: in
 
 
 def _lines(result: dict[str, Any]) -> list[str]:
+    """What a person reads: the sentence, the figures behind it, and realism last."""
+    from fedgan_secure.evaluation.verdict import flattened, lines
+
+    amounts = (
+        f"{result['real_training_images']} to train with, {result['real_test_images']} of other patients to test on"
+    )
+    rows = [result["sentence"], "", f"Real images: {amounts}", "", *lines(flattened(result))]
+    if result["tstr"] is None:
+        rows.append(f"TSTR not assessed: {result['tstr_missing_because']}")
     realism = result["realism"]
-    lines = [f"Real images    {result['real_images']}, half of the patients to train with, half to test on"]
-    tstr = result["tstr"]
-    if tstr is None:
-        lines.append("TSTR           not assessed: " + result["tstr_missing_because"])
-    else:
-        low, high = tstr["tstr_interval_95"]
-        lines.append(
-            f"TSTR           {tstr['tstr']:.3f} ({low:.3f} to {high:.3f}); trained on real {tstr['trtr']:.3f}, "
-            f"ratio {tstr['ratio']:.3f}; largest class {tstr['chance']:.3f}"
-        )
-    for name, text in (("generated", "Realism        "), ("real", "  real images  "), ("untrained", "  untrained    ")):
+    if realism is None:
+        return rows
+    for name, text in (
+        ("generated", "Realism of generated images"),
+        ("real", "  of real ones"),
+        ("untrained", "  of an untrained generator"),
+    ):
         score = realism[name]
         low, high = score["interval_95"]
-        lines.append(f"{text}{score['mean']:.3f} ({low:.3f} to {high:.3f}, {score['images']} images)")
-    return lines
+        rows.append(f"{text:<31}  {score['mean']:.3f} ({low:.3f} to {high:.3f}, {score['images']} images)")
+    return rows

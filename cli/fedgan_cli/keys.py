@@ -118,8 +118,8 @@ class Moment(click.ParamType):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
         try:
-            moment = value if isinstance(value, datetime) else datetime.fromisoformat(value)
-            moment = None if moment.tzinfo is None else moment.astimezone(UTC)
+            given = value if isinstance(value, datetime) else datetime.fromisoformat(value)
+            moment = None if given.tzinfo is None else given.astimezone(UTC)
         except (ValueError, OverflowError):
             moment = None
         if moment is None:

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from fedgan_cli.plan_figures import figures_of, hospital_figures
 from fedgan_cli.plan_table import advise, show
 from fedgan_cli.terminal import emit, note, say
 
 if TYPE_CHECKING:
-    from fedgan_audits.mechanism import DistributedMechanism, NoiseShares
-    from fedgan_secure.planning import HospitalPlan, Plan
+    from fedgan_audits.mechanism import MechanismRecord, NoiseShares
+    from fedgan_secure.planning import Plan
 
-_IMAGES = (1, 2, 4, 8)
 _GRID_SHARE = 0.01
 """The grid step times sqrt(dimension), in clip norms: what rounding may add to the sensitivity."""
 _FIELD_OPTIONS = {
@@ -52,11 +52,6 @@ class _Number(click.ParamType):
         return low if self.most is None else f"{low} and at most {self.most:g}"
 
 
-def _finite(value: float) -> float | str:
-    """A number for JSON, or "unbounded"."""
-    return value if math.isfinite(value) else "unbounded"
-
-
 def _shares(options: dict[str, Any]) -> NoiseShares | None:
     """The shares of the noise that the options describe; None for `per_hospital` noise."""
     from fedgan_audits.mechanism import NoiseShares
@@ -83,91 +78,38 @@ def _shares(options: dict[str, Any]) -> NoiseShares | None:
     )
 
 
-def _solved(given: dict[str, Any], shares: NoiseShares | None) -> Plan:
+def _release(options: dict[str, Any], shares: NoiseShares | None) -> MechanismRecord | None:
+    """The release before the steps, with shares of its own where those of the steps are `shares`; None without one."""
+    from fedgan_audits import releases
+
+    if options["release_noise"] is None:
+        return None
+    if shares is not None:
+        dimension = options["release_dimension"]
+        own = {"dimension": dimension, "grid_step": _GRID_SHARE / math.sqrt(dimension)}
+        shares = shares.model_copy(update=own)
+    return releases.record(
+        noise_multiplier=options["release_noise"],
+        l2_clip_norm=1.0,
+        unit=options["unit"],
+        images_per_patient=1 if options["unit"] == "image" else options["images_per_patient"],
+        shares=shares,
+    )
+
+
+def _solved(given: dict[str, Any], shares: NoiseShares | None, release: MechanismRecord | None) -> Plan:
     """The plan of one noise placement; messages name the options."""
     from fedgan_audits.errors import RecordInvalid, UnreachableTarget
     from fedgan_secure.planning import plan
 
     try:
-        return plan(shares=shares, **given)
+        return plan(shares=shares, release=release, **given)
     except UnreachableTarget as error:
         raise UnreachableTarget(f"--epsilon: {error}", nearest_epsilon=error.nearest_epsilon, hint=error.hint) from None
     except RecordInvalid as error:
         text = str(error)
         option = next((option for field, option in _FIELD_OPTIONS.items() if text.startswith(field)), None)
         raise RecordInvalid(f"{option}: {text}" if option else text, hint=error.hint) from None
-
-
-def _figures(schedule: Plan, known_to: int) -> dict[str, Any]:
-    from fedgan_audits import accountant
-    from fedgan_audits.mechanism import DistributedMechanism
-
-    mechanism, delta = schedule.mechanism, schedule.delta
-    run = [mechanism]
-    figures: dict[str, Any] = {
-        "solved_for": schedule.unknown,
-        "sampling_probability": mechanism.sampling_probability,
-        "steps": mechanism.steps,
-        "delta": delta,
-        "noise_multiplier": mechanism.noise_multiplier,
-        "unit": mechanism.unit,
-        "images_per_patient": mechanism.images_per_patient,
-        "neighbouring_relation": "add_or_remove_one",
-        "sampler": "poisson",
-        "noise_placement": mechanism.noise_placement,
-        "accountant": accountant.accountant_name(run),
-        "epsilon": _finite(schedule.epsilon),
-        "epsilon_rdp": _finite(schedule.epsilon_rdp),
-        "epsilon_two_hospitals": _finite(schedule.known_to(2)),
-        "mu": _finite(accountant.mu_gdp(run, delta)),
-        "mu_smallest_delta": delta,
-        "colluders": accountant.colluder_figures(run),
-    }
-    if known_to > 2:
-        figures["epsilon_by_hospitals"] = {
-            str(count): _finite(schedule.known_to(count)) for count in range(1, known_to + 1)
-        }
-    if schedule.target is not None:
-        figures["epsilon_target"] = schedule.target
-    if mechanism.unit == "image":
-        figures["epsilon_by_images"] = {str(images): _finite(schedule.with_images(images)) for images in _IMAGES}
-    if isinstance(mechanism, DistributedMechanism):
-        figures |= _shared_figures(mechanism, delta)
-    return figures
-
-
-def _shared_figures(mechanism: DistributedMechanism, delta: float) -> dict[str, Any]:
-    """What is said of shared noise beside the proved figure; lengths in clip norms, the deviation in grid steps."""
-    from fedgan_audits import accountant, colluders, integer_noise
-
-    shares = mechanism.shares
-    return {
-        **shares.model_dump(mode="json"),
-        "sensitivity": integer_noise.sensitivity(mechanism),
-        "share_deviation": math.sqrt(integer_noise.share_variance(mechanism)),
-        "epsilon_gaussian_approximation": _finite(accountant.epsilon_gaussian_approximation([mechanism], delta)),
-        "epsilon_two_hospitals_gaussian_approximation": _finite(
-            accountant.epsilon_gaussian_approximation([mechanism], delta, records=2)
-        ),
-        "epsilon_by_colluders": {
-            str(row.colluders): _finite(row.epsilon) for row in colluders.table([mechanism], delta)
-        },
-        "colluders": shares.colluders,
-    }
-
-
-def _hospital_figures(rows: tuple[HospitalPlan, ...]) -> list[dict[str, Any]]:
-    return [
-        {
-            "name": row.name,
-            "patients": row.patients,
-            "sampling_probability": row.plan.mechanism.sampling_probability,
-            "expected_batch": row.expected_batch,
-            "epsilon": _finite(row.plan.epsilon),
-            "delta_advised": row.delta_advised,
-        }
-        for row in rows
-    ]
 
 
 def _cohorts(texts: tuple[str, ...]) -> dict[str, int]:
@@ -208,6 +150,18 @@ def _cohorts(texts: tuple[str, ...]) -> dict[str, int]:
     help="Noise per step, in clip norms: ask what it costs.",
 )
 @click.option("--epsilon", type=_Number(above=0), metavar="E", help="Target for the run: ask which noise reaches it.")
+@click.option(
+    "--release-noise",
+    type=_Number(above=0, most=1e9),
+    metavar="SIGMA",
+    help="Noise multiplier of a release before the steps, in which every patient takes part once: counted everywhere.",
+)
+@click.option(
+    "--release-dimension",
+    type=click.IntRange(1, 2**40),
+    metavar="D",
+    help="Numbers in the release's vector (distributed noise with --release-noise).",
+)
 @click.option(
     "--unit",
     type=click.Choice(["patient", "image"]),
@@ -317,6 +271,7 @@ def command(**options: Any) -> None:
       fedgan-secure plan --sampling-probability 0.01 --steps 1000 --delta 1e-5 --epsilon 3
       fedgan-secure plan --sampling-probability 0.01 --delta 1e-5 --noise-multiplier 1 --epsilon 3
       fedgan-secure plan --batch 64 --hospital north=3000 --hospital south=900 --steps 600 --delta 1e-5 --epsilon 4
+      fedgan-secure plan --release-noise 2.285 --sampling-probability 0.064 --steps 300 --delta 3.3e-5 --epsilon 8
       fedgan-secure plan --run runs/2026-01-31-1 --more-rounds 3
     """
     if options["run"] is not None:
@@ -353,14 +308,15 @@ def _plan(options: dict[str, Any]) -> None:
         )
     given |= {key: options[key] for key in ("delta", "unit", "images_per_patient")}
     shares = _shares(options)
+    _check_release(options, shares)
     placements = [None, shares] if options["noise_placement"] == "both" else [shares]
-    schedules = [_solved(given, one) for one in placements]
+    schedules = [_solved(given, one, _release(options, one)) for one in placements]
     every = []
     for schedule in schedules:
-        figures = _figures(schedule, options["known_to"])
+        figures = figures_of(schedule, options["known_to"])
         if cohorts:
             rows = for_hospitals(schedule, cohorts, same_batch=batch is not None)
-            figures["hospitals"] = _hospital_figures(rows)
+            figures["hospitals"] = hospital_figures(rows)
         if options["drop_outs"] is not None:
             found = drop_outs(schedule, len(cohorts), options["drop_outs"], options["threshold"])
             figures["drop_outs"] = [{"missing": d.missing, "left": d.left, "noise": d.noise} for d in found]
@@ -385,6 +341,20 @@ def _plan(options: dict[str, Any]) -> None:
     show(figures)
     if largest:
         advise(figures, largest)
+
+
+def _check_release(options: dict[str, Any], shares: NoiseShares | None) -> None:
+    """Refuse options of a release that do not go together."""
+    noise, dimension = options["release_noise"], options["release_dimension"]
+    if dimension is not None and (noise is None or shares is None):
+        raise click.UsageError(
+            "--release-dimension goes with --release-noise and --noise-placement distributed or both."
+        )
+    if noise is not None and shares is not None and dimension is None:
+        raise click.UsageError(
+            f"--release-noise with --noise-placement {options['noise_placement']} needs --release-dimension: rounding "
+            "to a grid counts more in longer vectors."
+        )
 
 
 def _what_if(options: dict[str, Any]) -> None:

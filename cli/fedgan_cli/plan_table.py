@@ -36,6 +36,15 @@ def _shared_rows(figures: dict[str, Any], one: str) -> list[tuple[str, str]]:
     return rows
 
 
+def _release_rows(figures: dict[str, Any]) -> list[tuple[str, str]]:
+    """What a release before the steps is; nothing where there is none."""
+    if "release_noise_multiplier" not in figures:
+        return []
+    unit = "sensitivity" if figures["noise_placement"] == "distributed" else "clip norm"
+    noise = f"{figures['release_noise_multiplier']:g} times its {unit}, one sum before the steps"
+    return [("Noise of the release", noise)]
+
+
 def _rows(figures: dict[str, Any]) -> list[tuple[str, str]]:
     """The table of one placement."""
     one = "image" if figures["unit"] == "image" else "patient"
@@ -55,10 +64,13 @@ def _rows(figures: dict[str, Any]) -> list[tuple[str, str]]:
             f"{figures['noise_multiplier']:g} times the " + ("sensitivity" if shared else "clip norm")
             + solved("noise_multiplier"),
         ),
+        *_release_rows(figures),
         ("Delta", f"{figures['delta']:g}"),
         ("", ""),
         (f"Epsilon, one {one}", _shown(figures["epsilon"])),
     ]  # fmt: skip
+    if "epsilon_of_release" in figures:
+        rows.append(("  the release alone", _shown(figures["epsilon_of_release"])))
     if shared:
         rows += _shared_rows(figures, one)
     else:

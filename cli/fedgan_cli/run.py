@@ -269,7 +269,7 @@ def _summary(federation: Federation, outcome: Outcome, root: Path, seconds: floa
         say("  Privacy was switched off: nothing about these patients is protected by noise.")
     if policy.flags.insecure_deterministic:
         say("  Keys and noise were repeatable (--insecure-deterministic): nothing above holds.")
-    if outcome.score is not None:
+    if outcome.score is not None and "sentence" in outcome.score:
         say()
         _score(outcome.score)
     say()
@@ -285,20 +285,12 @@ def _summary(federation: Federation, outcome: Outcome, root: Path, seconds: floa
 
 
 def _score(score: dict[str, Any]) -> None:
-    """Two metrics on phantoms that nobody trained on, each beside the untrained generator's."""
-    trained, untrained = score["trained"], score["untrained"]
-    terminal.say("The generator, on fresh phantoms (untrained beside it):")
-    terminal.say(
-        f"  distance of image features                       {trained['feature_distance']:.3f} "
-        f"(untrained {untrained['feature_distance']:.3f}); lower is better"
-    )
-    if trained["tstr_accuracy"] is not None:
-        poor = trained["tstr_accuracy"] <= trained["chance"]
-        terminal.say(
-            f"  accuracy of a classifier trained on its images   {trained['tstr_accuracy']:.3f} "
-            f"(untrained {untrained['tstr_accuracy']:.3f}, largest class {trained['chance']:.3f}); higher is better"
-            + ("; no better than guessing: the grades are not told apart" if poor else "")
-        )
+    """What a classifier learns from the pictures and how varied they are, on phantoms that nobody trained on."""
+    from fedgan_secure.evaluation.verdict import lines
+
+    terminal.say("The pictures, against fresh phantoms that nobody trained on:")
+    for line in (score["sentence"], "", *lines(score)):
+        terminal.say(f"  {line}".rstrip())
 
 
 def _as_json(federation: Federation, outcome: Outcome, root: Path) -> dict[str, Any]:

@@ -10,8 +10,8 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
@@ -20,36 +20,22 @@ import numpy as np
 from fedgan_secure.adaptation.colours import ColourBins, colour_codes, mean_colours
 from fedgan_secure.adaptation.decoding import Moments
 from fedgan_secure.adaptation.fitting import Fit, FitSettings
-from fedgan_secure.adaptation.generator import build_adapted_generator, maps_kernel
+from fedgan_secure.adaptation.generator import build_adapted_generator
 from fedgan_secure.adaptation.head_data import FakeFeatures
 from fedgan_secure.adaptation.head_start import linear_discriminant
 from fedgan_secure.adaptation.heads import HeadsLayout
+from fedgan_secure.adaptation.pool import BATCH, Pool, draw_pool, floats, transfer_shape
+from fedgan_secure.adaptation.rounding import TRANSFER_GRID, on_grid
 from fedgan_secure.adaptation.sources import Sources, chances_of, posterior_of
-from fedgan_secure.adaptation.transfer import TransferShape, build_transfer
+from fedgan_secure.adaptation.transfer import build_transfer
 from fedgan_secure.adaptation.vector import AdaptedLayout, Noise, heads_spec
 from fedgan_secure.starts.networks import Features, build_start_generator
 
 Progress = Callable[[int, int], None]
-BATCH = 250
 FAKES = 300
 """Generated pictures that a round of the heads is trained against."""
 KEPT = 2
 """Adaptations that a process keeps."""
-
-
-@dataclass(frozen=True, eq=False)
-class Pool:
-    """Noise vectors of the start's generator and the pictures they give.
-
-    Attributes:
-        latents: float32[m, n], without noise maps.
-        labels: int32[m], what the start was asked for.
-        pictures: uint8[m, H, W, C].
-    """
-
-    latents: np.ndarray
-    labels: np.ndarray
-    pictures: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,9 +48,13 @@ class Adaptation:
         transfer: trained.
         pool: public pictures to choose from.
         features: float32[m, d], of the pool's pictures after the transfer.
-        posterior: float64[m, classes] by the discriminant of the released means; ones where there are no classes.
+        judge: from features, float32[n, d], to the posterior by the discriminant of the released means,
+            float64[n, classes]; ones where there are no classes.
+        posterior: of the pool, float64[m, classes].
         histogram: float64[cells] of mean colours; bins: what the cells are.
         centre: float32[d], what the heads' inputs are centred by.
+        fitted: the transfer's weights before they were rounded to their grid, as `get_weights` gives them.
+        colours: float32[m, C], the mean colours that `features` are of.
         distance: of the moments before and after the fit (the mean of the last steps), or None without a release.
     """
 
@@ -73,22 +63,25 @@ class Adaptation:
     transfer: Any
     pool: Pool
     features: np.ndarray
+    judge: Callable[[np.ndarray], np.ndarray]
     posterior: np.ndarray
     histogram: np.ndarray
     bins: ColourBins
     centre: np.ndarray
+    fitted: tuple[np.ndarray, ...]
+    colours: np.ndarray
     distance: tuple[float, float] | None
 
     def chances(self, vector: np.ndarray | None) -> np.ndarray:
         """Return how likely each picture of the pool is for each class, float64[classes or 1, m].
 
         Args:
-            vector: float32[d], whose heads judge, too; None for the release's discriminant alone.
+            vector: float32[d], whose heads judge: they start as the discriminant of the released means and are
+                trained from there; None for that discriminant.
         """
         judged = self.posterior
         if vector is not None and self.layout.spec.conditional:
-            judged = judged * class_posterior(self.layout, vector, self.features, self.centre)
-            judged = np.sqrt(judged / judged.sum(axis=1, keepdims=True))
+            judged = class_posterior(self.layout, vector, self.features, self.centre)
         return chances_of(judged, self.layout.spec.purity)
 
     def sources(self, vector: np.ndarray | None) -> Sources:
@@ -105,6 +98,13 @@ class Adaptation:
             self.chances(vector),
             (self.histogram, self.bins),
         )
+
+    def with_transfer(self, weights: Sequence[np.ndarray]) -> Adaptation:
+        """Return this adaptation with other weights of the transfer: what follows from them is computed again."""
+        transfer = build_transfer(transfer_shape(self.layout.spec))
+        transfer.set_weights(list(weights))
+        features = _features_after(transfer, feature_network(self.layout), self.pool.pictures, self.colours)
+        return replace(self, transfer=transfer, features=features, posterior=self.judge(features))
 
     def fakes(self, vector: np.ndarray | None, seed: int) -> FakeFeatures:
         """Return features of generated pictures for a round of the heads; equal seeds give the same pictures."""
@@ -164,10 +164,9 @@ def class_posterior(layout: AdaptedLayout, vector: np.ndarray, features: np.ndar
 def _adapt(layout: AdaptedLayout, moments: Moments | None, progress: Progress | None) -> Adaptation:
     spec, start, network = layout.spec, layout.start, feature_network(layout)
     start_generator = build_start_generator(start)
-    pool = _pool(layout, start_generator)
+    pool = draw_pool(spec, start, start_generator)
     bins = ColourBins.for_channels(spec.channels) if layout.release is None else layout.release.colour_bins
-    shape = TransferShape(spec.image_size, spec.channels, max(spec.transfer_width, 1), spec.transfer_width > 0)
-    transfer = build_transfer(shape)
+    transfer = build_transfer(transfer_shape(spec))
     means = start.public_means if moments is None else moments.mean
     judged = spec.conditional and (moments is not None or spec.classes == start.classes)
     judge = linear_discriminant(means, start.public_covariance, start.outputs) if judged else None
@@ -185,37 +184,25 @@ def _adapt(layout: AdaptedLayout, moments: Moments | None, progress: Progress | 
     rng = np.random.default_rng([spec.seed, 1])
     even = Sources(pool.pictures, np.full((1, spec.pool), 1.0 / spec.pool), histogram, bins)
 
-    def features_now() -> np.ndarray:
-        return _features_after(transfer, network, pool.pictures, even.colours(spec.pool, rng))
+    def features_now(colours: np.ndarray) -> np.ndarray:
+        return _features_after(transfer, network, pool.pictures, colours)
 
-    features, distance = features_now(), None
+    colours, distance = even.colours(spec.pool, rng), None
+    features = features_now(colours)
     if moments is not None and spec.fit_steps:
         sources = Sources(pool.pictures, chances_of(posterior(features), spec.purity), histogram, bins)
         settings = FitSettings(steps=spec.fit_steps, batch=spec.fit_batch)
         seen = Fit(transfer, network, moments, sources, settings, spec.seed).run(progress)
         distance = (seen[0], float(np.mean(seen[-10:])))
-        features = features_now()
-    centre = np.zeros(spec.features) if moments is None else (moments.count @ moments.mean) / moments.count.sum()
+    fitted = tuple(transfer.get_weights())
+    transfer.set_weights([on_grid(weight, TRANSFER_GRID) for weight in fitted])
+    if distance is not None:
+        colours = even.colours(spec.pool, rng)
+        features = features_now(colours)
     return Adaptation(
-        layout, start_generator, transfer, pool, features, posterior(features), histogram, bins,
-        centre.astype(np.float32), distance,
+        layout, start_generator, transfer, pool, features, posterior, posterior(features), histogram, bins,
+        layout.centre(moments), fitted, colours, distance,
     )  # fmt: skip
-
-
-def _pool(layout: AdaptedLayout, generator: keras.Model) -> Pool:
-    """Draw the pool from the seed."""
-    spec = layout.spec
-    rng = np.random.default_rng([spec.seed, 0])
-    kernel = maps_kernel()
-    latents = rng.standard_normal((spec.pool, len(kernel)), dtype=np.float32)
-    labels = (np.arange(spec.pool) % layout.start.classes).astype(np.int32)
-    pictures = np.empty((spec.pool, spec.image_size, spec.image_size, spec.channels), np.uint8)
-    for first in range(0, spec.pool, BATCH):
-        rows = slice(first, min(first + BATCH, spec.pool))
-        z = np.concatenate([latents[rows], latents[rows] @ kernel], axis=1)
-        drawn = np.asarray(generator([z, labels[rows, None]], training=False))
-        pictures[rows] = np.clip(np.rint((drawn + 1.0) * 127.5), 0, 255).astype(np.uint8)
-    return Pool(latents, labels, pictures)
 
 
 def _features_after(transfer: Any, network: Features, pictures: np.ndarray, colours: np.ndarray) -> np.ndarray:
@@ -223,6 +210,6 @@ def _features_after(transfer: Any, network: Features, pictures: np.ndarray, colo
     found = []
     for first in range(0, len(pictures), BATCH):
         rows = slice(first, first + BATCH)
-        drawn, _ = transfer([pictures[rows] / np.float32(127.5) - np.float32(1.0), colours[rows]], training=False)
+        drawn, _ = transfer([floats(pictures[rows]), colours[rows]], training=False)
         found.append(np.asarray(network.of(drawn)))
     return np.concatenate(found)

@@ -15,6 +15,7 @@ import keras
 import numpy as np
 
 from fedgan_secure.adaptation.colours import ColourBins
+from fedgan_secure.adaptation.rounding import CHANCES_GRID, on_grid
 from fedgan_secure.models.adapted_spec import AdaptedSpec
 from fedgan_secure.starts.architecture import LATENT, NOISE_VECTOR
 
@@ -50,7 +51,7 @@ def build_adapted_generator(
     uniform = 0.5 * (1.0 + ops.erf(z / math.sqrt(2.0)))
     latents, own_labels = pool
     row = ops.zeros_like(uniform[:, :1], dtype="int32") if label is None else label
-    chosen = _pick(_table(np.cumsum(chances, axis=1), "a_chances")(row), uniform[:, 0:1], len(latents))
+    chosen = _pick(_table(on_grid(cumulated(chances), CHANCES_GRID), "a_chances")(row), uniform[:, 0:1], len(latents))
     noise = layers.Flatten(name="a_noise")(_table(latents, "a_latents")(chosen))
     drawn_label = ops.cast(layers.Flatten(name="a_label")(_table(own_labels[:, None], "a_labels")(chosen)), "int32")
     picture = generator([ops.concatenate([noise, _maps_layer()(noise)], axis=-1), drawn_label])
@@ -73,6 +74,17 @@ def _table(values: np.ndarray, name: str) -> keras.layers.Layer:
     return layer
 
 
+def cumulated(chances: np.ndarray) -> np.ndarray:
+    """Return cumulated chances, float64[rows, m], before they are rounded to the grid that they are published on.
+
+    From the last on that has a chance they are above every number that is drawn: one that rounding brings to 1 would
+    lead beyond it.
+    """
+    possible = chances > 0
+    after: np.ndarray = np.cumsum(possible[:, ::-1], axis=1)[:, ::-1] - possible
+    return np.where(after > 0, np.cumsum(chances, axis=1), 2.0)
+
+
 def _pick(cumulated: Any, uniform: Any, count: int) -> Any:
     """int32[n, 1]: where float32[n, 1] in (0, 1) falls in rows of cumulated chances, float32[n, 1, count]."""
     ops = keras.ops
@@ -84,7 +96,9 @@ def _colour(uniform: Any, histogram: np.ndarray, bins: ColourBins) -> Any:
     """float32[n, C]: a mean colour from the histogram, uniform within its cell."""
     layers, ops = keras.layers, keras.ops
     first = ops.zeros_like(uniform[:, :1], dtype="int32")
-    cell = _pick(_table(np.cumsum(histogram)[None], "a_colours")(first), uniform[:, 1:2], bins.cells)
+    cell = _pick(
+        _table(on_grid(cumulated(histogram[None]), CHANCES_GRID), "a_colours")(first), uniform[:, 1:2], bins.cells
+    )
     axes = len(bins.bins)
     centre = layers.Flatten(name="a_cell")(_table(bins.centres, "a_cells")(cell))
     width = [(high - low) / count for low, high, count in zip(bins.low, bins.high, bins.bins, strict=True)]

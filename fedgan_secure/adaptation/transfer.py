@@ -84,7 +84,8 @@ def build_transfer(shape: TransferShape) -> keras.Model:
             convolution = layers.Conv2D(
                 shape.width, 3, padding="same", dilation_rate=dilation, kernel_initializer=kernel, name=f"t_conv{index}"
             )
-            hidden = ops.leaky_relu(convolution(hidden), negative_slope=SLOPE)
+            hidden = convolution(hidden)
+            hidden = ops.maximum(hidden, SLOPE * hidden)
         last = layers.Conv2D(channels, 3, padding="same", kernel_initializer="zeros", name="t_conv2")(hidden)
         change = last * mask
         u = u + last

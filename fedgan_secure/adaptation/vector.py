@@ -21,6 +21,7 @@ from fedgan_secure.models.adapted_spec import AdaptedSpec
 from fedgan_secure.models.errors import ModelError
 from fedgan_secure.starts.start import PublicStart
 
+CENTRE_GRID = 2.0**-8
 HEADS_GRID = 2.0**-12
 """First weights of the heads are rounded to this grid: every machine then finds the same ones."""
 
@@ -139,9 +140,15 @@ class AdaptedLayout:
             moments = self.moments(after, noise)
             assert moments is not None  # noqa: S101 - the sum was just written
             found = linear_discriminant(moments.mean, self.start.public_covariance, self.start.outputs)
-            after[self.heads_slice] = _on_grid(public_heads(spec, found, seed))
+            after[self.heads_slice] = _on_grid(public_heads(spec, found, seed, self.centre(moments)))
         self.check(after)
         return after
+
+    def centre(self, moments: Moments | None) -> np.ndarray:
+        """Return what the heads' inputs are centred by, float32[d]: the released mean, on a grid; zero without one."""
+        if moments is None:
+            return np.zeros(self.spec.features, np.float32)
+        return (np.rint(_pooled(moments) / CENTRE_GRID) * CENTRE_GRID).astype(np.float32)
 
     def moments(self, vector: np.ndarray, noise: Noise) -> Moments | None:
         """Return what the vector's release says, or None where nothing was released (yet)."""
@@ -152,6 +159,14 @@ class AdaptedLayout:
             return None
         total = vector[: self.release_size - 1].astype(np.float64)
         return decode(self.release, total, noise.deviation(survivors), self.start.blocks)
+
+
+def _pooled(moments: Moments) -> np.ndarray:
+    """float64[d], the mean over all classes; added up in a fixed order, the same on every machine."""
+    total, count = np.zeros(moments.mean.shape[1]), 0.0
+    for mean, weight in zip(moments.mean, moments.count, strict=True):
+        total, count = total + float(weight) * mean, count + float(weight)
+    return np.asarray(total / count)
 
 
 def heads_spec(spec: AdaptedSpec) -> HeadsSpec:

@@ -84,7 +84,7 @@ def attack_run(
     others = min(OTHERS, policy.mechanism.declared_patients)
     labels = np.arange(others, dtype=np.int32) % max(spec.classes, 1)
     try:
-        drawn = draw_images(load_generator(model), spec, labels if spec.conditional else None, others, 1)
+        drawn = draw_images(load_generator(model, spec), spec, labels if spec.conditional else None, others, 1)
     except ValueError as error:
         raise InputError(
             f"{model} is not the generator of this run's policy", hint="restore the run's folder"

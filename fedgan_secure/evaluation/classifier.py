@@ -1,14 +1,44 @@
-"""A small, fixed convolutional classifier: the measuring instrument of TSTR and realism, the same for every run."""
+"""A small, fixed convolutional classifier: what TSTR, variety and realism are measured with, in every run."""
 
 from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 
+class GroupNorm(keras.layers.Layer):
+    """Normalise groups of channels, as `keras.layers.GroupNormalization`, in a third of its time on a CPU.
+
+    Means are taken per channel and then per group, so that no operation runs along an axis of two or three numbers.
+    """
+
+    def __init__(self, groups: int, epsilon: float = 1e-3) -> None:
+        super().__init__()
+        self.groups, self.epsilon = groups, epsilon
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Make scale and shift, and the matrix that gives every channel its group's mean."""
+        channels = int(input_shape[-1] or 0)
+        self.gamma = self.add_weight(shape=(channels,), initializer="ones", name="gamma")
+        self.beta = self.add_weight(shape=(channels,), initializer="zeros", name="beta")
+        width = channels // self.groups
+        self._share = np.kron(np.eye(self.groups), np.full((width, width), 1.0 / width)).astype(np.float32)
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        """Return float32[n, H, W, C] of mean 0 and deviation 1 in every group, scaled and shifted."""
+        mean = tf.matmul(tf.reduce_mean(inputs, axis=(1, 2)), self._share)
+        square = tf.matmul(tf.reduce_mean(tf.square(inputs), axis=(1, 2)), self._share)
+        variance = tf.maximum(square - tf.square(mean), 0.0)
+        scale = self.gamma * tf.math.rsqrt(variance + self.epsilon)
+        return inputs * scale[:, None, None] + (self.beta - mean * scale)[:, None, None]
+
+
 def build_classifier(image_size: int, channels: int, outputs: int, seed: int) -> keras.Model:
-    """Three convolutions of stride 2, global average beside maximum, one hidden layer.
+    """Build three convolutions of stride 2, global average beside maximum, one hidden layer.
 
     Args:
         image_size, channels: of the images.
@@ -24,7 +54,7 @@ def build_classifier(image_size: int, channels: int, outputs: int, seed: int) ->
     for index, width in enumerate((16, 32, 48)):
         start = keras.initializers.HeNormal(seed=seed * 10 + index)
         hidden = layers.Conv2D(width, 5, strides=2, padding="same", kernel_initializer=start)(hidden)
-        hidden = layers.GroupNormalization(groups=8)(hidden)
+        hidden = GroupNorm(groups=8)(hidden)
         hidden = layers.ReLU()(hidden)
     pooled = layers.Concatenate()([layers.GlobalAveragePooling2D()(hidden), layers.GlobalMaxPooling2D()(hidden)])
     hidden = layers.Dense(48, activation="relu", kernel_initializer=keras.initializers.HeNormal(seed=seed * 10 + 8))(
@@ -35,7 +65,7 @@ def build_classifier(image_size: int, channels: int, outputs: int, seed: int) ->
 
 
 def to_float(images: np.ndarray) -> np.ndarray:
-    """uint8 pixels -> float32 in [-1, 1]."""
+    """Return float32 pixels in [-1, 1] for uint8 ones."""
     return images.astype(np.float32) / np.float32(127.5) - np.float32(1.0)
 
 
@@ -53,16 +83,31 @@ def fit(
         batch: images per step, drawn with replacement.
     """
     rng = np.random.default_rng(seed)
-    binary = model.output_shape[-1] == 1
+    trained, optimiser, step = _trainer(tuple(model.input_shape[1:]), int(model.output_shape[-1]))
+    trained.set_weights(model.get_weights())
+    for variable in optimiser.variables:
+        variable.assign(np.zeros(variable.shape, variable.dtype))
+    for done in range(steps):
+        rows = rng.integers(0, len(images), batch)
+        rate = 2e-3 * 0.5 * (1.0 + np.cos(np.pi * done / steps))
+        step(tf.constant(images[rows]), tf.constant(labels[rows].astype(np.int32)), tf.constant(rate, tf.float32))
+    model.set_weights(trained.get_weights())
+    return model
+
+
+@lru_cache(maxsize=4)
+def _trainer(shape: tuple[int, int, int], outputs: int) -> tuple[keras.Model, Any, Any]:
+    """Make a model, its optimiser and one compiled step, once for an architecture: compiling takes most of a second."""
+    model = build_classifier(shape[0], shape[2], outputs, 0)
     optimiser = keras.optimizers.Adam(2e-3)
     optimiser.build(model.trainable_variables)
 
-    @tf.function
+    @tf.function(reduce_retracing=True)
     def step(pixels: tf.Tensor, wanted: tf.Tensor, rate: tf.Tensor) -> None:
         optimiser.learning_rate.assign(rate)
         with tf.GradientTape() as tape:
             logits = model(tf.cast(pixels, tf.float32) / 127.5 - 1.0, training=True)
-            if binary:
+            if outputs == 1:
                 losses = tf.nn.sigmoid_cross_entropy_with_logits(tf.cast(wanted, tf.float32)[:, None], logits)
             else:
                 losses = tf.nn.sparse_softmax_cross_entropy_with_logits(wanted, logits)
@@ -70,15 +115,16 @@ def fit(
         gradients = tape.gradient(loss, model.trainable_variables)
         optimiser.apply_gradients(zip(gradients, model.trainable_variables, strict=True))
 
-    for done in range(steps):
-        rows = rng.integers(0, len(images), batch)
-        rate = 2e-3 * 0.5 * (1.0 + np.cos(np.pi * done / steps))
-        step(tf.constant(images[rows]), tf.constant(labels[rows].astype(np.int32)), tf.constant(rate, tf.float32))
-    return model
+    return model, optimiser, step
+
+
+def features(model: keras.Model, images: np.ndarray) -> np.ndarray:
+    """Return the last hidden layer, float32[n, 48], for uint8 images."""
+    return logits(keras.Model(model.input, model.layers[-2].output), images)
 
 
 def logits(model: keras.Model, images: np.ndarray, batch: int = 256) -> np.ndarray:
-    """The model's outputs, float32[n, outputs], for uint8 images."""
+    """Return the model's outputs, float32[n, outputs], for uint8 images."""
     if not len(images):
         return np.zeros((0, int(model.output_shape[-1])), np.float32)
     parts = [
@@ -86,11 +132,3 @@ def logits(model: keras.Model, images: np.ndarray, batch: int = 256) -> np.ndarr
         for start in range(0, len(images), batch)
     ]
     return np.concatenate(parts)
-
-
-def bootstrap_interval(values: np.ndarray, seed: int, draws: int = 1000) -> tuple[float, float]:
-    """95 % percentile bootstrap interval of the mean of float[n] (Efron 1979)."""
-    rng = np.random.default_rng(seed)
-    means = [values[rng.integers(0, len(values), len(values))].mean() for _ in range(draws)]
-    low, high = np.quantile(means, [0.025, 0.975])
-    return float(low), float(high)

@@ -4,6 +4,9 @@ The judge is trained centrally on real images against images of the generator un
 scores are taken on real images of other patients and on images drawn anew. The mean probability "real" of generated
 images, over that of real ones, is the ratio; an untrained generator gives the floor. A score on real data is not
 covered by the run's epsilon.
+
+A judge of this kind tells nearly every generated image from a real one, good or bad, so that the ratio separates little
+between generators: it is a secondary figure beside TSTR, coverage and recall.
 """
 
 from __future__ import annotations
@@ -14,7 +17,8 @@ from typing import Any
 import numpy as np
 
 from fedgan_secure.errors import InputError
-from fedgan_secure.evaluation.classifier import bootstrap_interval, build_classifier, fit, logits
+from fedgan_secure.evaluation.classifier import build_classifier, fit, logits
+from fedgan_secure.evaluation.intervals import bootstrap_interval
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,14 @@ import numpy as np
 from fedgan_secure.data import LoadSettings, load
 from fedgan_secure.data.patients import PatientDataset
 from fedgan_secure.errors import InputError
+from fedgan_secure.evaluation.images import split_patients
 from fedgan_secure.evaluation.realism import realism
-from fedgan_secure.evaluation.tstr import LabelledImages, split_patients, tstr
+from fedgan_secure.evaluation.score import Draw, Effort, Measured, Progress, Score, score_pictures
+from fedgan_secure.models.adapted_spec import AdaptedSpec
 from fedgan_secure.models.dcgan import build_generator, draw_images, load_generator
-from fedgan_secure.models.spec import ModelSpec, read_spec
+from fedgan_secure.models.spec import AnySpec, read_spec
+
+JUDGE = "training the judge of realism"
 
 
 @dataclass(frozen=True)
@@ -35,12 +39,15 @@ class EvaluationRequest:
     seed: int = 1
 
 
-def evaluate_run(request: EvaluationRequest) -> dict[str, Any]:
+def evaluate_run(request: EvaluationRequest, progress: Progress | None = None) -> dict[str, Any]:
     """Load a run's generator and the real images, and measure.
 
+    Args:
+        request: what to measure.
+        progress: told what is done.
+
     Returns:
-        JSON-ready: ``tstr`` (None where there is nothing to measure it with, then ``tstr_missing_because``),
-        ``realism``, ``real_images``, ``generated_images``.
+        What `measure` returns.
 
     Raises:
         InputError: the folder holds no finished run, or the real images cannot be used with its generator.
@@ -55,7 +62,7 @@ def evaluate_run(request: EvaluationRequest) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{policy_file} is not the policy of a run") from error
     spec = read_spec(described)
-    generator = load_generator(public / "model" / "generator.keras")
+    generator = load_generator(public / "model" / "generator.keras", spec)
     loaded = load(
         request.real,
         LoadSettings(
@@ -67,55 +74,101 @@ def evaluate_run(request: EvaluationRequest) -> dict[str, Any]:
             label_names=tuple(data.get("label_names", ())) or None,
             classes=spec.classes or None,
         ),
+        progress,
     )
-    return measure(generator, spec, loaded.dataset, request)
-
-
-def measure(generator: Any, spec: ModelSpec, dataset: PatientDataset, request: EvaluationRequest) -> dict[str, Any]:
-    """As `evaluate_run`, for a generator and a data set in memory."""
-    if dataset.patients < 2:
-        raise InputError("the real images are of fewer than two patients", hint="name a larger set")
-    untrained = build_generator(spec, request.seed)
-    asked = np.arange(request.count, dtype=np.int32) % spec.classes if spec.conditional else None
-
-    def drawn(model: Any, seed: int) -> np.ndarray:
-        return draw_images(model, spec, asked, request.count, seed)
-
-    first, second = drawn(generator, request.seed), drawn(generator, request.seed + 1)
-    sides = _halves(dataset, request.seed)
-    judged = realism(
-        sides,
-        (first, second),
-        (drawn(untrained, request.seed), drawn(untrained, request.seed + 1)),
-        seed=request.seed,
-        steps=max(request.steps // 2, 10),
-    )
-    result: dict[str, Any] = {
-        "real_images": len(dataset),
-        "generated_images": request.count,
-        "realism": judged.to_json(),
-        "tstr": None,
-    }
-    if not spec.conditional:
-        result["tstr_missing_because"] = "the generator is unconditional"
-    elif not (np.asarray(dataset.labels) >= 0).any():
-        result["tstr_missing_because"] = "the real images have no labels"
+    untrained, start = None, None
+    if isinstance(spec, AdaptedSpec):
+        start = start_alone(spec)
     else:
-        train, test = split_patients(dataset, request.seed)
-        measured = tstr(
-            LabelledImages(first, cast(np.ndarray, asked)),
-            train,
-            test,
-            spec.classes,
-            seeds=tuple(range(1, request.seeds + 1)),
-            steps=request.steps,
-        )
-        result["tstr"] = measured.to_json()
-    return result
+        untrained = drawing(build_generator(spec, request.seed), spec)
+    return measure(drawing(generator, spec), loaded.dataset, request, spec.classes, untrained, start, progress)
 
 
-def _halves(dataset: PatientDataset, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """The pixels of a random half of the patients, and of the others."""
-    order = np.random.default_rng(seed).permutation(dataset.patients)
-    first = np.isin(np.asarray(dataset.patient), order[: dataset.patients // 2])
-    return dataset.pixels(np.flatnonzero(first)), dataset.pixels(np.flatnonzero(~first))
+def start_alone(spec: AdaptedSpec) -> Draw | None:
+    """Return what draws pictures of a model's public start alone; None where it is not one that comes with us."""
+    from fedgan_secure.adaptation.pool import StartAlone
+    from fedgan_secure.starts.start import SHIPPED, shipped_start
+
+    known = (shipped_start(name) for name in SHIPPED)
+    found = next((start for start in known if start.digest == spec.start_sha256), None)
+    return None if found is None else StartAlone(spec, found)
+
+
+def drawing(generator: Any, spec: AnySpec) -> Draw:
+    """Return a function that draws from a generator of this specification: (labels, seed) -> uint8[n, H, W, C]."""
+
+    def draw(labels: np.ndarray, seed: int) -> np.ndarray:
+        return draw_images(generator, spec, labels if spec.conditional else None, len(labels), seed)
+
+    return draw
+
+
+def measure(
+    draw: Draw,
+    dataset: PatientDataset,
+    request: EvaluationRequest,
+    classes: int,
+    untrained: Draw | None = None,
+    start_draw: Draw | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Measure a generator against real images in memory.
+
+    Args:
+        draw: the generator; see `score.Draw`.
+        dataset: real images of at least two patients; a half of them is trained with, the other tested on.
+        request: how much work to spend.
+        classes: of the generator; 0 where it takes none.
+        untrained: the floor of realism; without it realism is not measured.
+        start_draw: the public start alone, measured beside it.
+        progress: told what is done.
+
+    Returns:
+        JSON-ready: ``tstr`` and ``diversity`` (the attributes of `TstrResult` and `Diversity`; ``tstr`` is None where
+        there is nothing to measure it with, and ``tstr_missing_because`` says why), ``start`` (the same two keys, or
+        None), ``gain_over_start`` and ``gain_over_start_interval_95`` with a start, ``realism`` (or None),
+        ``real_images``, ``real_training_images``, ``real_test_images``, ``generated_images``, ``embedding`` and
+        ``sentence``, what the figures mean.
+
+    Raises:
+        InputError: there are fewer than two patients, or sizes differ.
+    """
+    train, test = split_patients(dataset, request.seed)
+    seeds = tuple(range(1, request.seeds + 1))
+    effort = Effort(request.count, seeds, seeds, request.steps)
+    score = score_pictures(
+        draw, train, test, classes, effort=effort, seed=request.seed, start_draw=start_draw, progress=progress
+    )
+    judged = None
+    if untrained is not None:
+        if progress is not None:
+            progress(JUDGE, 0, 1)
+        asked = np.arange(request.count, dtype=np.int32) % max(classes, 1)
+        pairs = [
+            (one(asked, request.seed), one(asked, request.seed + 1)) for one in (draw, untrained)
+        ]  # fmt: skip
+        judged = realism(
+            (train.images, test.images), *pairs, seed=request.seed, steps=max(request.steps // 2, 10)
+        ).to_json()
+        if progress is not None:
+            progress(JUDGE, 1, 1)
+    return {**_nested(score), "real_images": len(dataset), "realism": judged}
+
+
+def _nested(score: Score) -> dict[str, Any]:
+    """Return a score with its parts under keys of their own."""
+
+    def parts(measured: Measured) -> dict[str, Any]:
+        usefulness = None if measured.tstr is None else measured.tstr.to_json()
+        return {"tstr": usefulness, "diversity": measured.diversity.to_json()}
+
+    flat = score.to_json()
+    result = {
+        **parts(score.made),
+        "start": None if score.start is None else parts(score.start),
+        "real_training_images": score.real_training_images,
+        "real_test_images": score.real_images,
+        **{key: flat[key] for key in ("generated_images", "embedding", "sentence")},
+    }
+    optional = ("tstr_missing_because", "gain_over_start", "gain_over_start_interval_95")
+    return {**result, **{key: flat[key] for key in optional if key in flat}}

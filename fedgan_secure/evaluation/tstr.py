@@ -7,37 +7,66 @@ A score on real data is not covered by the run's epsilon.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import keras
 import numpy as np
 
-from fedgan_secure.data.patients import PatientDataset
 from fedgan_secure.errors import InputError
-from fedgan_secure.evaluation.classifier import bootstrap_interval, build_classifier, fit, logits
+from fedgan_secure.evaluation.classifier import build_classifier, fit, logits
+from fedgan_secure.evaluation.images import LabelledImages
+from fedgan_secure.evaluation.intervals import Interval, bootstrap_interval, joint_interval, seed_interval
 
-
-@dataclass(frozen=True)
-class LabelledImages:
-    """uint8[n, H, W, C] images with int32[n] labels."""
-
-    images: np.ndarray
-    labels: np.ndarray
+BATCH = 64
 
 
 @dataclass(frozen=True)
 class TstrResult:
-    """Accuracies in 0..1: the mean over seeds, every seed, and an interval over test images for the mean."""
+    """Accuracies in 0..1, means over the seeds of the classifier.
+
+    Attributes:
+        tstr, trtr: trained on synthetic images, and on real ones.
+        chance: share of the largest class among the test images: always naming it is right that often.
+        tstr_by_seed, trtr_by_seed: for every classifier.
+        tstr_interval, trtr_interval: 95 %, over test images (whole patients, where they are known), for the seeds used.
+        tstr_seed_interval, trtr_seed_interval: 95 %, over seeds, for the test images used; None below three seeds.
+        tstr_joint_interval, trtr_joint_interval: 95 %, over both.
+        test_images: real images tested on.
+    """
 
     tstr: float
     trtr: float
     chance: float
     tstr_by_seed: tuple[float, ...]
     trtr_by_seed: tuple[float, ...]
-    tstr_interval: tuple[float, float]
-    trtr_interval: tuple[float, float]
+    tstr_interval: Interval
+    trtr_interval: Interval
+    tstr_seed_interval: Interval | None
+    trtr_seed_interval: Interval | None
+    tstr_joint_interval: Interval
+    trtr_joint_interval: Interval
     test_images: int
+
+    @classmethod
+    def of(cls, from_synthetic: np.ndarray, from_real: np.ndarray, test: LabelledImages, classes: int) -> TstrResult:
+        """Sum up which test images were right.
+
+        Args:
+            from_synthetic, from_real: bool[seeds, n] of `accuracy`, for classifiers trained on either.
+            test: the n test images.
+            classes: number of classes.
+        """
+        synthetic, real = (_summary(hits, test.patient) for hits in (from_synthetic, from_real))
+        return cls(
+            tstr=synthetic[0], tstr_by_seed=synthetic[1], tstr_interval=synthetic[2],
+            tstr_seed_interval=synthetic[3], tstr_joint_interval=synthetic[4],
+            trtr=real[0], trtr_by_seed=real[1], trtr_interval=real[2],
+            trtr_seed_interval=real[3], trtr_joint_interval=real[4],
+            chance=float(np.bincount(test.labels, minlength=classes).max() / len(test)),
+            test_images=len(test),
+        )  # fmt: skip
 
     @property
     def ratio(self) -> float:
@@ -45,45 +74,52 @@ class TstrResult:
         return self.tstr / self.trtr if self.trtr > 0 else 0.0
 
     def to_json(self) -> dict[str, Any]:
-        """JSON-ready values."""
-        return {
-            "tstr": self.tstr,
-            "trtr": self.trtr,
-            "ratio": self.ratio,
-            "chance": self.chance,
-            "tstr_by_seed": list(self.tstr_by_seed),
-            "trtr_by_seed": list(self.trtr_by_seed),
-            "tstr_interval_95": list(self.tstr_interval),
-            "trtr_interval_95": list(self.trtr_interval),
-            "test_images": self.test_images,
-        }
+        """Return JSON-ready values."""
+        values: dict[str, Any] = {"ratio": self.ratio, "chance": self.chance, "test_images": self.test_images}
+        for name in ("tstr", "trtr"):
+            over_seeds = getattr(self, f"{name}_seed_interval")
+            values |= {
+                name: getattr(self, name),
+                f"{name}_by_seed": list(getattr(self, f"{name}_by_seed")),
+                f"{name}_interval_95": list(getattr(self, f"{name}_interval")),
+                f"{name}_seed_interval_95": None if over_seeds is None else list(over_seeds),
+                f"{name}_joint_interval_95": list(getattr(self, f"{name}_joint_interval")),
+            }
+        return values
 
 
-def split_patients(dataset: PatientDataset, seed: int, share: float = 0.5) -> tuple[LabelledImages, LabelledImages]:
-    """Labelled images of a random share of the patients, and of all the others: no patient is on both sides.
+def accuracy(
+    train: LabelledImages,
+    test: LabelledImages,
+    classes: int,
+    seeds: Sequence[int],
+    steps: int,
+    *,
+    batch: int = BATCH,
+    trained: Callable[[keras.Model], None] | None = None,
+) -> np.ndarray:
+    """Return bool[len(seeds), test images]: which test images a classifier trained on `train` gets right.
+
+    Args:
+        train, test: images with labels 0 to `classes` - 1.
+        classes: number of classes.
+        seeds: one classifier for each.
+        steps, batch: of its training.
+        trained: is given every classifier once it is trained.
 
     Raises:
-        InputError: fewer than two patients have labelled images.
+        InputError: a side is empty.
     """
-    labels, patient = np.asarray(dataset.labels), np.asarray(dataset.patient)
-    known = labels >= 0
-    owners = np.unique(patient[known])
-    if len(owners) < 2:
-        raise InputError("fewer than two patients have labelled images", hint="TSTR needs labels")
-    order = np.random.default_rng(seed).permutation(owners)
-    first = np.isin(patient, order[: max(1, round(share * len(order)))])
-    sides = (np.flatnonzero(known & first), np.flatnonzero(known & ~first))
-    left, right = (LabelledImages(dataset.pixels(side), labels[side]) for side in sides)
-    return left, right
-
-
-def accuracy(train: LabelledImages, test: LabelledImages, classes: int, seeds: Sequence[int], steps: int) -> np.ndarray:
-    """bool[len(seeds), test images]: which test images a classifier trained on ``train`` gets right."""
+    if not len(train) or not len(test):
+        raise InputError(f"a classifier has {len(train)} images to learn from and {len(test)} to be tested on")
     size, channels = test.images.shape[1], test.images.shape[3]
     rows = []
     for seed in seeds:
-        model = fit(build_classifier(size, channels, classes, seed), train.images, train.labels, steps=steps, seed=seed)
+        model = build_classifier(size, channels, classes, seed)
+        fit(model, train.images, train.labels, steps=steps, seed=seed, batch=batch)
         rows.append(logits(model, test.images).argmax(axis=1) == test.labels)
+        if trained is not None:
+            trained(model)
     return np.stack(rows)
 
 
@@ -109,17 +145,17 @@ def tstr(
         InputError: a part is empty.
     """
     for name, part in (("synthetic", synthetic), ("real training", real_train), ("real test", real_test)):
-        if not len(part.images):
+        if not len(part):
             raise InputError(f"there are no {name} images to measure with")
     from_synthetic = accuracy(synthetic, real_test, classes, seeds, steps)
-    from_real = accuracy(real_train, real_test, classes, seeds, steps)
-    return TstrResult(
-        tstr=float(from_synthetic.mean()),
-        trtr=float(from_real.mean()),
-        chance=float(np.bincount(real_test.labels, minlength=classes).max() / len(real_test.labels)),
-        tstr_by_seed=tuple(float(row.mean()) for row in from_synthetic),
-        trtr_by_seed=tuple(float(row.mean()) for row in from_real),
-        tstr_interval=bootstrap_interval(from_synthetic.mean(axis=0), seed=0),
-        trtr_interval=bootstrap_interval(from_real.mean(axis=0), seed=0),
-        test_images=len(real_test.labels),
-    )
+    return TstrResult.of(from_synthetic, accuracy(real_train, real_test, classes, seeds, steps), real_test, classes)
+
+
+def _summary(
+    hits: np.ndarray, patient: np.ndarray | None
+) -> tuple[float, tuple[float, ...], Interval, Interval | None, Interval]:
+    by_seed = tuple(float(row.mean()) for row in hits)
+    return (
+        float(hits.mean()), by_seed, bootstrap_interval(hits.mean(axis=0), 0, groups=patient), seed_interval(by_seed),
+        joint_interval(hits, 0, patient),
+    )  # fmt: skip

@@ -6,32 +6,38 @@ update of the heads; the published generator follows from the summed results (`a
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
 from fedgan_secure.adaptation.adapting import Adaptation, adaptation_of
 from fedgan_secure.adaptation.head_settings import HeadSettings
+from fedgan_secure.adaptation.pool import StartAlone
 from fedgan_secure.adaptation.vector import AdaptedLayout, Noise, heads_spec
 from fedgan_secure.data.patients import PatientDataset
 from fedgan_secure.federation.adapted_hospital import AdaptedTrainer, HeadsToGo, HospitalFeatures
 from fedgan_secure.federation.adapted_optimiser import AdaptedOptimiser
-from fedgan_secure.federation.family import KeptOptimiser
+from fedgan_secure.federation.family import Draw, KeptOptimiser
 from fedgan_secure.federation.fedavg import apply_sum, model_digest
+from fedgan_secure.federation.pictures import COLUMNS, levels_of, sheet_names
+from fedgan_secure.federation.published_check import objections_to_generator
+from fedgan_secure.federation.published_files import Passed
+from fedgan_secure.federation.published_sheet import objections_to_sheet
 from fedgan_secure.federation.release_ring import decode_release_sum, release_deviation
 from fedgan_secure.generate import contact_sheet_png
 from fedgan_secure.models.adapted_spec import AdaptedSpec
 from fedgan_secure.models.dcgan import draw_images
 from fedgan_secure.models.errors import ModelError
+from fedgan_secure.models.keras_file import keras_bytes
 from fedgan_secure.policy import FederationPolicy
 from fedgan_secure.privacy import Entropy
 from fedgan_secure.privacy.self_test import MechanismWatch
 from fedgan_secure.starts.start import PublicStart
 
-COLUMNS = 8
+GENERATOR = "model/generator.keras"
+_PASSED = Passed()
+DRAWN = 250
 Progress = Callable[[str, int, int], None]
 
 
@@ -105,19 +111,49 @@ class AdaptedFamily:
     def files(self, vector: np.ndarray, progress: Progress | None = None) -> dict[str, bytes]:
         """Return the published generator, one file."""
         self.adaptation(vector, progress)
-        with tempfile.TemporaryDirectory(prefix="fedgan-secure-") as folder:
-            place = Path(folder) / "generator.keras"
-            self.generator(vector).save(place)
-            return {"model/generator.keras": place.read_bytes()}
+        return {GENERATOR: keras_bytes(self.generator(vector))}
 
     def sheet(self, vector: np.ndarray) -> bytes:
         """Return a PNG of eight samples for every class, the same noise in every round."""
-        rows = self._spec.classes or 5
-        labels = np.repeat(np.arange(rows, dtype=np.int32), COLUMNS) if self._spec.classes else None
+        levels = levels_of(self.generator(vector), self._spec, self._policy.initial_model.seed)
+        return contact_sheet_png(np.clip(np.rint(levels), 0, 255).astype(np.uint8), COLUMNS, self._names)
+
+    def may_lead_to(self, round_number: int, before: np.ndarray, after: np.ndarray) -> bool:
+        """Return whether the release is as it was, but for the round that fills it."""
+        released = slice(0, self.layout.release_size)
+        return self._policy.is_release(round_number) or np.array_equal(before[released], after[released])
+
+    def objections(self, average: np.ndarray, models: Mapping[str, bytes], sheet: bytes) -> list[str]:
+        """Compare with the generator that this party makes itself (`published_check`), and with what that one draws."""
         seed = self._policy.initial_model.seed
-        images = draw_images(self.generator(vector), self._spec, labels, rows * COLUMNS, seed)
-        names = None if labels is None else [self._policy.data.label_names[int(label)] for label in labels]
-        return contact_sheet_png(images, COLUMNS, names)
+        what = repr((self.layout.layout_hash, self._spec, self.noise, self._names, seed))
+        key = _PASSED.key(what, average, {**models, "sheet": sheet})
+        if key in _PASSED:
+            return []
+        if set(models) != {GENERATOR}:
+            return [f"{', '.join(sorted(models))[:200] or 'no model'} is published, expected {GENERATOR} alone"]
+        found, generator = objections_to_generator(models[GENERATOR], self.adaptation(average), average)
+        if generator is not None:
+            draw = lambda: levels_of(generator, self._spec, seed)  # noqa: E731
+            found += objections_to_sheet(sheet, draw, COLUMNS, self._names)
+        if not found:
+            _PASSED.add(key)
+        return found
+
+    @property
+    def _names(self) -> list[str] | None:
+        return sheet_names(self._spec, self._policy.data.label_names)
+
+    def draw(self, vector: np.ndarray) -> Draw:
+        """Return what draws pictures of a vector."""
+        generator, spec = self.generator(vector), self._spec
+        return lambda labels, seed: draw_images(
+            generator, spec, labels if spec.conditional else None, len(labels), seed, batch=DRAWN
+        )
+
+    def start_draw(self, vector: np.ndarray) -> Draw | None:
+        """Return what draws pictures of the public start alone, under colours from the whole public range."""
+        return StartAlone(self._spec, self.layout.start, self.adaptation(vector).pool)
 
     def generator(self, vector: np.ndarray) -> Any:
         """Return the Keras generator of a vector."""

@@ -17,7 +17,7 @@ from fedgan_secure.adaptation.layout import ReleaseLayout
 from fedgan_secure.adaptation.vector import heads_spec
 from fedgan_secure.errors import InputError
 from fedgan_secure.federation.adapted_limits import MOST_IMAGES
-from fedgan_secure.federation.defaults import Recipe, adapted_recipe
+from fedgan_secure.federation.defaults import LEAST_COHORT, RELEASE_FACTOR, Recipe, adapted_recipe
 from fedgan_secure.federation.mechanisms import (
     delta_of,
     hospital_mechanism,
@@ -46,6 +46,11 @@ NOISE_RATIO = 2.4
 COARSE_NOISE = 8.0
 """From this noise multiplier of a release on, its colour histogram has fewer cells."""
 COARSE_BINS = (5, 6, 6)
+FEW_PATIENTS = 2000
+"""Below so many declared patients of all hospitals together, the histogram has `COARSEST_BINS`."""
+COARSEST_BINS = (4, 5, 5)
+LOCAL_WIDTH = 16
+"""Channels of the transfer's local convolution; a small cohort's transfer has none: it would follow the noise."""
 _DCGAN_ALONE = ("discriminator_learning_rate", "generator_learning_rate", "steps_per_generator_step", "latent_dim")
 
 
@@ -133,9 +138,12 @@ def adapted_terms(
         classes=classes,
         features=start.features,
         seed=settings.seed,
+        transfer_width=0 if declared < LEAST_COHORT else LOCAL_WIDTH,
     )
+    if rounds == 1:
+        _refuse_two_noises(settings)
     noise = _release_noise(settings, recipe, declared, alone=rounds == 1)
-    layout = _layout(spec, noise)
+    layout = _layout(spec, noise, declared * hospitals)
     ring = _ring(settings, recipe, layout, noise, declared, hospitals)
     release = _release_policy(ring, layout)
     if rounds == 1:
@@ -154,6 +162,19 @@ def adapted_terms(
         start=StartPolicy(name=start.name, digest=start.digest, statement=start.statement),
         rounds=rounds,
     )
+
+
+def _refuse_two_noises(settings: RunSettings) -> None:
+    """A release alone has one noise: a second setting that decides it would be ignored."""
+    privacy = settings.privacy
+    other = "epsilon" if privacy.epsilon is not None else "noise_multiplier"
+    if privacy.release_noise_multiplier is not None and getattr(privacy, other) is not None:
+        raise InputError(
+            f"privacy.release_noise_multiplier and privacy.{other}: this run is the release alone, whose noise either "
+            "would decide",
+            hint=f"leave one of them out, or let rounds of the heads follow (--rounds 2 or more; a cohort below "
+            f"{LEAST_COHORT} has none by default)",
+        )
 
 
 def _target(settings: RunSettings, recipe: Recipe) -> float | None:
@@ -176,14 +197,15 @@ def _release_noise(settings: RunSettings, recipe: Recipe, declared: int, *, alon
 
 
 def _factor(recipe: Recipe, *, alone: bool) -> float:
-    from fedgan_secure.federation.defaults import RELEASE_FACTOR
-
     return 1.0 if alone else max(recipe.release_factor, RELEASE_FACTOR)
 
 
-def _layout(spec: AdaptedSpec, noise: float) -> ReleaseLayout:
+def _layout(spec: AdaptedSpec, noise: float, patients: int) -> ReleaseLayout:
+    """The released vector: fewer colour cells where noise is large, or where few patients would fill them."""
     bins = ColourBins.for_channels(spec.channels).bins
-    if noise >= COARSE_NOISE and spec.channels == 3:
+    if spec.channels == 3 and patients < FEW_PATIENTS:
+        bins = COARSEST_BINS
+    elif spec.channels == 3 and noise >= COARSE_NOISE:
         bins = COARSE_BINS
     return ReleaseLayout(classes=spec.classes, features=spec.features, bins=bins)
 

@@ -67,12 +67,20 @@ class Attempt:
         own = next((hospital for hospital in record.hospitals if hospital.name == self.name), None)
         if own is None or (own.receipt == "signed" and not self.client.sums):
             found.append("the report says that this hospital acknowledged the result, and it did not")
-        if complete and self.client.sums and not self.policy.is_stepwise(self.parameters.round):
-            number, survivors = self.parameters.round, len(facts.survivors)
-            after = self.family.next_vector(number, self.vector, self.client.sums[0], survivors)
-            if facts.model_after != model_digest(self.layout_hash, after).hex():
-                found.append("the model that the report names is not what the sum leads to")
+        after = self.led_to(len(facts.survivors)) if complete else None
+        if after is not None and facts.model_after != model_digest(self.layout_hash, after).hex():
+            found.append("the model that the report names is not what the sum leads to")
         return found
+
+    def led_to(self, survivors: int) -> np.ndarray | None:
+        """Return the model that the sum this hospital received leads to, float32[d].
+
+        None where it received none, or where noise is shared: the coordinator's steps lie between the sums then.
+        """
+        number = self.parameters.round
+        if not self.client.sums or self.policy.is_stepwise(number):
+            return None
+        return self.family.next_vector(number, self.vector, self.client.sums[0], survivors)
 
     def _objections_to_sums(self, record: RoundRecord, hashes: list[bytes]) -> list[str]:
         """Each step's model in the transcript is the one this hospital got; the report names the sums it got."""

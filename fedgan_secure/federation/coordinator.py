@@ -29,6 +29,8 @@ from fedgan_secure.federation.distributed_round import StepwiseRound
 from fedgan_secure.federation.entropy import Entropy
 from fedgan_secure.federation.family import Family, KeptOptimiser, concluded
 from fedgan_secure.federation.fedavg import model_digest
+from fedgan_secure.federation.models_found import averaged
+from fedgan_secure.federation.published_files import JUDGED, Published
 from fedgan_secure.federation.storage import (
     explain_disk,
     read_array,
@@ -156,8 +158,7 @@ class Coordinator:
         else:
             vector = concluded(self.family, self.state.next_round, self.vector, result)
         decay = self.policy.average_decay if self.state.finished else 0.0
-        average = (decay * self.average + (1.0 - decay) * vector).astype(np.float32)
-        return vector, average
+        return vector, averaged(self.average, vector, decay)
 
     def stage(self, round_number: int, files: Mapping[str, bytes], vector: np.ndarray, average: np.ndarray) -> Path:
         """Lay a round's public files and the next model down beside the old ones, without the report yet."""
@@ -174,6 +175,13 @@ class Coordinator:
             if self._optimiser is not None:
                 self._optimiser.save(folder / "optimiser.npz")
         return folder
+
+    def staged(self, round_number: int) -> Published:
+        """The models and samples of a staged round, and the model that it led to."""
+        folder = self.run.staged(round_number)
+        files = sorted(place for name in JUDGED for place in (folder / "public" / name).glob("*") if place.is_file())
+        shown = {str(place.relative_to(folder / "public")): place.read_bytes() for place in files}
+        return Published(shown, read_array(folder / "global.npy"))
 
     def seal(self, round_number: int, draft: RoundDraft, applied: bool) -> None:
         """Add the report to the staged files and mark them whole: from here on this is what the round was."""

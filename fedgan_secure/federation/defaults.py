@@ -58,6 +58,7 @@ def adapted_recipe(*, declared_patients: int, phantoms: bool, unit: str) -> Reci
         images_per_patient=1 if phantoms or unit == "image" else 2,
         l2_clip_norm=1.0,
         average_decay=0.0,
+        constants={"learning_rate": 0.01},
         release_factor=1.0 if alone else RELEASE_FACTOR,
     )
 

@@ -60,10 +60,10 @@ class RunDirectory:
 
     @classmethod
     def create(cls, root: Path) -> RunDirectory:
-        """Make an empty run folder.
+        """Make an empty run folder. Of two processes that make the same one at once, one makes it.
 
         Raises:
-            InputError: `root` is a file, holds another run, or is not empty.
+            InputError: `root` is a file, holds another run, is not empty, or is being filled by another process.
         """
         if root.exists() and not root.is_dir():
             raise InputError(f"{root} is a file; expected a folder for the run", hint="choose another --output")
@@ -76,8 +76,16 @@ class RunDirectory:
             raise InputError(f"{root} is not empty; expected a new folder", hint="choose another --output")
         run = cls(root)
         with explain_disk(root):
+            root.mkdir(parents=True, exist_ok=True)
+            try:
+                run.public.mkdir()  # whoever makes it owns the folder: both may have seen it empty
+            except FileExistsError:
+                raise InputError(
+                    f"another process is making a run in {root}",
+                    hint="start this one again, or choose another --output",
+                ) from None
             for folder in ("reports", "transcripts", "samples", "model", "trust"):
-                (run.public / folder).mkdir(parents=True, exist_ok=True)
+                (run.public / folder).mkdir()
             private_folder(run.checkpoints)
             private_folder(run.sites)
         return run
@@ -180,6 +188,11 @@ class SiteDirectory:
     def release_self_tests(self) -> Path:
         """The same of the release round, which is a mechanism of its own."""
         return self.per_run / "release-self-tests.json"
+
+    @property
+    def models(self) -> Path:
+        """What the hospital itself found the last rounds to lead to; public once the round is."""
+        return self.per_run / "models"
 
     def annex(self, round_number: int) -> Path:
         return self.confidential / f"round-{round_number:04d}.json"

@@ -49,7 +49,7 @@ def draw(
     chosen, form, notes = _layout(layout, form, judgement, phantoms=policy.data.phantoms)
     from fedgan_secure.models.dcgan import draw_images, load_generator
 
-    generator = load_generator(model)
+    generator = load_generator(model, spec)
     used = secrets.randbits(31) if seed is None else seed
     images = draw_images(generator, spec, labels, count, used)
     report = judgement.report

@@ -6,7 +6,7 @@ published as. Hospitals and the coordinator hold equal families, made from the p
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -16,6 +16,7 @@ import numpy as np
 from fedgan_protocols.session import AggregateResult
 from fedgan_secure.federation.distributed_round import Optimiser
 from fedgan_secure.federation.fedavg import apply_sum
+from fedgan_secure.federation.published_files import Passed
 from fedgan_secure.models.adapted_spec import AdaptedSpec
 from fedgan_secure.policy import FederationPolicy
 
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from fedgan_secure.starts.start import PublicStart
 
 Progress = Callable[[str, int, int], None]
+_PASSED = Passed()
+Draw = Callable[[np.ndarray, int], np.ndarray]
+"""(labels int[n], seed) -> uint8[n, H, W, C]; a generator without classes ignores the labels."""
 
 
 class KeptOptimiser(Optimiser, Protocol):
@@ -77,8 +81,26 @@ class Family(Protocol):
     def sheet(self, vector: np.ndarray) -> bytes:
         """Return a sample sheet of a model, PNG."""
 
+    def may_lead_to(self, round_number: int, before: np.ndarray, after: np.ndarray) -> bool:
+        """Return whether a round can lead from one vector to another; for rounds whose sums do not say so alone."""
+
+    def objections(self, average: np.ndarray, models: Mapping[str, bytes], sheet: bytes) -> list[str]:
+        """Compare published files, of a party that is not trusted, with those that a model leads to.
+
+        Args:
+            average: float32[d], the model.
+            models: name below ``public/`` -> bytes.
+            sheet: PNG.
+        """
+
     def generator(self, vector: np.ndarray) -> Any:
         """Return the Keras generator of a model."""
+
+    def draw(self, vector: np.ndarray) -> Draw:
+        """Return what draws pictures of a model."""
+
+    def start_draw(self, vector: np.ndarray) -> Draw | None:
+        """Return what draws pictures of the public start alone; None without one."""
 
 
 def family_of(policy: FederationPolicy, start: PublicStart | None) -> Family:
@@ -164,11 +186,49 @@ class DcganFamily:
         policy = self._policy
         return sample_sheet(vector, self._spec, policy.data.label_names, policy.initial_model.seed)
 
+    def may_lead_to(self, round_number: int, before: np.ndarray, after: np.ndarray) -> bool:
+        """Return True: every weight is trained."""
+        return True
+
+    def objections(self, average: np.ndarray, models: Mapping[str, bytes], sheet: bytes) -> list[str]:
+        """Compare with this family's own files, to the byte, and the sheet to what other roundings give."""
+        from fedgan_secure.federation.pictures import COLUMNS, sheet_levels, sheet_names
+        from fedgan_secure.federation.published_sheet import objections_to_sheet
+
+        names, seed = self._policy.data.label_names, self._policy.initial_model.seed
+        key = _PASSED.key(repr((self._spec, names, seed)), average, {**models, "sheet": sheet})
+        if key in _PASSED:
+            return []
+        own = self.files(average)
+        found = [
+            f"{name} is not what the rounds' sums lead to"
+            for name in sorted({*own, *models})
+            if models.get(name) != own.get(name)
+        ]
+        draw = lambda: sheet_levels(average, self._spec, seed)  # noqa: E731
+        found += objections_to_sheet(sheet, draw, COLUMNS, sheet_names(self._spec, names))
+        if not found:
+            _PASSED.add(key)
+        return found
+
     def generator(self, vector: np.ndarray) -> Any:
         """Return the generator with the vector's weights."""
         from fedgan_secure.federation.pictures import generator_of
 
         return generator_of(vector, self._spec)
+
+    def draw(self, vector: np.ndarray) -> Draw:
+        """Return what draws pictures of a vector."""
+        from fedgan_secure.models.dcgan import draw_images
+
+        generator, spec = self.generator(vector), self._spec
+        return lambda labels, seed: draw_images(
+            generator, spec, labels if spec.conditional else None, len(labels), seed
+        )
+
+    def start_draw(self, vector: np.ndarray) -> Draw | None:
+        """There is no public start."""
+        return None
 
 
 def spec_of(policy: FederationPolicy) -> Any:

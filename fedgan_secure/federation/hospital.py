@@ -7,11 +7,9 @@ taken, refuses what would exceed its cap, and signs a report only after comparin
 from __future__ import annotations
 
 import hashlib
-import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -38,8 +36,11 @@ from fedgan_secure.federation.distributed import step_digest
 from fedgan_secure.federation.entropy import Entropy
 from fedgan_secure.federation.family import Family, family_of
 from fedgan_secure.federation.fedavg import model_digest
+from fedgan_secure.federation.models_found import ModelsFound
+from fedgan_secure.federation.published_files import Published, listed_files, objections_to_manifest
+from fedgan_secure.federation.result_review import ResultReview
 from fedgan_secure.federation.self_tests import open_release_watch, open_watch, published, save_watch
-from fedgan_secure.federation.storage import private_folder, write_bytes
+from fedgan_secure.federation.storage import private_folder
 from fedgan_secure.federation.withdrawals import take_effect
 from fedgan_secure.policy import FederationPolicy
 from fedgan_secure.privacy.errors import MechanismContradicted
@@ -216,7 +217,7 @@ class Hospital:
     def _check_session(self, parameters: SessionParameters, size: int, model: bytes) -> None:
         policy = self.policy
         roster = tuple((entry.name, bytes.fromhex(entry.public_key)) for entry in policy.hospitals)
-        last = self._last_model() or self._first_model()
+        last = self._models.newest() or self._first_model()
         update = size if policy.start is None else self.family.update_size
         expected: list[tuple[str, object, object]] = [
             ("the roster", tuple((member.name, member.public_key) for member in parameters.roster), roster),
@@ -364,17 +365,24 @@ class Hospital:
             **round_facts,
         )
 
-    def review(self, payload: bytes, transcript: bytes | None, sample_png: bytes | None) -> list[str]:
+    def review(
+        self,
+        payload: bytes,
+        transcript: bytes | None,
+        sample_png: bytes | None,
+        published: Published | None = None,
+    ) -> list[str]:
         """How a report differs from what this hospital knows; empty where it would sign it.
 
         Compared are its own reservations, cap and annex, the policy and its contents, the report and the model it
-        knows last, the transcript (verified again, against this hospital's own session and model), and the model that
-        the report names as the result: it must be the one that the sum this hospital received leads to.
+        knows last, the transcript (verified again, against this hospital's own session and model), the model that the
+        report names as the result, which must be the one that the sum this hospital received leads to, and what a
+        whole round publishes: models and samples must be those that this hospital makes itself from that result.
         """
         record = record_of(read_payload(payload)[0])
         number = record.header.round
         found = [] if self._attempt is None else self._attempt.objections(record, transcript)
-        last = self._last_model(before=number)
+        last = self._models.newest(before=number)
         if last is not None and record.aggregation.model_before != last:
             found.append("the model that the round started from is not the one that the last report led to")
         found += disagreements(
@@ -392,9 +400,15 @@ class Hospital:
             sample_png=sample_png,
             policy=self.policy.canonical(),
         )
+        review = ResultReview(self._models, lambda: self.family, self.policy.average_decay)
+        found += review.objections(record, published, self._attempt)
         if not found:
             self._reviewed.add(hashlib.sha256(payload).hexdigest())
         return found
+
+    @property
+    def _models(self) -> ModelsFound:
+        return ModelsFound(self.site.models, self.ledger, self.run_id)
 
     def sign(self, payload: bytes) -> Signature:
         """Sign a report that :meth:`review` found nothing against, and keep its digest in the ledger first.
@@ -414,7 +428,9 @@ class Hospital:
         signed = self.ledger.signed_heads(self.run_id).get(number)
         if signed is None:
             model = record.aggregation.model_after or record.aggregation.model_before
-            self.ledger.record("report_signed", self.run_id, number, {"digest": digest, "model": model})
+            facts = {"digest": digest, "model": model, "files": listed_files(record)}
+            facts |= self._models.facts(number, whole=record.header.status == "complete")
+            self.ledger.record("report_signed", self.run_id, number, facts)
         elif signed != digest:
             raise SignatureRefused(
                 f"{self.name} has signed another report of round {number} ({signed[:16]}...)",
@@ -423,8 +439,10 @@ class Hospital:
         return envelope.sign(payload, self.identity.private_key, self.name)
 
     def sign_manifest(self, payload: bytes) -> Signature | None:
-        """Sign the list of public files where its newest report is the one this hospital signed last."""
-        if read_manifest(payload)[0].head != self.head():
+        """Sign the list of public files where its newest report is the one this hospital signed last, and its models
+        and samples are those of reports that it signed."""
+        manifest, subjects = read_manifest(payload)
+        if manifest.head != self.head() or objections_to_manifest(subjects, self._models.signed()):
             return None
         return envelope.sign(payload, self.identity.private_key, self.name)
 
@@ -443,16 +461,6 @@ class Hospital:
         heads = self.ledger.signed_heads(self.run_id)
         rounds = [number for number in heads if before is None or number < before]
         return heads[max(rounds)] if rounds else None
-
-    def _last_model(self, before: int | None = None) -> str | None:
-        """The model (SHA-256, hex) that the newest report it signed led to, or None before the first."""
-        models = {
-            entry.round: entry.facts.get("model")
-            for entry in self.ledger.entries()
-            if entry.kind == "report_signed" and entry.run_id == self.run_id and entry.round is not None
-        }
-        rounds = [number for number in models if before is None or number < before]
-        return models[max(rounds)] if rounds else None
 
     def _self_tests(self, round_number: int) -> tuple[SelfTestRow, ...]:
         kept = read_annex(self.site.annex(round_number))
@@ -480,19 +488,3 @@ class Hospital:
 
     def _spent(self) -> tuple[Any, ...]:
         return spending(self.ledger.reservations(self.run_id).items())
-
-
-def load_identity(path: Path, entropy: Entropy) -> Identity:
-    """The identity kept at `path`, made on first use."""
-    if path.exists():
-        return Identity.load(path)
-    identity = Identity.generate(entropy)
-    identity.save(path)
-    return identity
-
-
-def load_secret(path: Path) -> bytes:
-    """The site's 32-byte key for pseudonyms, made on first use."""
-    if not path.exists():
-        write_bytes(path, secrets.token_bytes(32), private=True)
-    return path.read_bytes()

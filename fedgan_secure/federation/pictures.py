@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from fedgan_secure.generate import contact_sheet_png
-from fedgan_secure.models.dcgan import build_discriminator, build_generator, draw_images
-from fedgan_secure.models.spec import ModelSpec
-from fedgan_secure.models.vectors import VectorLayout, save_networks
+from fedgan_secure.models.dcgan import build_discriminator, build_generator, draw_levels
+from fedgan_secure.models.keras_file import keras_bytes
+from fedgan_secure.models.spec import AnySpec, ModelSpec
+from fedgan_secure.models.vectors import VectorLayout
 
 COLUMNS = 8
 
@@ -39,18 +38,29 @@ def _with_weights(vector: np.ndarray, spec: ModelSpec) -> tuple[Any, Any]:
 
 def sample_sheet(vector: np.ndarray, spec: ModelSpec, label_names: Sequence[str], seed: int) -> bytes:
     """A PNG of eight samples for every class (or 5 x 8 without classes), the same noise in every round."""
+    levels = sheet_levels(vector, spec, seed)
+    images = np.clip(np.rint(levels), 0, 255).astype(np.uint8)
+    return contact_sheet_png(images, COLUMNS, sheet_names(spec, label_names))
+
+
+def sheet_levels(vector: np.ndarray, spec: ModelSpec, seed: int) -> np.ndarray:
+    """Return the pictures of a sample sheet before rounding: float32[n, H, W, C], grey levels from 0 to 255."""
+    return levels_of(_with_weights(vector, spec)[0], spec, seed)
+
+
+def levels_of(generator: Any, spec: AnySpec, seed: int) -> np.ndarray:
+    """Return the pictures of a generator's sample sheet, as `sheet_levels`."""
     rows = spec.classes or 5
     labels = np.repeat(np.arange(rows, dtype=np.int32), COLUMNS) if spec.classes else None
-    images = draw_images(_with_weights(vector, spec)[0], spec, labels, rows * COLUMNS, seed)
-    names = None if labels is None else [label_names[int(label)] for label in labels]
-    return contact_sheet_png(images, COLUMNS, names)
+    return draw_levels(generator, spec, labels, rows * COLUMNS, seed)
+
+
+def sheet_names(spec: AnySpec, label_names: Sequence[str]) -> list[str] | None:
+    """Return what a sample sheet writes beside its pictures, None without classes."""
+    return [label_names[row] for row in range(spec.classes) for _ in range(COLUMNS)] if spec.classes else None
 
 
 def model_files(vector: np.ndarray, spec: ModelSpec) -> dict[str, bytes]:
     """The Keras files of both networks, as they stand below ``public/``."""
-    with tempfile.TemporaryDirectory(prefix="fedgan-secure-") as folder:
-        save_networks(_with_weights(vector, spec), Path(folder))
-        return {
-            f"model/{name}.keras": (Path(folder) / f"{name}.keras").read_bytes()
-            for name in ("generator", "discriminator")
-        }
+    generator, discriminator = _with_weights(vector, spec)
+    return {"model/generator.keras": keras_bytes(generator), "model/discriminator.keras": keras_bytes(discriminator)}

@@ -23,7 +23,7 @@ from fedgan_secure.federation.directories import RunDirectory, SiteDirectory
 from fedgan_secure.federation.drivers.local import parse_drop
 from fedgan_secure.federation.entropy import entropy_for
 from fedgan_secure.federation.family import Family, family_of, spec_of
-from fedgan_secure.federation.hospital import Hospital, load_identity, load_secret
+from fedgan_secure.federation.hospital import Hospital
 from fedgan_secure.federation.key_rotation import KeyPlace, refuse_revoked
 from fedgan_secure.federation.mechanisms import (
     hospital_mechanism,
@@ -33,6 +33,7 @@ from fedgan_secure.federation.mechanisms import (
     rounds_of,
 )
 from fedgan_secure.federation.settings import TrainingSettings
+from fedgan_secure.federation.site_keys import load_identity, load_secret
 from fedgan_secure.federation.sources import Source, names_of, read
 from fedgan_secure.federation.storage import explain_disk, private_folder, write_bytes
 from fedgan_secure.federation.transfer import initial_vector, read_initial

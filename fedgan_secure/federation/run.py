@@ -25,6 +25,7 @@ from fedgan_secure.federation.drivers.local import LocalDriver, parse_drop
 from fedgan_secure.federation.hospital import Hospital, SignatureRefused
 from fedgan_secure.federation.interruption import Interruption
 from fedgan_secure.federation.prepare import Federation, model_of
+from fedgan_secure.federation.published_files import JUDGED, Published
 from fedgan_secure.federation.rounds import RoundFacts, left_incidents, now, record_of
 from fedgan_secure.federation.storage import sole_owner
 from fedgan_secure.privacy.errors import MechanismContradicted
@@ -47,7 +48,7 @@ class Outcome:
         reason: one sentence.
         finished: rounds whose sum was applied.
         epsilons: hospital -> epsilon at the policy's delta over this run, rounded up ("unbounded" without privacy).
-        score: what the trained generator reaches against the untrained one, where that costs nothing (phantoms).
+        score: what the generator reaches on fresh phantoms (`scoring.phantom_score`); None for any other data.
         several_hospitals: epsilon of a patient in as many hospitals as the policy declares; None where that is one.
     """
 
@@ -283,7 +284,8 @@ class _Run:
         files = self._files(facts, average)
         facts.ended = now()
         self.coordinator.stage(number, files, vector, average)
-        draft = self._draft(facts, files, incidents, colluders)
+        shown = Published({name: data for name, data in files.items() if name.startswith(JUDGED)}, vector)
+        draft = self._draft(facts, files, incidents, colluders, shown)
         self.coordinator.seal(number, draft, applied)
         self._publish(number, draft, "round_finished" if applied else "round_aborted")
 
@@ -299,7 +301,12 @@ class _Run:
         return files
 
     def _draft(
-        self, facts: RoundFacts, files: dict[str, bytes], incidents: list[Incident], colluders: int
+        self,
+        facts: RoundFacts,
+        files: dict[str, bytes],
+        incidents: list[Incident],
+        colluders: int,
+        shown: Published,
     ) -> RoundDraft:
         """The report that every hospital would sign; a hospital that would not is listed with its reasons."""
         kinds: dict[str, ArtefactKind] = {"transcripts": "transcript", "samples": "samples", "model": "model"}
@@ -326,7 +333,7 @@ class _Run:
             objections = {
                 name: found
                 for name, hospital in self.hospitals.items()
-                if name not in missing and (found := hospital.review(draft.payload, facts.transcript, sample))
+                if name not in missing and (found := hospital.review(draft.payload, facts.transcript, sample, shown))
             }
             if not objections:
                 self._note_dispute(facts.number, missing)
@@ -387,12 +394,14 @@ class _Run:
         staged = self.federation.run.staged(number) / "public"
         transcript = staged / "transcripts" / f"round-{number:04d}.cbor"
         sample = staged / "samples" / f"round-{number:04d}.png"
+        shown = self.coordinator.staged(number)
         refused = {row.name for row in facts_of(draft.report).missing_cosignatures}
         for name, hospital in self.hospitals.items():
             found = hospital.review(
                 draft.payload,
                 transcript.read_bytes() if transcript.exists() else None,
                 sample.read_bytes() if sample.exists() else None,
+                shown,
             )
             if found and name not in refused:
                 raise SignatureRefused(
@@ -433,14 +442,16 @@ class _Run:
             return None
         from fedgan_secure.federation.scoring import phantom_score
 
-        self.display.note("scoring the generator against an untrained one, on fresh phantoms")
+        family, average = self.coordinator.family, self.coordinator.average
+        self.display.note("scoring the generator on fresh phantoms")
         score: dict[str, Any] = phantom_score(
-            self.coordinator.average,
-            self.coordinator.layout.initial_vector(self.policy.initial_model.seed),
+            family.draw(average),
             model_of(self.policy),
             self.policy.names,
             self.policy.data.preprocessing,
             self.policy.initial_model.seed,
+            start_draw=family.start_draw(average),
+            progress=self.display.update,
         )
         json.dumps(score, allow_nan=False)
         return score

@@ -13,7 +13,7 @@ from fedgan_secure.data.patients import PatientDataset
 from fedgan_secure.data.phantoms import CLASSES, GRADES, PhantomSettings, write_hospitals
 from fedgan_secure.errors import InputError
 from fedgan_secure.federation.directories import RunDirectory, SiteDirectory
-from fedgan_secure.federation.hospital import load_secret
+from fedgan_secure.federation.site_keys import load_secret
 from fedgan_secure.federation.storage import private_folder
 from fedgan_secure.settings import RunSettings, check_hospital_name
 

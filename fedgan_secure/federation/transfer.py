@@ -88,17 +88,18 @@ def read_initial(root: Path, no_privacy: bool, declared_public: str | None = Non
         )
     policy = FederationPolicy.parse(policy_file.read_bytes())
     _check_standing(root, policy, verified, no_privacy, declared_public)
-    from fedgan_secure.models.dcgan import load_generator
+    from fedgan_secure.models.loading import read_network
     from fedgan_secure.models.vectors import named_weights
 
+    spec = ModelSpec.from_json(policy.model)
     digest = hashlib.sha256(b"".join(hashlib.sha256(path.read_bytes()).digest() for path in paths)).hexdigest()
     weights = {
         name: np.asarray(weight, dtype=np.float32)
-        for model in map(load_generator, paths)
+        for model in (read_network(path, spec, path.stem) for path in paths)
         for name, weight in named_weights(model)
     }
     statement = _statement(public, policy, declared_public)
-    return Initial(policy.run_id, digest, statement, ModelSpec.from_json(policy.model), weights)
+    return Initial(policy.run_id, digest, statement, spec, weights)
 
 
 def _check_standing(

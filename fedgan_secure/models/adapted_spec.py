@@ -59,7 +59,8 @@ class AdaptedSpec:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
                 raise ModelError(f"model.{name} is {value!r}, expected a whole number from {least} to {most}")
-        if not isinstance(self.purity, int | float) or not (math.isfinite(self.purity) and 0 <= self.purity <= 100):
+        number = isinstance(self.purity, int | float) and not isinstance(self.purity, bool)
+        if not number or not (math.isfinite(self.purity) and 0 <= self.purity <= 100):
             raise ModelError(f"model.purity is {self.purity!r}, expected a number from 0 to 100")
 
     @property

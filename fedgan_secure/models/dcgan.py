@@ -7,8 +7,7 @@ its own ``call`` to see the input and output of every layer.
 
 from __future__ import annotations
 
-import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +30,8 @@ from fedgan_secure.models.spec import AnySpec, ModelSpec
 LayerCall = Callable[..., Any]
 SLOPE = 0.2
 FEATURE_GAIN = 4.0
+MANY = 4
+"""From so many batches on, pictures are drawn by a compiled graph."""
 
 
 def _seeds(seed: int) -> Callable[[], keras.initializers.Initializer]:
@@ -286,6 +287,21 @@ def draw_images(
     Raises:
         ModelError: labels are missing, too many, or out of range.
     """
+    images = np.empty((count, spec.image_size, spec.image_size, spec.channels), np.uint8)
+    for rows, levels in _drawn(generator, spec, labels, count, seed, batch):
+        images[rows] = np.clip(np.rint(levels), 0, 255).astype(np.uint8)
+    return images
+
+
+def draw_levels(generator: keras.Model, spec: AnySpec, labels: np.ndarray | None, count: int, seed: int) -> np.ndarray:
+    """Draw the same images as `draw_images`, grey levels from 0 to 255 before rounding: float32[count, H, W, C]."""
+    return np.concatenate([levels for _, levels in _drawn(generator, spec, labels, count, seed, 64)])
+
+
+def _drawn(
+    generator: keras.Model, spec: AnySpec, labels: np.ndarray | None, count: int, seed: int, batch: int
+) -> Iterator[tuple[slice, np.ndarray]]:
+    """Draw images a batch at a time: which they are, and float32[n, H, W, C] grey levels."""
     if spec.conditional:
         if labels is None or len(labels) != count:
             raise ModelError(f"a conditional model needs {count} labels")
@@ -293,24 +309,29 @@ def draw_images(
         if count and not (labels.min() >= 0 and labels.max() < spec.classes):
             raise ModelError(f"labels must be 0 to {spec.classes - 1}")
     z = np.random.default_rng(seed).standard_normal((count, spec.latent_dim), dtype=np.float32)
-    images = np.empty((count, spec.image_size, spec.image_size, spec.channels), np.uint8)
+    call = _compiled(generator) if count > MANY * batch else generator
     for start in range(0, count, batch):
         rows = slice(start, min(start + batch, count))
         chosen = labels[rows] if labels is not None else None
-        drawn = np.asarray(generator(generator_inputs(spec, tf.constant(z[rows]), chosen), training=False))
-        images[rows] = np.clip(np.rint((drawn + 1.0) * 127.5), 0, 255).astype(np.uint8)
-    return images
+        drawn = call(generator_inputs(spec, tf.constant(z[rows]), chosen), training=False)
+        yield rows, (np.asarray(drawn) + 1.0) * 127.5
 
 
-def load_generator(path: Path) -> keras.Model:
-    """Open a ``generator.keras`` file.
+def _compiled(generator: keras.Model) -> Any:
+    """The generator as one graph: worth its compilation where many pictures are drawn."""
+    return tf.function(generator, reduce_retracing=True)
+
+
+def load_generator(path: Path, spec: AnySpec | None = None) -> keras.Model:
+    """Open a ``generator.keras`` file: the weights alone, into the network that the policy describes.
+
+    Args:
+        path: the file, as it lies in ``public/model/`` of a run.
+        spec: of the generator; None for what the run's ``policy.json`` says.
 
     Raises:
-        ModelError: the file is missing or is not a Keras model.
+        ModelError: the file or the policy is missing or cannot be read, or the file is not that network's.
     """
-    if not path.is_file():
-        raise ModelError(f"no generator at {path}", hint="name the folder of a finished run")
-    try:
-        return keras.models.load_model(path, compile=False)
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
-        raise ModelError(f"{path} cannot be read as a Keras model ({type(error).__name__})") from error
+    from fedgan_secure.models.loading import read_network
+
+    return read_network(path, spec)

@@ -19,6 +19,7 @@ import numpy as np
 
 from fedgan_secure.models.dcgan import build_discriminator, build_generator
 from fedgan_secure.models.errors import ModelError
+from fedgan_secure.models.keras_file import keras_bytes
 from fedgan_secure.models.spec import ModelSpec
 
 
@@ -146,5 +147,5 @@ def save_networks(networks: Iterable[keras.Model], folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for model in networks:
         aside = folder / f".{model.name}.partial.keras"
-        model.save(aside)
+        aside.write_bytes(keras_bytes(model))
         aside.replace(folder / f"{model.name}.keras")

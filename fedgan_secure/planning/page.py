@@ -76,6 +76,11 @@ def _remarks(figures: Mapping[str, Any]) -> tuple[str, ...]:
     ]
     if one == "image":
         remarks.append("The unit is the image: a patient with several images is protected less.")
+    if "release_noise_multiplier" in figures:
+        remarks.append(
+            "Before the first step comes a release: one noisy sum in which every patient takes part. Every figure here "
+            "counts it."
+        )
     advised = figures.get("delta_advised")
     if advised is not None:
         word = "is within" if figures["delta"] <= advised else "is above: choose less. It should be at most"
@@ -91,6 +96,7 @@ def _answers(every: Sequence[Mapping[str, Any]]) -> Section:
         ("Sampling probability", lambda one: f"{one['sampling_probability']:.6g}"),
         ("Steps", lambda one: f"{one['steps']}"),
         ("Noise multiplier", lambda one: f"{one['noise_multiplier']:.6g}"),
+        *_release_rows(every),
         ("Delta", lambda one: f"{one['delta']:g}"),
         (f"Epsilon, one {every[0]['unit']}", lambda one: _shown(one["epsilon"])),
         ("Second opinion (Rényi)", lambda one: _shown(one["epsilon_rdp"])),
@@ -109,16 +115,27 @@ def _answers(every: Sequence[Mapping[str, Any]]) -> Section:
     )
 
 
+def _release_rows(every: Sequence[Mapping[str, Any]]) -> list[tuple[str, Any]]:
+    """What the table says of a release before the steps; nothing where there is none."""
+    if "release_noise_multiplier" not in every[0]:
+        return []
+    return [
+        ("Noise multiplier of the release", lambda one: f"{one['release_noise_multiplier']:.6g}"),
+        ("Epsilon of the release alone", lambda one: _shown(one["epsilon_of_release"])),
+    ]
+
+
 def _curves(schedules: Sequence[Plan]) -> Section:
     lines = [curve(schedule, from_one=True) for schedule in schedules]
     names = [_NAMES[schedule.mechanism.noise_placement] for schedule in schedules]
+    starts = [schedule.epsilon_of_release for schedule in schedules]
     drawing = chart(
         "Epsilon against steps",
         "steps",
         "epsilon",
         [
-            Series(name, tuple(Point(float(steps), value) for steps, value in ((0, 0.0), *line)) if line else ())
-            for name, line in zip(names, lines, strict=True)
+            Series(name, tuple(Point(float(steps), value) for steps, value in ((0, first), *line)) if line else ())
+            for name, line, first in zip(names, lines, starts, strict=True)
         ],
     )
     same = len({tuple(steps for steps, _ in line) for line in lines}) == 1
@@ -137,6 +154,8 @@ def _curves(schedules: Sequence[Plan]) -> Section:
         if parts[0]
     )
     words = () if drawing is not None else ("There is no chart: epsilon is unbounded without noise.",)
+    if drawing is not None and any(starts):
+        words = ("The curve begins at what the release before the first step costs.",)
     return Section(title="Epsilon against steps", paragraphs=words, chart=drawing, tables=tables)
 
 

@@ -107,18 +107,29 @@ class _Question:
         self.others = any(self.held.values())
         self.more_rounds, self.more_hospitals = more_rounds, more_hospitals
         self.round = policy.mechanism_record()
+        # The one round of a run that is a release and nothing else is accounted as any other round.
+        self.release = None if policy.release is None or policy.rounds == 1 else policy.release.record()
         self.delta = min([policy.mechanism.delta, *deltas])  # the ledger holds its cap at the smallest
         self.figures: dict[str, float | int | str | None] = {}
         self.sentences: list[str] = []
 
-    def epsilon(self, mechanism: MechanismRecord, rounds: int, cap: float | None = None) -> float:
-        """Of so many rounds, with everything else in the ledger, as a ledger with this cap (None: its own) holds it."""
-        own = list(budget.repeated(mechanism, rounds))
+    def epsilon(
+        self,
+        mechanism: MechanismRecord,
+        rounds: int,
+        cap: float | None = None,
+        release: MechanismRecord | None = None,
+    ) -> float:
+        """Of so many rounds, with everything else in the ledger, as a ledger with this cap (None: its own) holds it.
+
+        The first of them is the `release` (None: the run's own), if there is one.
+        """
+        own = list(budget.scheduled(mechanism, rounds, release or self.release))
         return budget.capped_epsilon({**self.held, self.policy.run_id: own}, self.delta, cap or self.held_cap)
 
     def alone(self, mechanism: MechanismRecord, rounds: int) -> float:
         """Of so many rounds of this run by itself, at its own delta."""
-        return accountant.epsilon(budget.repeated(mechanism, rounds), self.policy.mechanism.delta)
+        return accountant.epsilon(budget.scheduled(mechanism, rounds, self.release), self.policy.mechanism.delta)
 
     def answer(self) -> WhatIf:
         rounds = self.policy.rounds
@@ -127,10 +138,13 @@ class _Question:
         earlier = ", with the other runs in this ledger," if self.others else ""
         self.figures |= {"rounds": rounds, "hospitals": len(self.policy.hospitals), "delta": self.delta}
         self.figures |= {"noise_multiplier": self.round.noise_multiplier, "epsilon": _json(now)}
+        verb = "costs" if self.policy.release is not None and self.release is None else "cost"
+        if self.policy.release is not None:
+            self.figures["release_noise_multiplier"] = self.policy.release.noise_multiplier
         self.sentences.append(
-            f"As planned, {_rounds(rounds)} of {self.round.steps} steps{earlier} cost one {who} an epsilon of "
+            f"As planned, {self._schedule()}{earlier} {verb} one {who} an epsilon of "
             f"{accountant.round_up(now)} at delta {self.delta:g}, with noise multiplier "
-            f"{self.round.noise_multiplier:g}."
+            f"{self.round.noise_multiplier:g}{self._of_release()}."
         )
         if self.more_rounds:
             self._rounds()
@@ -139,6 +153,27 @@ class _Question:
         if self.cap is not None:
             self._cap(self.cap)
         return WhatIf(self.figures, tuple(self.sentences))
+
+    def _schedule(self) -> str:
+        """What is planned, in words."""
+        if self.policy.release is None:
+            return f"{_rounds(self.policy.rounds)} of {self.round.steps} steps"
+        if self.release is None:
+            return "one release and nothing else"
+        return f"a release and {_rounds(self.policy.rounds - 1)} of {self.round.steps} steps"
+
+    def _whose(self) -> str:
+        """Which noise is asked about, where a release has another."""
+        return "" if self.release is None else " of the steps"
+
+    def _compared(self, noise: float) -> str:
+        return f"{noise:g}, {_percent(noise / self.round.noise_multiplier)}"
+
+    def _held_already(self) -> str:
+        return "what the ledger holds already" if self.release is None else "the release, with what the ledger holds,"
+
+    def _of_release(self) -> str:
+        return "" if self.release is None else f" ({self.release.noise_multiplier:g} in the release)"
 
     def _rounds(self) -> None:
         total = self.policy.rounds + self.more_rounds
@@ -155,7 +190,7 @@ class _Question:
         self.sentences.append(
             f"To stay at {target:.6g} over all {total} rounds of this run{itself}, "
             + (
-                f"the noise multiplier would have had to be {noise:g}, {_percent(noise / self.round.noise_multiplier)}."
+                f"the noise multiplier{self._whose()} would have had to be {self._compared(noise)}."
                 if noise is not None
                 else "no noise would have been enough."
             )
@@ -179,7 +214,11 @@ class _Question:
         threshold = max(default_threshold(new), shares.threshold)
         wider = shares.model_copy(update={"threshold": threshold, "colluders": colluders_against_lying(new, threshold)})
         same = self.round.model_copy(update={"shares": wider})
-        cost = self.epsilon(same, self.policy.rounds)
+        release = self.release
+        if isinstance(release, DistributedMechanism):
+            counts = {"threshold": wider.threshold, "colluders": wider.colluders}
+            release = release.model_copy(update={"shares": release.shares.model_copy(update=counts)})
+        cost = self.epsilon(same, self.policy.rounds, release=release)
         share = math.sqrt((new / wider.honest_shares) / (old / shares.honest_shares))
         self.figures |= {
             "epsilon_with_more_hospitals": _json(cost),
@@ -207,9 +246,10 @@ class _Question:
         self.sentences.append(
             "For all of them, "
             + (
-                f"the noise multiplier would have to be {noise:g}, {_percent(noise / self.round.noise_multiplier)}."
+                f"the noise multiplier{self._whose()} would have to be {self._compared(noise)}."
                 if noise is not None
-                else "no noise would be enough: what the ledger holds already is too much, or the cap is too small."
+                else f"no noise{self._whose()} would be enough: {self._held_already()} is too much, "
+                "or the cap is too small."
             )
         )
 
@@ -228,7 +268,8 @@ class _Question:
 
         With a cap: together with the rest of the ledger, as a ledger with that cap holds it; else by themselves.
         """
-        whole = mechanism.model_copy(update={"steps": mechanism.steps * rounds})
+        before = () if self.release is None else (self.release,)
+        whole = mechanism.model_copy(update={"steps": mechanism.steps * (rounds - len(before))})
         delta = self.delta if cap is not None else self.policy.mechanism.delta
         try:
             if self.others and cap is not None:
@@ -238,11 +279,7 @@ class _Question:
                     return self.epsilon(mechanism.model_copy(update={"noise_multiplier": sigma}), rounds, cap)
 
                 return calibration.by(figure, mechanism.sampling_probability, whole.steps, target, delta)
-            if isinstance(whole, DistributedMechanism):
-                return accountant.calibrate_distributed(whole, target=target, delta=delta)
-            return accountant.calibrate_noise_multiplier(
-                sampling_probability=whole.sampling_probability, steps=whole.steps, epsilon=target, delta=delta
-            )
+            return accountant.calibrate(whole, target=target, delta=delta, before=before)
         except UnreachableTarget:
             return None
 

@@ -8,7 +8,7 @@ from typing import Literal
 
 from fedgan_audits import accountant, solving
 from fedgan_audits.budget import mechanism_record
-from fedgan_audits.mechanism import DistributedMechanism, MechanismRecord, NoiseShares, Unit
+from fedgan_audits.mechanism import MechanismRecord, NoiseShares, Unit, is_release
 from fedgan_secure.errors import InputError
 
 Unknown = Literal["sampling_probability", "noise_multiplier", "steps", "epsilon"]
@@ -20,36 +20,48 @@ class Plan:
     """A schedule and what it costs.
 
     Attributes:
-        mechanism: the whole schedule as the accountant takes it; `steps` are those of the run.
+        mechanism: all steps as the accountant takes them; `steps` are those of the run.
         delta: of every figure.
         unknown: which of the four was solved for.
         target: the epsilon that was asked for, or None where epsilon is the answer.
+        release: the one noisy sum before the steps, if there is one; every figure counts it.
     """
 
     mechanism: MechanismRecord
     delta: float
     unknown: Unknown
     target: float | None = None
+    release: MechanismRecord | None = None
+
+    @property
+    def mechanisms(self) -> tuple[MechanismRecord, ...]:
+        """Everything that the schedule does to patients: the release, if there is one, and the steps."""
+        return (self.mechanism,) if self.release is None else (self.release, self.mechanism)
 
     @property
     def epsilon(self) -> float:
         """The proved epsilon of one unit in one hospital; math.inf without noise."""
-        return accountant.epsilon([self.mechanism], self.delta)
+        return accountant.epsilon(self.mechanisms, self.delta)
 
     @property
     def epsilon_rdp(self) -> float:
         """The second opinion, by Rényi differential privacy."""
-        return accountant.epsilon_rdp([self.mechanism], self.delta)
+        return accountant.epsilon_rdp(self.mechanisms, self.delta)
+
+    @property
+    def epsilon_of_release(self) -> float:
+        """The proved epsilon of the release alone; 0.0 where there is none."""
+        return 0.0 if self.release is None else accountant.epsilon([self.release], self.delta)
 
     def known_to(self, hospitals: int) -> float:
         """Epsilon for a patient whom so many hospitals of the federation know (1 to 16)."""
         if isinstance(hospitals, bool) or not isinstance(hospitals, int) or not 1 <= hospitals <= 16:
             raise InputError(f"the patient is known to {hospitals} hospitals; expected 1 to 16")
-        return accountant.epsilon_several_hospitals([[self.mechanism]] * hospitals, self.delta)
+        return accountant.epsilon_several_hospitals([self.mechanisms] * hospitals, self.delta)
 
     def with_images(self, images: int) -> float:
         """Epsilon for a patient with so many images: with unit "patient" the same for any number."""
-        return accountant.epsilon_k_images([self.mechanism], self.delta, images)
+        return accountant.epsilon_k_images(self.mechanisms, self.delta, images)
 
 
 def plan(
@@ -62,6 +74,7 @@ def plan(
     unit: Unit = "patient",
     images_per_patient: int = 1,
     shares: NoiseShares | None = None,
+    release: MechanismRecord | None = None,
 ) -> Plan:
     """Solve for the one of `sampling_probability`, `noise_multiplier`, `steps` and `epsilon` that is left out.
 
@@ -74,6 +87,7 @@ def plan(
         unit: whose data one record is.
         images_per_patient: public bound; it does not change epsilon.
         shares: for noise that the hospitals share, else None.
+        release: one noisy sum before the steps (fedgan_audits.releases.record), its noise given; counted in epsilon.
 
     Returns:
         A plan whose epsilon is at most the target: the noise is rounded up, steps and probability are rounded down.
@@ -103,36 +117,41 @@ def plan(
     if shares is not None:
         fields |= {"noise_placement": "distributed", "shares": shares}
     mechanism = mechanism_record(**fields)
+    before = () if release is None else (release,)
+    if release is not None and not is_release(release):
+        raise InputError(
+            "the release has a sampling probability below 1 or several steps; expected one sum of all patients",
+            hint="make it with fedgan_audits.releases.record",
+        )
     if epsilon is None:
         accountant.check_delta(delta)
-        return Plan(mechanism, delta, unknown)
+        return Plan(mechanism, delta, unknown, release=release)
     if unknown == "steps":
-        found: float = solving.most_steps(mechanism, target=epsilon, delta=delta)
+        found: float = solving.most_steps(mechanism, target=epsilon, delta=delta, before=before)
     elif unknown == "sampling_probability":
-        found = solving.largest_probability(mechanism, target=epsilon, delta=delta)
-    elif isinstance(mechanism, DistributedMechanism):
-        found = accountant.calibrate_distributed(mechanism, target=epsilon, delta=delta)
+        found = solving.largest_probability(mechanism, target=epsilon, delta=delta, before=before)
     else:
-        found = accountant.calibrate_noise_multiplier(
-            sampling_probability=mechanism.sampling_probability, steps=mechanism.steps, epsilon=epsilon, delta=delta
-        )
-    return Plan(mechanism.model_copy(update={unknown: found}), delta, unknown, epsilon)
+        found = accountant.calibrate(mechanism, target=epsilon, delta=delta, before=before)
+    return Plan(mechanism.model_copy(update={unknown: found}), delta, unknown, epsilon, release)
 
 
 def curve(schedule: Plan, points: int = 12, *, from_one: bool = False) -> tuple[tuple[int, float], ...]:
     """(steps, epsilon) from few steps to all of the schedule's, evenly spaced; () where epsilon is unbounded.
+
+    Every point counts the release, if there is one, as well.
 
     `from_one` adds points near the first step, where the curve bends: a line between two points lies below it.
 
     Every point is the proved figure of a schedule of so many steps that was fixed beforehand.
     """
     total = schedule.mechanism.steps
-    if schedule.mechanism.noise_multiplier == 0:
+    if any(mechanism.noise_multiplier == 0 for mechanism in schedule.mechanisms):
         return ()
+    before = () if schedule.release is None else (schedule.release,)
     even = {max(1, math.ceil(total * part / points)) for part in range(1, points + 1)}
     near = {1, *(max(1, math.ceil(total / points / 4**part)) for part in range(1, 4))} if from_one else set()
     wanted = sorted(even | near)
     return tuple(
-        (steps, accountant.epsilon([schedule.mechanism.model_copy(update={"steps": steps})], schedule.delta))
+        (steps, accountant.epsilon([*before, schedule.mechanism.model_copy(update={"steps": steps})], schedule.delta))
         for steps in wanted
     )

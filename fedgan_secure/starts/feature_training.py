@@ -17,6 +17,7 @@ from fedgan_secure.starts.phases import Floats, assign, flat, load_optimiser, op
 from fedgan_secure.starts.public_set import PublicSet
 
 RATE = 2e-3
+RISE = 100
 BETAS = (0.9, 0.999)
 STRENGTH = 1.5
 GRAIN = 0.06
@@ -44,9 +45,11 @@ class FeaturePhase:
         self._compiled = tf.function(self._step)
 
     def step(self, index: int) -> None:
-        """Make one step of Adam; the rate falls to zero along a cosine."""
+        """Make one step of Adam; the rate rises over the first 100 steps, then falls to zero along a cosine."""
         rows = np.random.default_rng([self._seed, _STREAM, index]).choice(self._public.training, self._batch)
-        rate = RATE * 0.5 * (1.0 + math.cos(math.pi * index / self.steps))
+        # from the first step at full rate, every hidden unit was dead after a few steps
+        rise = min(1.0, (index + 1) / RISE)
+        rate = RATE * rise * 0.5 * (1.0 + math.cos(math.pi * index / self.steps))
         self._compiled(
             tf.constant(self._public.images[rows]),
             tf.constant(self._public.labels[rows]),

@@ -170,13 +170,13 @@ def feature_model(architecture: Architecture, seed: int = 0) -> keras.Model:
     x = keras.Input((IMAGE_SIZE, IMAGE_SIZE, architecture.channels), name="image")
     hidden, responses = x, []
     for index, width in enumerate(FEATURE_WIDTHS):
-        conv = layers.Conv2D(width, 5, strides=2, kernel_initializer=fresh("fan"), name=f"f_conv{index}")
+        conv = layers.Conv2D(width, 5, strides=2, kernel_initializer=fresh("he"), name=f"f_conv{index}")
         norm = layers.GroupNormalization(GROUPS, epsilon=1e-5, name=f"f_norm{index}")
         hidden = layers.ReLU()(norm(conv(layers.ZeroPadding2D(2)(hidden))))
         responses.append(layers.GlobalAveragePooling2D()(hidden))
     responses.append(layers.GlobalMaxPooling2D()(hidden))
     pooled = layers.Concatenate()(responses[-2:])
-    told = layers.Dense(HIDDEN_WIDTH, activation="relu", kernel_initializer=fresh("fan"), name="f_hidden")(pooled)
+    told = layers.Dense(HIDDEN_WIDTH, activation="relu", kernel_initializer=fresh("he"), name="f_hidden")(pooled)
     outputs = [layers.Dense(architecture.classes, kernel_initializer=fresh("fan"), name="f_grade")(told)]
     if architecture.counts:
         outputs.append(layers.Dense(architecture.counts, kernel_initializer=fresh("fan"), name="f_counts")(told))
@@ -236,7 +236,8 @@ def _latent_parts(z: Any) -> list[Any]:
 def initialisers(seed: int) -> Callable[..., keras.initializers.Initializer]:
     """Return a maker of initialisers with a seed each, so that equal seeds give equal weights.
 
-    It takes ``"fan"`` (uniform, variance 1 / (3 fan-in)) or ``"normal"`` and a standard deviation.
+    It takes ``"fan"`` (uniform, variance 1 / (3 fan-in)), ``"he"`` (normal, variance 2 / fan-in) or ``"normal"`` and a
+    standard deviation.
     """
     state = np.random.SeedSequence(seed)
 
@@ -244,6 +245,8 @@ def initialisers(seed: int) -> Callable[..., keras.initializers.Initializer]:
         child = int(state.spawn(1)[0].generate_state(1)[0]) % (2**31)
         if kind == "normal":
             return keras.initializers.RandomNormal(stddev=deviation, seed=child)
+        if kind == "he":
+            return keras.initializers.HeNormal(seed=child)
         return keras.initializers.VarianceScaling(scale=1 / 3, mode="fan_in", distribution="uniform", seed=child)
 
     return fresh

@@ -21,6 +21,10 @@ from fedgan_secure.settings import RunSettings
 
 RESULT = "trial.json"
 """What a finished trial gave, in its folder: a trial that ended just before a kill is not scored again."""
+TEST_IMAGES = 600
+TRAIN_IMAGES = 800
+STEPS = 160
+"""Of the classifier of `tstr` on phantoms: short, because a search trains one for every trial."""
 
 
 @dataclass(frozen=True)
@@ -173,19 +177,24 @@ def _phantom_score(job: Job, spec: Any, names: tuple[str, ...]) -> float:
     import numpy as np
 
     from fedgan_secure.data.phantoms import CLASSES
-    from fedgan_secure.evaluation.phantom_score import TEST_IMAGES, feature_distance, generator_score
+    from fedgan_secure.evaluation.feature_distance import feature_distance
+    from fedgan_secure.evaluation.images import LabelledImages
+    from fedgan_secure.evaluation.tstr import accuracy
     from fedgan_secure.models.dcgan import draw_images, load_generator
 
     generator = load_generator(job.folder / "public" / "model" / "generator.keras")
     test = _phantoms(spec, names, job.seed + 1_000_003)
+    rows = np.sort(np.random.default_rng(job.seed).permutation(len(test))[:TEST_IMAGES])
     if job.objective["metric"] == "tstr":
         if spec.classes != CLASSES:
             raise InputError(
                 "objective.metric = tstr on phantoms needs a generator of the phantoms' grades",
                 hint="choose feature_distance, or measure on public images",
             )
-        return float(generator_score(generator, spec, test, job.seed)["tstr_accuracy"])
-    rows = np.sort(np.random.default_rng(job.seed).permutation(len(test))[:TEST_IMAGES])
+        labels = np.arange(TRAIN_IMAGES, dtype=np.int32) % spec.classes
+        made = LabelledImages(draw_images(generator, spec, labels, TRAIN_IMAGES, job.seed), labels)
+        real = LabelledImages(test.pixels(rows), np.asarray(test.labels)[rows])
+        return float(accuracy(made, real, spec.classes, (job.seed,), STEPS).mean())
     asked = np.arange(TEST_IMAGES, dtype=np.int32) % spec.classes if spec.conditional else None
     return feature_distance(draw_images(generator, spec, asked, TEST_IMAGES, job.seed), test.pixels(rows))
 
@@ -213,7 +222,7 @@ def _public_distance(job: Job, spec: Any, policy: Any) -> float:
     import numpy as np
 
     from fedgan_secure.data import LoadSettings, load
-    from fedgan_secure.evaluation.phantom_score import feature_distance
+    from fedgan_secure.evaluation.feature_distance import feature_distance
     from fedgan_secure.models.dcgan import draw_images, load_generator
 
     objective = job.objective

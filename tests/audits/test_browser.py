@@ -6,6 +6,7 @@ Needs Chromium (Debian's package `chromium`); `.ci/run` installs it and sets FED
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,7 +14,9 @@ from typing import Any
 
 import pytest
 from axe_playwright_python.base import AXE_FILE_PATH
-from playwright.sync_api import Browser, Error, Page, sync_playwright
+from playwright.sync_api import Browser, Error, Page, expect, sync_playwright
+
+from tests.patience import HANG_SECONDS
 
 pytestmark = pytest.mark.xdist_group("browser")
 
@@ -23,6 +26,8 @@ FLAGS = (
 )  # fmt: skip
 RULES = ("wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice")
 WIDTHS = {"wide": 1280, "narrow": 360}
+PATIENCE = 1000 * HANG_SECONDS
+"""In milliseconds, as Playwright counts."""
 CONTRAST = """() => {
   const parts = color => color.match(/[0-9.]+/g).slice(0, 3).map(Number);
   const light = color => parts(color).map(one => one / 255)
@@ -46,7 +51,7 @@ def browser() -> Iterator[Browser]:
         pytest.skip("there is no Chromium on this machine; CI checks the pages in one")
     with sync_playwright() as playwright:
         try:
-            opened = playwright.chromium.launch(executable_path=place, args=list(FLAGS))
+            opened = playwright.chromium.launch(executable_path=place, args=list(FLAGS), timeout=PATIENCE)
         except Error as error:
             if os.environ.get("FEDGAN_REQUIRE_BROWSER"):
                 raise
@@ -70,6 +75,7 @@ def show(browser: Browser, tmp_path: Path) -> Iterator[Show]:
         else:
             place = page
         context = browser.new_context(viewport={"width": WIDTHS[width], "height": 900}, color_scheme=scheme)
+        context.set_default_timeout(PATIENCE)
         contexts.append(context)
         shown = context.new_page()
         asked: list[str] = []
@@ -164,6 +170,7 @@ def test_on_paper_nothing_is_folded_away_or_cut_off(show: Show, published: dict[
     )
     assert hidden == []
     page.set_viewport_size({"width": 690, "height": 1000})  # the width of A4 between the margins
+    page.wait_for_function("innerWidth === 690")
     cut = page.evaluate(
         "[...document.querySelectorAll('main *')].filter(one => one.getBoundingClientRect().right > 691)"
         ".map(one => one.outerHTML.slice(0, 120))"
@@ -177,7 +184,7 @@ def test_everything_can_be_reached_by_the_keyboard(show: Show, published: dict[s
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.textContent") == "Skip to the verdict"
     page.keyboard.press("Enter")
-    assert page.url.endswith("#main")
+    expect(page).to_have_url(re.compile("#main$"), timeout=PATIENCE)  # the page has moved before its address is told
     reached = set()
     for _ in range(200):
         page.keyboard.press("Tab")

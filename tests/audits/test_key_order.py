@@ -14,11 +14,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedgan_audits import key_statements
+from fedgan_audits.checks import Verification
 from fedgan_audits.errors import RecordInvalid
 from fedgan_audits.held_keys import Held, KeyHistory, Listed
 from fedgan_audits.key_history import histories
+from fedgan_audits.key_standing import SignedReport, check
 from fedgan_audits.key_statements import Signed, SignedRun, next_second, raw_of
-from fedgan_audits.trust import read_revoked
+from fedgan_audits.manifest import RunFacts
+from fedgan_audits.trust import Trust, read_revoked, roster
 
 VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "key-statements-in-one-second.json").read_text())
 MOMENT = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)
@@ -167,6 +170,25 @@ def test_a_revocation_begins_after_what_was_signed_in_the_running_second() -> No
     assert revocation(0, 0, next_second(early), late).statement.time == MOMENT
     with pytest.raises(RecordInvalid, match="to come"):
         revocation(0, 0, next_second(MOMENT) + SECOND, late)
+
+
+@pytest.mark.parametrize(("rounds", "wrong"), [(2, set()), (3, {"manifest.dsse.json"})])
+def test_a_manifest_of_the_second_counts_if_its_newest_report_is_listed(rounds: int, wrong: set[str]) -> None:
+    """North signed no report after the second round: of the third there is its signature on the manifest alone."""
+    hospitals = [{"name": WHO, "public_key": RAWS[0]}, {"name": "south", "public_key": RAWS[3]}]
+    trusted = Trust.of({WHO: KEYS[0].public_key()}, [revocation(0, 0, MOMENT, successor=None)])
+    listed = roster({"coordinator": {"public_key": RAWS[4]}, "hospitals": hospitals}, trusted)
+    reports = [
+        SignedReport(number, f"{number}", RUN.digest, MOMENT, frozenset({"south"} | ({WHO} if number < 3 else set())))
+        for number in range(1, rounds + 1)
+    ]
+    facts = RunFacts(
+        run_id="run-1", outcome="running", reason="rounds are left", rounds_scheduled=4, policy_sha256="0" * 64,
+        started=MOMENT, ended=MOMENT,
+    )  # fmt: skip
+    result = Verification()
+    check(result, listed, reports, frozenset({WHO}), facts)
+    assert {entry.file for entry in result.checks if entry.outcome == "FAIL"} == wrong
 
 
 SECONDS = st.integers(-2, 2).map(lambda seconds: MOMENT + seconds * SECOND)

@@ -22,6 +22,7 @@ from fedgan_audits import accountant, budget
 from fedgan_audits.errors import AuditError, BudgetRefused, LedgerCorrupt, LedgerError, NotAccounted, RecordInvalid
 from fedgan_audits.ledger import GENESIS, Ledger
 from fedgan_audits.mechanism import MechanismRecord
+from tests.patience import HANG_SECONDS
 
 DELTA = 1e-5
 DIGEST = "ab" * 32
@@ -358,7 +359,7 @@ with Ledger.open(sys.argv[1], hospital="north", create=True) as ledger:
         for start in "12"
     ]
     for writer in writers:
-        _, errors = writer.communicate(timeout=120)
+        _, errors = writer.communicate(timeout=HANG_SECONDS)
         assert writer.returncode == 0, errors
     with Ledger.open(path) as ledger:
         assert len(ledger.mechanisms()) == 4

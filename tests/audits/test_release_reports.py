@@ -11,6 +11,7 @@ import pytest
 from pydantic import ValidationError
 
 from fedgan_audits import accountant, binding, budget, envelope, figures, gdpr, registry_card, render
+from fedgan_audits.errors import BudgetRefused
 from fedgan_audits.ledger import Ledger
 from fedgan_audits.mechanism import DistributedMechanism, MechanismRecord, NoiseShares
 from fedgan_audits.records import RoundRecord, spending
@@ -300,3 +301,15 @@ def test_a_run_without_a_release_says_nothing_of_one(whole_run: Any) -> None:
     assert "the release" not in Outline(whole_run.drafts[0].html).words
     assert not any(check.name == "release" for check in verify_run(whole_run.folder).checks)
     assert envelope.parse_canonical(whole_run.policy).get("release") is None
+
+
+def test_a_cap_at_the_target_admits_the_release_and_every_round_and_no_more(tmp_path: Path) -> None:
+    plan = budget.plan_run(
+        sampling_probability=0.1, steps_per_round=20, rounds=4, delta=1e-4, epsilon=4.0, release=RELEASE
+    )
+    with Ledger.open(tmp_path / "ledger.sqlite", hospital="a", create=True) as book:
+        for number, mechanism in enumerate([RELEASE, *[plan.mechanism] * 3], start=1):
+            book.reserve("run-7", number, mechanism, 1e-4, 4.0)
+        assert accountant.epsilon(book.mechanisms(), 1e-4) == plan.epsilon_total
+        with pytest.raises(BudgetRefused):
+            book.reserve("run-7", 5, plan.mechanism, 1e-4, 4.0)

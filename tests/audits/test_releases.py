@@ -8,6 +8,8 @@ from typing import Any
 
 import dp_accounting as dp
 import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from fedgan_audits import accountant, budget, releases
@@ -92,7 +94,7 @@ def test_the_ledger_holds_what_the_plan_says() -> None:
     assert round(plan.epsilon_total, 4) == 7.9994
 
 
-@pytest.mark.parametrize(("epsilon", "sigma"), [(8.0, 2.285), (1.0, 13.82)])
+@pytest.mark.parametrize(("epsilon", "sigma"), [(8.0, 2.285)])
 def test_the_steps_noise_is_calibrated_to_what_the_release_leaves(epsilon: float, sigma: float) -> None:
     plan = budget.plan_run(
         sampling_probability=0.064,
@@ -248,3 +250,31 @@ def test_the_first_scheduled_round_is_the_release() -> None:
     for mechanism in (release_of(2.0, unit="image"), release_of(2.0, shares=SHARES)):
         with pytest.raises(ValidationError, match="no common figure"):
             PrivacySettings(**values, release=facts(mechanism=mechanism))
+
+
+@settings(max_examples=3, deadline=None, phases=[Phase.explicit, Phase.generate])
+@given(st.floats(1.5, 40.0), st.floats(0.01, 0.4), st.integers(2, 40), st.floats(0.5, 10.0), st.booleans())
+def test_no_calibrated_schedule_costs_more_than_its_target(
+    sigma: float, q: float, rounds: int, target: float, spare: bool
+) -> None:
+    """With shared noise, whose accountant is quick; the target holds with spare rounds too."""
+    try:
+        plan = budget.plan_run(
+            sampling_probability=q,
+            steps_per_round=5,
+            rounds=rounds,
+            spare_rounds=3 if spare else 0,
+            delta=1e-5,
+            epsilon=target,
+            noise_placement="distributed",
+            shares=STEP_SHARES,
+            release=release_of(sigma, shares=SHARES),
+        )
+    except UnreachableTarget as refused:
+        assert refused.nearest_epsilon > target
+        assert accountant.epsilon([release_of(sigma, shares=SHARES)], 1e-5) > target * 0.95
+        return
+    assert plan.epsilon_total <= target
+    less = plan.mechanism.model_copy(update={"noise_multiplier": plan.mechanism.noise_multiplier * 0.995})
+    weaker = budget.scheduled(less, plan.rounds_scheduled, plan.release)
+    assert accountant.epsilon(weaker, 1e-5) > target or plan.mechanism.noise_multiplier <= accountant.NOISE_MIN * 1.01

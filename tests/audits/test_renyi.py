@@ -210,3 +210,11 @@ def test_the_profile_s_hull_lies_below_the_bounds_and_is_convex() -> None:
     )
     truth = accountant.delta_profile([record], list(epsilons[::400]))
     assert all(proved >= exact for proved, exact in zip(deltas[::400], truth, strict=True))
+
+
+@pytest.mark.parametrize("mu", [0.5, 1.5, 2.5, 4.0])
+def test_the_profile_starts_above_the_total_variation_and_below_one(mu: float) -> None:
+    """Of a Gaussian shifted by mu deviations, whose total variation is known; D_2 = mu^2 may be far above 2."""
+    curve = renyi.composed([(SampledNoise(1.0, 1 / mu), 1)])
+    _, deltas = renyi.profile(curve, 1e-5)
+    assert math.erf(mu / 2 / math.sqrt(2)) <= deltas[0] < 1

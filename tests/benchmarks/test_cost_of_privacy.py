@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 from benchmarks.whole_run import causes, tables
 
+from tests.patience import HANG_SECONDS
+
 SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "cost_of_privacy.py"
 PAGE = SCRIPT.parents[1] / "docs" / "privacy.md"
 
@@ -18,7 +20,7 @@ PAGE = SCRIPT.parents[1] / "docs" / "privacy.md"
 @pytest.fixture(scope="module")
 def quick() -> dict[str, Any]:
     command = [sys.executable, str(SCRIPT), "--json", "--quick"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=900)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=HANG_SECONDS)
     assert done.returncode == 0, done.stderr[-2000:]
     found: dict[str, Any] = json.loads(done.stdout)
     return found

@@ -7,12 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.patience import HANG_SECONDS
+
 SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "verify.py"
 
 
 def test_the_script_prints_one_object_with_a_row_for_every_size() -> None:
     done = subprocess.run(
-        [sys.executable, str(SCRIPT), "--json", "--quick"], capture_output=True, text=True, timeout=300
+        [sys.executable, str(SCRIPT), "--json", "--quick"], capture_output=True, text=True, timeout=HANG_SECONDS
     )
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
@@ -27,5 +29,7 @@ def test_a_run_that_does_not_verify_is_not_timed() -> None:
         "import sys\nsys.path.insert(0, sys.argv[1])\nimport verify\nfrom audit_trail.trail import Trail\n"
         "Trail.close = lambda self, number: None\nverify.main(['--quick'])\n"
     )
-    done = subprocess.run([sys.executable, "-c", code, str(SCRIPT.parent)], capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(SCRIPT.parent)], capture_output=True, text=True, timeout=HANG_SECONDS
+    )
     assert done.returncode == 1 and "the run does not verify" in done.stderr

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.patience import HANG_SECONDS
+
 SMALL = [
     "--hospitals", "3", "--phantom-patients", "10", "--image-size", "28", "--steps-per-round", "2",
     "--sampling-probability", "0.3", "--declared-patients", "10", "--epsilon", "20", "--delta", "1e-3",
@@ -26,7 +28,7 @@ class Done:
     err: str
 
 
-def fedgan(*arguments: str | Path, cwd: Path | None = None, timeout: float = 240) -> Done:
+def fedgan(*arguments: str | Path, cwd: Path | None = None, timeout: float = HANG_SECONDS) -> Done:
     """Run the command as a user would, in a process of its own."""
     environment = {**os.environ, "TF_NUM_INTRAOP_THREADS": "2", "COLUMNS": "200"}
     done = subprocess.run(

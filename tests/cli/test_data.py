@@ -13,6 +13,7 @@ from PIL import Image
 from fedgan_cli.data import command
 from fedgan_cli.main import main
 from tests.fedgan_secure.data.conftest import make_dicom, noise
+from tests.patience import HANG_SECONDS
 
 
 @pytest.fixture
@@ -114,7 +115,7 @@ def test_no_tensorflow_is_loaded(folder: Path) -> None:
         "bad = {'tensorflow', 'keras', 'scipy', 'dp_accounting'} & set(sys.modules)\n"
         "assert not bad, bad\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=HANG_SECONDS)
     assert done.returncode == 0, done.stderr
 
 

@@ -10,7 +10,7 @@ from playwright.sync_api import Browser
 
 from fedgan_cli import data_page
 from fedgan_secure.data import LoadSettings, load
-from tests.audits.test_browser import RULES, browser  # noqa: F401 - a fixture
+from tests.audits.test_browser import PATIENCE, RULES, browser  # noqa: F401 - a fixture
 from tests.fedgan_secure.data.conftest import make_dicom, noise
 
 pytestmark = pytest.mark.xdist_group("browser")
@@ -43,6 +43,7 @@ def test_axe_finds_nothing_and_nothing_is_fetched(
     scheme: str,
 ) -> None:
     context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)  # type: ignore[arg-type]
+    context.set_default_timeout(PATIENCE)
     shown = context.new_page()
     asked: list[str] = []
     shown.on("request", lambda request: asked.append(request.url))

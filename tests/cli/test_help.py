@@ -11,6 +11,7 @@ import pytest
 
 from fedgan_cli.main import COMMANDS, cli
 from fedgan_cli.reference import context_of, walk
+from tests.patience import HANG_SECONDS
 
 ROOT = Path(__file__).resolve().parents[2]
 ALL = walk(cli, ["fedgan-secure"])
@@ -30,21 +31,20 @@ def test_help_says_what_it_does_and_shows_an_example(path: list[str], command: c
 def test_the_reference_in_the_docs_is_up_to_date(tmp_path: Path) -> None:
     """`make docs` renews it. In a process of its own: click keeps the first help option that it makes of a command."""
     made = tmp_path / "cli.md"
-    subprocess.run([sys.executable, "-m", "fedgan_cli.reference", str(made)], timeout=60, check=True)
+    subprocess.run([sys.executable, "-m", "fedgan_cli.reference", str(made)], timeout=HANG_SECONDS, check=True)
     assert (ROOT / "docs" / "cli.md").read_text(encoding="utf-8") == made.read_text(encoding="utf-8")
 
 
 def test_short_texts_of_the_group_name_every_command() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "fedgan_cli.main", "--help"], capture_output=True, text=True, timeout=60, check=True
-    )
+    command = [sys.executable, "-m", "fedgan_cli.main", "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=HANG_SECONDS, check=True)
     assert all(name in done.stdout for name in COMMANDS)
 
 
 def test_an_unknown_command_or_option_is_a_wrong_request() -> None:
     for arguments in (["fly"], ["run", "--fly"], ["plan"]):
         done = subprocess.run(
-            [sys.executable, "-m", "fedgan_cli.main", *arguments], capture_output=True, text=True, timeout=60
+            [sys.executable, "-m", "fedgan_cli.main", *arguments], capture_output=True, text=True, timeout=HANG_SECONDS
         )
         assert done.returncode == 2 and "Traceback" not in done.stderr, arguments
 

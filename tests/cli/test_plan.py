@@ -14,6 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from fedgan_audits import accountant, errors
+from fedgan_audits.mechanism import MechanismRecord
 from fedgan_cli.plan import command
 
 VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "known-answers.json").read_text())
@@ -180,25 +181,27 @@ def test_a_target_out_of_reach_names_the_nearest_epsilon() -> None:
     assert caught.value.exit_code == 2
 
 
-def test_it_takes_under_three_seconds_and_no_tensorflow() -> None:
-    """Processor time of a process of its own, start-up included: it is what a quiet machine takes."""
+def python(*arguments: str) -> tuple[float, subprocess.CompletedProcess[str]]:
+    """Processor seconds of a process of its own, start-up included, and how it ended."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=False)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert done.returncode == 0, done.stderr
+    return (after.ru_utime - before.ru_utime) + (after.ru_stime - before.ru_stime), done
+
+
+def test_it_takes_a_few_starts_of_its_libraries_and_no_tensorflow() -> None:
+    """Under three seconds where these start in 0.6: what the machine makes of both at the same time is compared."""
     code = (
         "import sys\n"
         "from fedgan_cli.main import main\n"
         "try:\n    main(sys.argv[1:])\n"
         "finally:\n    assert not {'tensorflow', 'keras', 'pydicom'} & set(sys.modules)\n"
     )
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    done = subprocess.run(
-        [sys.executable, "-c", code, "plan", *map(str, schedule(VECTORS["calibration"])), "--epsilon", "3", "--json"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    assert done.returncode == 0, done.stderr
+    start, _ = python("-c", "import dp_accounting.pld, pydantic, scipy.optimize, scipy.stats")
+    taken, done = python("-c", code, "plan", *map(str, schedule(VECTORS["calibration"])), "--epsilon", "3", "--json")
     assert json.loads(done.stdout)["epsilon"] <= 3
-    assert (after.ru_utime - before.ru_utime) + (after.ru_stime - before.ru_stime) < 4.0
+    assert taken < 5 * start, (taken, start)
 
 
 def test_each_of_the_four_can_be_left_out() -> None:
@@ -259,4 +262,81 @@ def test_options_that_do_not_fit_are_named(arguments: list[str], named: str) -> 
 def test_steps_out_of_reach_name_the_nearest_epsilon() -> None:
     arguments = ["--sampling-probability", "0.5", "--noise-multiplier", "1", "--delta", "1e-5", "--epsilon", "0.01"]
     with pytest.raises(errors.UnreachableTarget, match=r"--epsilon: .*one step costs \d"):
+        CliRunner().invoke(command, arguments, catch_exceptions=False)
+
+
+RELEASED = ["--release-noise", "2.285", "--delta", "3.3e-5"]
+
+
+def test_a_release_is_counted_in_everything(tmp_path: Path) -> None:
+    given = ["--sampling-probability", 0.064, "--steps", 300, "--noise-multiplier", 0.9527, "--known-to", 3]
+    page = tmp_path / "plan.html"
+    figures = planned(*RELEASED, *given, "--hospital", "north=3000", "--html", page)
+    assert round(figures["epsilon"], 4) == 7.9994
+    assert round(figures["epsilon_of_release"], 4) == 1.5879
+    assert figures["release_noise_multiplier"] == 2.285 and figures["steps"] == 300
+    release = {"sampling_probability": 1.0, "noise_multiplier": 2.285, "steps": 1}
+    step = {"sampling_probability": 0.064, "noise_multiplier": 0.9527, "steps": 300}
+    run = [MechanismRecord(**one, l2_clip_norm=1.0, unit="patient") for one in (release, step)]
+    assert figures["epsilon"] == accountant.epsilon(run, 3.3e-5)
+    assert figures["epsilon_rdp"] == accountant.epsilon_rdp(run, 3.3e-5)
+    assert figures["epsilon_two_hospitals"] == accountant.epsilon_two_hospitals(run, 3.3e-5)
+    assert figures["epsilon_by_hospitals"]["3"] == accountant.epsilon_several_hospitals([run] * 3, 3.3e-5)
+    assert figures["mu"] == accountant.mu_gdp(run, 3.3e-5)
+    assert figures["hospitals"][0]["epsilon"] == figures["epsilon"]
+    text = page.read_text()
+    for said in ("one noisy sum in which every patient takes part", "Noise multiplier of the release", "2.285"):
+        assert said in text
+    assert "The curve begins at what the release before the first step costs." in text
+    done = CliRunner().invoke(command, [*map(str, (*RELEASED, *given))])
+    assert "2.285 times its clip norm, one sum before the steps" in done.stdout
+    assert "the release alone" in done.stdout and "7.9995" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("given", "name", "value"),
+    [
+        ({"--sampling-probability": 0.064, "--steps": 300}, "noise_multiplier", 0.9527),
+        ({"--sampling-probability": 0.064, "--noise-multiplier": 0.9527}, "steps", 299),
+        ({"--steps": 300, "--noise-multiplier": 0.9527}, "sampling_probability", 0.064),
+    ],
+)
+def test_what_a_release_leaves_is_solved_for(given: dict[str, float], name: str, value: float) -> None:
+    words = [word for pair in given.items() for word in pair]
+    figures = planned(*RELEASED, *words, "--epsilon", 7.9994)
+    assert figures["solved_for"] == name and figures["epsilon"] <= 7.9994
+    assert figures[name] == pytest.approx(value, rel=4e-3)
+
+
+def test_shared_noise_takes_the_length_of_the_release() -> None:
+    given = ["--sampling-probability", 0.064, "--steps", 100, "--noise-multiplier", 1, "--threshold", 3]
+    shared = [*given, "--colluders", 1, "--dimension", 9100, "--noise-placement", "both"]
+    figures = planned(*RELEASED, *shared, "--release-dimension", 3515)
+    beside, bare = figures["distributed"], planned("--delta", 3.3e-5, *shared)["distributed"]
+    assert bare["epsilon"] < beside["epsilon"] and bare["mu"] < beside["mu"] < 10
+    assert all(beside["epsilon_by_colluders"][count] > value for count, value in bare["epsilon_by_colluders"].items())
+    assert beside["epsilon_gaussian_approximation"] > bare["epsilon_gaussian_approximation"]
+    shorter = planned(*RELEASED, *shared, "--release-dimension", 10)["distributed"]
+    assert shorter["epsilon_of_release"] == pytest.approx(beside["epsilon_of_release"], rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--release-noise", "0"], "--release-noise"),
+        (["--release-dimension", "9"], "--release-dimension goes with"),
+        (["--release-noise", "2", "--release-dimension", "9"], "--release-dimension goes with"),
+        (["--release-noise", "2", *SHARED], "needs --release-dimension"),
+        (["--run", "nowhere", "--more-rounds", "1", "--release-noise", "2"], "release_noise"),
+    ],
+)
+def test_options_of_a_release_that_do_not_fit_are_named(arguments: list[str], named: str) -> None:
+    done = CliRunner().invoke(command, [*map(str, GOOD), *map(str, arguments)])
+    assert done.exit_code == 2
+    assert named in done.stderr
+
+
+def test_a_release_that_costs_the_target_is_said() -> None:
+    arguments = [*RELEASED, "--sampling-probability", "0.064", "--noise-multiplier", "1", "--epsilon", "1.5"]
+    with pytest.raises(errors.UnreachableTarget, match="one step and the release before it cost"):
         CliRunner().invoke(command, arguments, catch_exceptions=False)

@@ -20,6 +20,7 @@ from fedgan_secure.errors import InputError
 from fedgan_secure.generate import write_images
 from fedgan_secure.synthetic_layouts import LAYOUTS, forms_of, plan_tree
 from tests.fedgan_secure.test_generate import PROVENANCE
+from tests.patience import HANG_SECONDS
 
 GREY = np.random.default_rng(5).integers(0, 256, (7, 28, 28, 1), dtype=np.uint8)
 COLOUR = np.random.default_rng(6).integers(0, 256, (7, 28, 28, 3), dtype=np.uint8)
@@ -157,7 +158,7 @@ def tool(name: str) -> str:
 
 def test_another_reader_opens_the_files_and_sees_the_same_pixels(kinds: list[Path], tmp_path: Path) -> None:
     for file in kinds:
-        done = subprocess.run([tool("dcmdump"), "-q", str(file)], capture_output=True, text=True, timeout=60)
+        done = subprocess.run([tool("dcmdump"), "-q", str(file)], capture_output=True, text=True, timeout=HANG_SECONDS)
         assert done.returncode == 0 and done.stderr == "", (file, done.stderr)
         assert "(0008,001c) CS [YES]" in done.stdout, file
         raw = tmp_path / "pixels.pnm"
@@ -165,7 +166,7 @@ def test_another_reader_opens_the_files_and_sees_the_same_pixels(kinds: list[Pat
             [tool("dcm2pnm"), "-q", "+Wi", "1", "+on", str(file), str(raw)]
             if "ct" in file.parent.name
             else [tool("dcm2pnm"), "-q", "+on", str(file), str(raw)],
-            capture_output=True, text=True, timeout=60,
+            capture_output=True, text=True, timeout=HANG_SECONDS,
         )  # fmt: skip
         assert dump.returncode == 0, (file, dump.stderr)
         from PIL import Image
@@ -184,7 +185,7 @@ NEWER_THAN_THE_TOOL = (
 
 def test_the_validator_of_dicom3tools_finds_no_error(kinds: list[Path]) -> None:
     for file in kinds:
-        done = subprocess.run([tool("dciodvfy"), str(file)], capture_output=True, text=True, timeout=60)
+        done = subprocess.run([tool("dciodvfy"), str(file)], capture_output=True, text=True, timeout=HANG_SECONDS)
         said = done.stdout + done.stderr
         errors = [line for line in said.splitlines() if line.startswith("Error")]
         errors = [line for line in errors if not line.startswith(NEWER_THAN_THE_TOOL)]

@@ -4,7 +4,8 @@ import os
 import stat
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from multiprocessing import connection
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile
 from pydicom.dataset import FileDataset
+from tests.patience import wait_until
 
-from fedgan_secure.data import LoadSettings, cache, load, loading, pictures, pseudonym
+from fedgan_secure.data import LoadSettings, cache, load, loading, parallel, pictures, pseudonym
 from fedgan_secure.data.parallel import Failed, map_batches
 from fedgan_secure.errors import InputError
 
@@ -309,23 +311,53 @@ def misbehave(common, items):
         if item == common["crash"]:
             os._exit(11)
         if item == common["hang"]:
-            time.sleep(60)
+            with open(common["hanging"], "a") as log:
+                log.write("hanging\\n")
+            time.sleep(1e6)
     return [item * 10 for item in items]
 """
+
+
+class Patience:
+    """The clock of the pool and its waiting: time passes only where all that is waited for hangs for good."""
+
+    def __init__(self, log: Path) -> None:
+        self.log, self.now, self.given_up = log, 0.0, 0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def wait(self, connections: Sequence[Any], timeout: float) -> list[Any]:
+        ready: list[Any] = []
+
+        def something() -> bool:
+            ready.extend(connection.wait(connections, 0.02))
+            hanging = len(self.log.read_text().splitlines()) if self.log.exists() else 0
+            return bool(ready) or hanging - self.given_up == len(connections)
+
+        wait_until(something)
+        if not ready:
+            self.now += timeout
+            self.given_up += len(connections)
+        return ready
 
 
 def test_a_crash_or_a_hang_costs_only_its_own_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "misbehaving.py").write_text(MISBEHAVING)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *sys.path]))
-    monkeypatch.setattr("fedgan_secure.data.parallel.SECONDS_TO_START", 10.0)
-    batches = map_batches(
-        "misbehaving:misbehave", {"crash": 5, "hang": 9}, list(range(16)), batch=4, workers=2, seconds_per_item=1.5
-    )
+    patience = Patience(tmp_path / "hanging")
+    monkeypatch.setattr(parallel, "time", patience)
+    monkeypatch.setattr(parallel, "wait", patience.wait)
+    common = {"crash": 5, "hang": 9, "hanging": str(patience.log)}
+    batches = map_batches("misbehaving:misbehave", common, list(range(16)), batch=4, workers=2)
     results = [result for batch in batches for result in batch]
     assert [index for index, result in enumerate(results) if isinstance(result, Failed)] == [5, 9]
     assert [result for result in results if not isinstance(result, Failed)] == [
         index * 10 for index in range(16) if index not in (5, 9)
     ]
+    assert patience.given_up == 2  # with its batch, then alone
+    most = 5 * parallel.SECONDS_PER_ITEM + 2 * parallel.SECONDS_TO_START
+    assert 5 * parallel.SECONDS_PER_ITEM <= patience.now <= most
 
 
 def test_an_error_in_a_worker_reaches_the_caller() -> None:

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 
 from fedgan_cli.evaluate import WARNING, command
+from fedgan_secure.evaluation import run_score
 from fedgan_secure.models.spec import ModelSpec
 from fedgan_secure.models.vectors import VectorLayout, save_models
 
@@ -40,21 +41,36 @@ def arguments(folder: Path) -> list[str]:
     ]
 
 
-def test_json_is_one_object_and_says_what_it_is_not(folder: Path) -> None:
+@pytest.fixture(scope="module")
+def measured(folder: Path) -> Result:
     done = CliRunner().invoke(command, [*arguments(folder), "--json"])
     assert done.exit_code == 0, done.output
-    result = json.loads(done.stdout)
+    return done
+
+
+def test_json_is_one_object_and_says_what_it_is_not(measured: Result) -> None:
+    result = json.loads(measured.stdout)
     assert result["warning"] == WARNING
     assert "NOT covered" in WARNING
     assert 0 <= result["tstr"]["tstr"] <= 1
+    assert {"coverage", "recall", "spread", "colour_distance"} <= set(result["diversity"])
+    assert "measuring the pictures" in measured.stderr
 
 
-def test_text_for_people_carries_the_warning(folder: Path) -> None:
+@pytest.mark.parametrize("classes", [True, False])
+def test_text_for_people_carries_the_warning(
+    folder: Path, measured: Result, classes: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = json.loads(measured.stdout)
+    if not classes:
+        result |= {"tstr": None, "tstr_missing_because": "the real images have no labels"}
+    monkeypatch.setattr(run_score, "evaluate_run", lambda *_: result)
     done = CliRunner().invoke(command, arguments(folder))
     assert done.exit_code == 0, done.output
     assert WARNING in done.stderr
-    assert "TSTR" in done.stdout
-    assert "Realism" in done.stdout
+    assert done.stdout.startswith(result["sentence"])
+    assert all(name in done.stdout for name in ("TSTR", "Coverage", "Recall", "Spread", "Realism"))
+    assert ("TSTR not assessed: the real images have no labels" in done.stdout) == (not classes)
 
 
 def test_help_ends_with_examples() -> None:

@@ -97,7 +97,7 @@ def test_models_survive_a_file(tmp_path: Path) -> None:
     vector = layout.initial_vector(3)
     save_models(vector, TINY, tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["discriminator.keras", "generator.keras"]
-    generator = load_generator(tmp_path / "generator.keras")
+    generator = load_generator(tmp_path / "generator.keras", TINY)
     discriminator = keras.models.load_model(tmp_path / "discriminator.keras", compile=False)
     assert np.array_equal(layout.flatten(generator, discriminator), vector)
     fresh = build_generator(TINY, 9)
@@ -116,8 +116,10 @@ def test_a_missing_or_broken_generator_is_an_input_error(tmp_path: Path) -> None
         load_generator(tmp_path / "generator.keras")
     assert caught.value.exit_code == 2
     (tmp_path / "generator.keras").write_bytes(b"not a model")
-    with pytest.raises(ModelError, match="cannot be read"):
+    with pytest.raises(ModelError, match="has no policy"):
         load_generator(tmp_path / "generator.keras")
+    with pytest.raises(ModelError, match="has 11 bytes, expected"):
+        load_generator(tmp_path / "generator.keras", TINY)
 
 
 def test_drawing_is_deterministic_and_checks_labels() -> None:

@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 
-from fedgan_audits import accountant, budget
+from fedgan_audits import accountant, budget, releases
 from fedgan_audits.ledger import Ledger
-from fedgan_audits.mechanism import MechanismRecord, NoiseShares
+from fedgan_audits.mechanism import DistributedMechanism, MechanismRecord, NoiseShares
+from fedgan_secure.adaptation.layout import ReleaseLayout
 from fedgan_secure.errors import InputError
-from fedgan_secure.planning import DropOut, drop_outs, for_hospitals, plan, what_if
+from fedgan_secure.planning import DropOut, curve, drop_outs, for_hospitals, plan, what_if
 from fedgan_secure.policy import (
     CoordinatorEntry,
     DataPolicy,
@@ -24,6 +25,7 @@ from fedgan_secure.policy import (
     HospitalEntry,
     InitialModel,
     MechanismPolicy,
+    ReleasePolicy,
     RingPolicy,
 )
 
@@ -203,3 +205,93 @@ def test_a_question_has_to_be_one(asked: Callable[..., Any], tmp_path: Path) -> 
 def test_a_folder_that_is_no_run_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such run"):
         what_if(tmp_path, more_rounds=1)
+
+
+LAYOUT = ReleaseLayout(classes=5, features=271, bins=(8, 10, 10))
+RELEASE = releases.record(noise_multiplier=2.285, l2_clip_norm=1.0, unit="patient")
+
+
+def released(of: FederationPolicy, noise: float = 2.285, **changes: Any) -> FederationPolicy:
+    """The same policy with a release as its first round."""
+    shared = of.distributed is not None
+    release = ReleasePolicy(
+        noise_multiplier=noise,
+        l2_clip_norm=1.0,
+        images_per_patient=1,
+        dimension=LAYOUT.dimension,
+        layout=LAYOUT.to_json(),
+        layout_sha256=LAYOUT.digest(),
+        ring=of.ring,
+        shares=SHARES.model_copy(update={"dimension": LAYOUT.dimension}) if shared else None,
+    )
+    return of.model_copy(update={"release": release, **changes})
+
+
+def composed(rounds: int, noise: float = 2.0) -> float:
+    """A release and so many rounds of steps."""
+    steps = policy(noise=noise).mechanism_record().model_copy(update={"steps": 5 * rounds})
+    return accountant.epsilon([RELEASE, steps], 1e-4)
+
+
+def test_a_plan_counts_its_release() -> None:
+    with_one = plan(delta=1e-4, sampling_probability=0.1, noise_multiplier=2.0, steps=45, release=RELEASE)
+    assert with_one.epsilon == composed(9)
+    assert with_one.epsilon_of_release == accountant.epsilon([RELEASE], 1e-4)
+    line = curve(with_one, points=3)
+    assert line[-1] == (45, composed(9)) and line[0] == (15, composed(3))
+    assert with_one.known_to(2) == accountant.epsilon([RELEASE, with_one.mechanism] * 2, 1e-4)
+    rows = for_hospitals(with_one, {"a": 100, "b": 400}, same_batch=True)
+    assert rows[1].plan.epsilon > with_one.epsilon_of_release
+    with pytest.raises(InputError, match="one sum of all patients"):
+        plan(delta=1e-4, sampling_probability=0.1, noise_multiplier=2.0, steps=45, release=with_one.mechanism)
+
+
+def test_more_rounds_of_a_run_with_a_release(asked: Callable[..., Any]) -> None:
+    found = asked(released(policy()), more_rounds=3)
+    assert found.figures["epsilon"] == composed(9) and found.figures["release_noise_multiplier"] == 2.285
+    assert found.figures["epsilon_with_more_rounds"] == composed(12)
+    noise = found.figures["noise_for_more_rounds"]
+    assert composed(12, noise) <= composed(9) < composed(12, noise * 0.99)
+    assert "As planned, a release and 9 rounds of 5 steps cost one patient" in found.sentences[0]
+    assert "(2.285 in the release)" in found.sentences[0]
+    assert "the noise multiplier of the steps would have had to be" in found.sentences[2]
+
+
+def test_a_cap_counts_the_release_as_the_first_round(asked: Callable[..., Any], tmp_path: Path) -> None:
+    cap = (composed(4) + composed(5)) / 2
+    found = asked(released(policy()), cap=cap)
+    assert found.figures["rounds_within_cap"] == 5
+    assert composed(9, found.figures["noise_for_cap"]) <= cap
+    tight = asked(released(policy()), cap=composed(1) * 0.5)
+    assert tight.figures["rounds_within_cap"] == 0 and tight.figures["noise_for_cap"] is None
+    assert "the release, with what the ledger holds, is too much" in tight.sentences[-1]
+    earlier = MechanismRecord(sampling_probability=0.1, noise_multiplier=2, steps=30, l2_clip_norm=1, unit="patient")
+    with Ledger.open(tmp_path / "ledger.sqlite", hospital="a", create=True) as ledger:
+        ledger.reserve("earlier", 1, earlier, 1e-4)
+    beside = asked(released(policy()), more_hospitals=1, ledger=tmp_path / "ledger.sqlite")
+    own = [RELEASE, policy().mechanism_record().model_copy(update={"steps": 45})]
+    assert beside.figures["epsilon"] == budget.capped_epsilon({"earlier": [earlier], "own": own}, 1e-4, None)
+
+
+def test_more_hospitals_share_the_release_as_well(asked: Callable[..., Any]) -> None:
+    of = released(policy(shared=True))
+    found = asked(of, more_hospitals=2)
+    counts = {"threshold": found.figures["threshold"], "colluders": found.figures["colluders"]}
+    records = []
+    for record in (of.record_of(1), of.record_of(2)):
+        assert isinstance(record, DistributedMechanism)
+        records.append(record.model_copy(update={"shares": record.shares.model_copy(update=counts)}))
+    cost_of_all = accountant.epsilon([records[0], *[records[1]] * 9], 1e-4)
+    assert found.figures["epsilon_with_more_hospitals"] == pytest.approx(cost_of_all, rel=1e-12)
+
+
+def test_a_run_of_a_release_alone(asked: Callable[..., Any]) -> None:
+    alone = released(policy(), noise=3.0)
+    fields = {**alone.mechanism.model_dump(), "sampling_probability": 1.0, "noise_multiplier": 3.0}
+    fields |= {"steps_per_round": 1, "expected_batch_size": 75.0}
+    alone = alone.model_copy(update={"rounds": 1, "mechanism": MechanismPolicy(**fields)})
+    found = asked(alone, more_rounds=1)
+    one = RELEASE.model_copy(update={"noise_multiplier": 3.0})
+    assert found.figures["epsilon"] == accountant.epsilon([one], 1e-4)
+    assert found.figures["epsilon_with_more_rounds"] == accountant.epsilon([one, one], 1e-4)
+    assert "As planned, one release and nothing else costs one patient" in found.sentences[0]

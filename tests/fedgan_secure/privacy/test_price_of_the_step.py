@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from benchmarks.dpsgd import timing
 from benchmarks.dpsgd.environments import Environment
+from tests.patience import HANG_SECONDS
 
 SCRIPT = Path(__file__).resolve().parents[3] / "benchmarks" / "dpsgd.py"
 HEADLINES = {
@@ -25,7 +26,7 @@ HEADLINES = {
 
 def test_the_script_prints_one_object_with_every_headline() -> None:
     command = [sys.executable, str(SCRIPT), "--json", "--quick", "--rounds", "1", "--only", "b512", "--only", "split"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=HANG_SECONDS)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert set(found) >= HEADLINES

@@ -16,6 +16,7 @@ import tensorflow as tf
 from fedgan_secure.errors import InputError
 from fedgan_secure.federation.interruption import Interruption
 from fedgan_secure.starts import phases, pretraining, read_start
+from fedgan_secure.starts.feature_training import FeaturePhase
 from fedgan_secure.starts.judges import Judge, recolour
 from fedgan_secure.starts.phases import Floats, run_phase
 from fedgan_secure.starts.pretraining import PretrainSettings, pretrain
@@ -206,3 +207,16 @@ def test_the_conditional_judge_uses_the_class_and_the_blind_one_has_none(public:
     assert not np.allclose(judge(x, labels), judge(x, labels[::-1]))
     assert np.allclose(blind(x, labels), blind(x, labels[::-1]))
     assert len(judge.variables) == len(blind.variables) + 1
+
+
+@pytest.mark.slow
+def test_the_feature_network_learns() -> None:
+    """At full rate from the first step, or from smaller weights, all its hidden units die and it stays at chance."""
+    tf.config.run_functions_eagerly(False)
+    public = phantom_set(1000)
+    phase = FeaturePhase(public, steps=2500, batch=64, seed=0)
+    for index in range(300):
+        phase.step(index)
+    x = tf.constant(public.images[public.held_out[:500]].astype(np.float32) / 127.5 - 1)
+    told = np.asarray(phase.network(x))[:, 260:265].argmax(axis=1)
+    assert (told == public.labels[public.held_out[:500]]).mean() > 0.4

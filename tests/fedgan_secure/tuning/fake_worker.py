@@ -1,11 +1,14 @@
-"""A worker that trains nothing: it answers a job with a score of its settings, slowly, and ends with its parent."""
+"""A worker that trains nothing: it answers a job with a score of its settings, and ends with its parent.
+
+It never answers for the trial number FAKE_HOLD and later ones, so that a search stands still when it comes to them.
+"""
 
 from __future__ import annotations
 
 import json
 import os
 import sys
-import time
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +19,8 @@ from fedgan_secure.tuning.trial import Job
 def fake_trial(job: Job) -> dict[str, Any]:
     with Path(os.environ["FAKE_LOG"]).open("a") as log:
         log.write(json.dumps([str(job.folder), os.getpid()]) + "\n")
-    time.sleep(float(os.environ.get("FAKE_SECONDS", "0.05")))
+    if int(job.folder.parent.name) >= int(os.environ.get("FAKE_HOLD", "1000000")):
+        threading.Event().wait()
     if os.environ.get("FAKE_FAILS") == job.folder.parent.name:
         os._exit(9)
     privacy = job.settings["privacy"]

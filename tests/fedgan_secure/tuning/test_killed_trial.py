@@ -15,13 +15,14 @@ from typing import Any
 import pytest
 
 from fedgan_audits.ledger import Ledger
+from tests.patience import HANG_SECONDS
 
 SHARES = (0.005, 0.02, 0.05, 0.2, 0.45, 0.8, 0.92, 0.97, 0.99)
 
 
 def trial(folder: Path, kill_at: int) -> tuple[int, str, str]:
     command = [sys.executable, str(Path(__file__).with_name("killed_trial.py")), str(folder), str(kill_at)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=HANG_SECONDS)
     return done.returncode, done.stdout, done.stderr
 
 

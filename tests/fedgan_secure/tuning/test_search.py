@@ -9,7 +9,8 @@ import sqlite3
 import stat
 import subprocess
 import sys
-import time
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from fedgan_secure.tuning.outcome import Tried, front, read
 from fedgan_secure.tuning.report import federation_toml, write_report
 from fedgan_secure.tuning.trial import Job, run_trial
 from fedgan_secure.tuning.workers import WorkerEnded
+from tests.patience import wait_until
 
 FAKE = (sys.executable, str(Path(__file__).parent / "fake_worker.py"))
 NAMES = ("north", "south", "west")
@@ -90,10 +92,23 @@ def reserved(tmp_path: Path, name: str = "north") -> list[MechanismRecord]:
 
 def completed(directory: SearchDirectory) -> int:
     try:
-        with sqlite3.connect(f"file:{directory.study}?mode=ro", uri=True) as db:
+        with closing(sqlite3.connect(f"file:{directory.study}?mode=ro", uri=True)) as db:
             return int(db.execute("SELECT COUNT(*) FROM trials WHERE state = 'COMPLETE'").fetchone()[0])
     except sqlite3.Error:
         return 0
+
+
+def has_come_to(least: int, directory: SearchDirectory, driver: subprocess.Popen[bytes]) -> bool:
+    """Whether so many trials are complete, or the driver ended before."""
+    return completed(directory) >= least or driver.poll() is not None
+
+
+def has_ended(process: int) -> bool:
+    """Whether a process is gone, or waits for whoever started it to take notice."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
 
 
 def independent(directory: SearchDirectory) -> float:
@@ -118,26 +133,18 @@ def independent(directory: SearchDirectory) -> float:
 def test_a_search_that_is_killed_twice_tries_the_same_and_pays_once(
     tmp_path: Path, log: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("FAKE_SECONDS", "2")
     directory = searching.begin(experiment(tmp_path), tmp_path / "search")
     for least in (1, 3):
+        monkeypatch.setenv("FAKE_HOLD", str(least))
         process = subprocess.Popen([sys.executable, "-c", DRIVE, str(directory.root), *FAKE], stdout=subprocess.PIPE)
-        waited = time.monotonic() + 60
-        while completed(directory) < least and time.monotonic() < waited:
-            time.sleep(0.05)
+        wait_until(partial(has_come_to, least, directory, process))
         process.send_signal(signal.SIGKILL)
         process.communicate()
         assert process.returncode == -signal.SIGKILL
-        assert least <= completed(directory) < 6
-    begun = [json.loads(line) for line in log.read_text().splitlines()]
-    for _, worker in begun:  # no orphan goes on: it ended when its parent did
-        for _ in range(100):
-            if not Path(f"/proc/{worker}").exists():
-                break
-            time.sleep(0.05)
-        else:
-            pytest.fail(f"worker {worker} outlived its search")
-    monkeypatch.setenv("FAKE_SECONDS", "0.05")
+        assert completed(directory) == least
+    workers = [json.loads(line)[1] for line in log.read_text().splitlines()]
+    wait_until(lambda: all(map(has_ended, workers)))  # no orphan goes on: it ended when its parent did
+    monkeypatch.delenv("FAKE_HOLD")
     display = Display()
     outcome = searching.carry_on(directory, display, command=FAKE)
     assert (outcome.tried, outcome.scored) == (6, 6)
