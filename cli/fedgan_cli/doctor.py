@@ -45,7 +45,7 @@ Example:
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 def command(as_json: bool) -> int:
-    """Look at Python, libraries, decoders, processors, memory, disk and entropy, and say what to do about each."""
+    """Look at Python, libraries, public starts, decoders, processors, memory, disk and entropy; say what to do."""
     findings = examine()
     if as_json:
         terminal.emit(
@@ -64,7 +64,8 @@ def command(as_json: bool) -> int:
 
 def examine() -> list[Finding]:
     """Every check, in the order it is shown."""
-    return [_python(), *(_package(name) for name in PACKAGES), _tensorflow(), *_decoders(), *_machine()]
+    packages = (_package(name) for name in PACKAGES)
+    return [_python(), *packages, _tensorflow(), *_starts(), *_decoders(), *_machine()]
 
 
 def _python() -> Finding:
@@ -92,6 +93,24 @@ def _tensorflow() -> Finding:
         return Finding("TensorFlow loads", "missing", str(error)[:120], "install tensorflow for this Python")
     devices = [device.device_type for device in tf.config.list_physical_devices()]
     return Finding("TensorFlow loads", "ok", f"devices: {', '.join(devices)}")
+
+
+def _starts() -> list[Finding]:
+    from fedgan_secure.errors import InputError
+    from fedgan_secure.starts.start import SHIPPED, shipped_start
+
+    findings = []
+    for name in SHIPPED:
+        what = f"start {name}"
+        try:
+            digest = shipped_start(name).digest
+        except InputError as error:
+            findings.append(
+                Finding(what, "missing", str(error)[:120], "install fedgan-secure again, or run --start none")
+            )
+        else:
+            findings.append(Finding(what, "ok", f"SHA-256 {digest[:16]}..."))
+    return findings
 
 
 def _decoders() -> list[Finding]:

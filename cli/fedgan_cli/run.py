@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fedgan_cli import terminal
+from fedgan_cli.schedule_text import schedule_line, start_values
 
 if TYPE_CHECKING:
     from fedgan_secure.federation.prepare import Federation
@@ -203,13 +204,7 @@ def _request(options: dict[str, Any]) -> Any:
 
 def _announce(federation: Federation, display: terminal.Progress) -> None:
     policy = federation.policy
-    mechanism = policy.mechanism
-    noise = "no noise: epsilon is unbounded" if policy.flags.no_privacy else f"noise {mechanism.noise_multiplier:.4g}"
-    display.note(
-        f"{len(policy.hospitals)} hospitals, {policy.rounds} rounds of {mechanism.steps_per_round} steps, sampling "
-        f"probability {mechanism.sampling_probability:g}, {noise}, delta {mechanism.delta:g}; threshold "
-        f"{policy.threshold}"
-    )
+    display.note(schedule_line(policy))
     shared = next(iter(federation.source.findings.values())).get("shared data set")
     if shared is not None:
         display.note(f"data set: {_amount(policy.mechanism.unit, shared['patients'], shared['images'])}")
@@ -310,6 +305,7 @@ def _as_json(federation: Federation, outcome: Outcome, root: Path) -> dict[str, 
         "noise_placement": policy.mechanism.noise_placement,
         "sampling_probability": policy.mechanism.sampling_probability,
         "unit": policy.mechanism.unit,
+        **start_values(policy),
         "reports": str(root / "public" / "reports"),
         "score": outcome.score,
     }

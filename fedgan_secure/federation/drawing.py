@@ -125,10 +125,15 @@ def _labels(policy: FederationPolicy, count: int, label: str | None) -> np.ndarr
 def _statement(policy: FederationPolicy, judgement: Judgement) -> str:
     """What a person who finds the images should know of where they come from."""
     parts = ["Synthetic images: none was taken of a patient."]
+    if policy.start is not None:
+        parts.append(policy.start.statement)
     if policy.data.phantoms:
-        parts.append("The generator was trained on phantoms that the software drew, not on patients.")
+        adapted = "The generator was adapted to phantoms that the software drew, not to patients."
+        trained = "The generator was trained on phantoms that the software drew, not on patients."
+        parts.append(trained if policy.start is None else adapted)
     if policy.flags.no_privacy:
-        parts.append("It was trained WITHOUT differential privacy: its images may show what it was trained on.")
+        done = "trained" if policy.start is None else "adapted"
+        parts.append(f"It was {done} WITHOUT differential privacy: its images may show what it was trained on.")
     if policy.flags.insecure_deterministic:
         parts.append("Its noise was repeatable: no privacy figure holds.")
     if policy.initial_model.pretraining != "none":

@@ -6,12 +6,19 @@ no time of export, no machine, no path.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Sequence
 from typing import Any
 
 from fedgan_audits.sections import RoundReport
 from fedgan_secure.federation.export_gate import Judgement, Override
+from fedgan_secure.federation.markdown import plain, table
+from fedgan_secure.federation.start_card import (
+    first_weights,
+    mechanism_rows,
+    opening,
+    origin,
+    rounds_section,
+    start_section,
+)
 from fedgan_secure.policy import FederationPolicy
 
 INTENDED = (
@@ -36,16 +43,15 @@ NOT_VERIFIED_KEYS = (
 
 
 def model_card(policy: FederationPolicy, judgement: Judgement, override: Override | None, files: dict[str, str]) -> str:
-    """Markdown. `files` are the model files below the bundle and their SHA-256 digests."""
+    """Return the card as Markdown. Args: files: the model files below the bundle and their SHA-256 digests."""
     report, data = judgement.report, policy.data
     whose = "phantoms that the software drew; no patient" if data.phantoms else "patients of the hospitals below"
-    labels = ", ".join(_plain(name) for name in data.label_names) or "none: the generator takes no label"
+    labels = ", ".join(plain(name) for name in data.label_names) or "none: the generator takes no label"
     lines = [
         f"# Model card: run {policy.run_id}",
         "",
         f"A generator of synthetic images of {data.image_size} x {data.image_size} pixels, "
-        f"{'grey' if data.channels == 1 else 'colour'}, trained by {len(policy.hospitals)} hospitals together by "
-        "federated averaging under secure aggregation.",
+        f"{'grey' if data.channels == 1 else 'colour'}, {origin(policy)}",
         "",
         *_gate(judgement, override),
         "## Use",
@@ -56,32 +62,25 @@ def model_card(policy: FederationPolicy, judgement: Judgement, override: Overrid
         "",
         *(f"- {text}" for text in NOT_INTENDED),
         "",
+        *start_section(policy, released=judgement.verification.run["verdicts"][0] != "INCOMPLETE"),
         "## The model",
         "",
-        *_table(("file", "SHA-256"), sorted(files.items())),
-        *_table(
+        *table(("file", "SHA-256"), sorted(files.items())),
+        *table(
             ("setting", "value"),
             [
                 ("labels", labels),
-                *(
-                    (_plain(name.replace("_", " ")), _plain(_value(policy.model[name])))
-                    for name in sorted(policy.model)
-                ),
-                (
-                    "first weights",
-                    _plain(policy.initial_model.pretraining)
-                    if policy.initial_model.pretraining != "none"
-                    else f"from seed {policy.initial_model.seed} alone",
-                ),
-                ("running average of the generator, per round", f"{policy.average_decay:g}"),
+                *((plain(name.replace("_", " ")), plain(_value(policy.model[name]))) for name in sorted(policy.model)),
+                *first_weights(policy),
             ],
         ),
         "The generator takes noise" + (" and a label" if data.classes else "") + " and gives pixels from -1 to 1. "
         "`fedgan-secure generate BUNDLE --count N --output DIR` draws images.",
         "",
+        *opening(policy),
         "## Training data, as declared",
         "",
-        *_table(
+        *table(
             ("setting", "value"),
             [
                 ("whose", whose),
@@ -91,8 +90,8 @@ def model_card(policy: FederationPolicy, judgement: Judgement, override: Overrid
                 ("declared patients of a hospital", f"{policy.mechanism.declared_patients} (public and nominal)"),
                 ("unit of privacy", policy.mechanism.unit),
                 ("taken from the patients' data", ", ".join(policy.flags.taken_from_data) or "nothing"),
-                *([("remark on the unit", _plain(data.unit_remark))] if data.unit_remark else []),
-                ("de-identification", _plain(report.data.facts.deidentification)),
+                *([("remark on the unit", plain(data.unit_remark))] if data.unit_remark else []),
+                ("de-identification", plain(report.data.facts.deidentification)),
             ],
         ),
         "How many patients and images there were is confidential and stands in no public document.",
@@ -102,9 +101,10 @@ def model_card(policy: FederationPolicy, judgement: Judgement, override: Overrid
         f"Epsilon {report.verdict.spent} at delta {report.verdict.delta}, for adding or removing one "
         f"{policy.mechanism.unit} of one hospital. The whole statement: `PRIVACY.md`.",
         "",
+        *rounds_section(policy),
         "## Rounds",
         "",
-        *_table(
+        *table(
             ("round", "verdict", "SHA-256 of the report"),
             [
                 (str(number), verdict, digest)
@@ -120,7 +120,7 @@ def model_card(policy: FederationPolicy, judgement: Judgement, override: Overrid
         "",
         "## What this does not show",
         "",
-        *(f"- {_plain(text)}" for text in report.verdict.does_not_show),
+        *(f"- {plain(text)}" for text in report.verdict.does_not_show),
         "",
         *_declarations(report),
         *_checking(judgement),
@@ -129,37 +129,33 @@ def model_card(policy: FederationPolicy, judgement: Judgement, override: Overrid
 
 
 def privacy_statement(policy: FederationPolicy, judgement: Judgement, override: Override | None) -> str:
-    """Markdown: what is claimed, about whom, against whom, under which assumptions, and what is not."""
+    """Return as Markdown what is claimed, about whom, against whom, under which assumptions, and what is not."""
     report = judgement.report
-    privacy, mechanism = report.privacy, policy.mechanism
+    privacy = report.privacy
     lines = [
         f"# Privacy statement: run {policy.run_id}",
         "",
         *_gate(judgement, override),
-        *_table(
+        *table(
             ("what", "value"),
             [
                 ("epsilon", privacy.epsilon),
                 ("delta", privacy.delta),
-                ("unit", mechanism.unit),
+                ("unit", policy.mechanism.unit),
                 ("neighbours", privacy.neighbouring_relation),
                 ("GDP mu", privacy.gdp_mu),
-                ("accountant", _plain(privacy.accountant)),
-                ("second accountant", _plain(privacy.second_accountant)),
-                ("mechanism", f"Poisson-sampled Gaussian, noise {mechanism.noise_placement.replace('_', ' ')}"),
-                ("sampling probability", f"{mechanism.sampling_probability:.12g}"),
-                ("noise multiplier", f"{mechanism.noise_multiplier:.12g}"),
-                ("clip norm", f"{mechanism.l2_clip_norm:.12g}"),
-                ("steps", f"{mechanism.steps_per_round} a round, {report.header.round} rounds reported"),
-                ("random source", _plain(report.mechanism.random_source)),
+                ("accountant", plain(privacy.accountant)),
+                ("second accountant", plain(privacy.second_accountant)),
+                *mechanism_rows(policy, report.header.round),
+                ("random source", plain(report.mechanism.random_source)),
                 ("report", f"`public/reports/round-{report.header.round:04d}.dsse.json`, payload {judgement.digest}"),
             ],
         ),
-        _plain(privacy.setting),
+        plain(privacy.setting),
         "",
         "## For each hospital, over everything in its ledger",
         "",
-        *_table(
+        *table(
             ("hospital", "epsilon", "second opinion", "of this run", "limit", "status"),
             [
                 (
@@ -174,7 +170,7 @@ def privacy_statement(policy: FederationPolicy, judgement: Judgement, override: 
             ],
         ),
         f"A patient whom two hospitals know: epsilon {report.composition.two_hospitals}. "
-        f"{_plain(report.composition.two_hospitals_text)}",
+        f"{plain(report.composition.two_hospitals_text)}",
         "",
         f"The federation declared that a patient is in {_hospitals(report.composition.declared_hospitals)}: epsilon "
         f"{report.composition.declared_hospitals_epsilon} for such a patient. The bound is declared, not checked.",
@@ -185,19 +181,19 @@ def privacy_statement(policy: FederationPolicy, judgement: Judgement, override: 
         ),
         "## What is covered",
         "",
-        *(f"- {_plain(text)}" for text in (*privacy.accesses_covered, *privacy.outputs_covered)),
+        *(f"- {plain(text)}" for text in (*privacy.accesses_covered, *privacy.outputs_covered)),
         "",
         "## Assumptions",
         "",
-        *(f"- {_plain(text)}" for text in privacy.assumptions),
+        *(f"- {plain(text)}" for text in privacy.assumptions),
         "",
         "## Remarks of the last report",
         "",
-        *(f"- {_plain(text)}" for text in report.verdict.reasons or ("none",)),
+        *(f"- {plain(text)}" for text in report.verdict.reasons or ("none",)),
         "",
         "## What this does not show",
         "",
-        *(f"- {_plain(text)}" for text in report.verdict.does_not_show),
+        *(f"- {plain(text)}" for text in report.verdict.does_not_show),
     ]
     return "\n".join(lines).rstrip("\n") + "\n"
 
@@ -209,22 +205,22 @@ def _gate(judgement: Judgement, override: Override | None) -> list[str]:
             "",
         ]
     lines = ["**NOT PASS: exported by a person's decision.**", ""]
-    lines += [f"- {_plain(text)}" for text in judgement.objections]
+    lines += [f"- {plain(text)}" for text in judgement.objections]
     if override is not None:
-        who = f"{_plain(override.person)}, " if override.person else ""
-        lines += ["", f"Overridden by {who}{_plain(override.role)} (as typed; not signed): {_plain(override.reason)}"]
+        who = f"{plain(override.person)}, " if override.person else ""
+        lines += ["", f"Overridden by {who}{plain(override.role)} (as typed; not signed): {plain(override.reason)}"]
     return [*lines, ""]
 
 
 def _declared(report: RoundReport, topic: str) -> str:
-    return " ".join(_plain(entry.text) for entry in report.governance.entries if entry.topic == topic)
+    return " ".join(plain(entry.text) for entry in report.governance.entries if entry.topic == topic)
 
 
 def _declarations(report: RoundReport) -> list[str]:
     if not report.governance.entries:
         return []
-    rows = [(_plain(entry.topic), _plain(entry.text)) for entry in report.governance.entries]
-    return ["## Declared by people, not checked", "", *_table(("topic", "text"), rows)]
+    rows = [(plain(entry.topic), plain(entry.text)) for entry in report.governance.entries]
+    return ["## Declared by people, not checked", "", *table(("topic", "text"), rows)]
 
 
 def _checking(judgement: Judgement) -> list[str]:
@@ -240,7 +236,7 @@ def _checking(judgement: Judgement) -> list[str]:
         "signed reports, byte for byte (with the same override, if there was one).",
         "",
         *([NOT_VERIFIED_KEYS, ""] if named else []),
-        *_table(
+        *table(
             ("who", "fingerprint of the key"),
             [("coordinator", judgement.report.header.coordinator_fingerprint)]
             + [(row.name, row.fingerprint) for row in participants],
@@ -250,21 +246,9 @@ def _checking(judgement: Judgement) -> list[str]:
     ]
 
 
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    def line(cells: Sequence[str]) -> str:
-        return "| " + " | ".join(cells) + " |"
-
-    return [line(header), line(["---"] * len(header)), *(line(row) for row in rows), ""]
-
-
 def _hospitals(count: int) -> str:
     return "one hospital" if count == 1 else f"up to {count} hospitals"
 
 
 def _value(value: Any) -> str:
     return ", ".join(str(item) for item in value) if isinstance(value, list | tuple) else str(value)
-
-
-def _plain(text: str) -> str:
-    """Text that people typed, on one line, with nothing in it that Markdown or HTML would act on."""
-    return re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", re.sub(r"\s+", " ", text).strip())

@@ -36,7 +36,9 @@ SCHEMA = "fedgan-secure/release/1"
 CARD = "MODEL_CARD.md"
 STATEMENT = "PRIVACY.md"
 DESCRIPTION = "release.json"
-MODELS = ("model/generator.keras", "model/discriminator.keras")
+GENERATOR, DISCRIMINATOR = "model/generator.keras", "model/discriminator.keras"
+MODELS = (GENERATOR, DISCRIMINATOR)
+"""What a run publishes; one that adapts a public start has no discriminator."""
 
 
 def release(
@@ -69,7 +71,7 @@ def release(
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise InputError(f"{output} is there already and not empty", hint="choose another --output")
     missing = [name for name in MODELS if not (source / name).is_file()]
-    if missing:
+    if missing and (missing != [DISCRIMINATOR] or not _adapts_a_start(source)):
         raise InputError(f"{run} has no {missing[0]}: no round of it was finished", hint="finish a round first")
     if output.resolve().is_relative_to(source.resolve()):
         raise InputError(f"{output} lies inside the folder that is released", hint="choose another --output")
@@ -90,6 +92,15 @@ def release(
     return described
 
 
+def _adapts_a_start(public: Path) -> bool:
+    """Whether the policy names a public start; read before anything is verified, to choose a sentence alone."""
+    try:
+        policy = json.loads((public / "policy.json").read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(policy, dict) and policy.get("start") is not None
+
+
 def _copy(source: Path, target: Path) -> None:
     """Copy plain files alone; a link or an odd name is refused by the verification of the copy, so it must arrive."""
     shutil.copytree(source, target, symlinks=True, copy_function=shutil.copyfile)
@@ -103,7 +114,8 @@ def _describe(building: Path, judgement: Judgement, override: Override | None) -
     policy = FederationPolicy.parse((public / "policy.json").read_bytes())
     bundle = Bundle(public)
     files = {f"public/{path}": bundle.digest(path)[1] for path, _ in bundle.walk()}
-    models = {f"public/{name}": files[f"public/{name}"] for name in MODELS}
+    published = MODELS if policy.start is None else (GENERATOR,)
+    models = {f"public/{name}": files[f"public/{name}"] for name in published}
     texts = {
         CARD: model_card(policy, judgement, override, models),
         STATEMENT: privacy_statement(policy, judgement, override),
@@ -124,6 +136,7 @@ def _describe(building: Path, judgement: Judgement, override: Override | None) -
         "unit": policy.mechanism.unit,
         "neighbouring_relation": report.privacy.neighbouring_relation,
         "phantoms": policy.data.phantoms,
+        **({} if policy.start is None else {"public_start": policy.start.model_dump(include={"name", "digest"})}),
         "head": judgement.digest,
         "not_checked": sorted(
             {check.name for check in judgement.verification.checks if check.outcome == "NOT CHECKED"}
