@@ -77,7 +77,8 @@ def _table(values: np.ndarray, name: str) -> keras.layers.Layer:
 def cumulated(chances: np.ndarray) -> np.ndarray:
     """Return cumulated chances, float64[rows, m], before they are rounded to the grid that they are published on.
 
-    From the last on that has a chance they are above every number that is drawn. A number that rounding brings to 1 would otherwise lead beyond it.
+    From the last on that has a chance they are above every number that is drawn: a number that rounding brings to 1
+    would otherwise lead beyond it.
     """
     possible = chances > 0
     after = np.cumsum(possible[:, ::-1], axis=1)[:, ::-1] - possible

@@ -21,6 +21,7 @@ import keras
 import numpy as np
 
 from fedgan_secure.adaptation.adapting import Adaptation
+from fedgan_secure.adaptation.generator import cumulated
 from fedgan_secure.adaptation.rounding import CHANCES_GRID, CHANCES_SLACK, TRANSFER_GRID, TRANSFER_SLACK, strays
 from fedgan_secure.models.dcgan import draw_levels
 from fedgan_secure.models.keras_file import KerasForm
