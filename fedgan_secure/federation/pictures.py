@@ -10,7 +10,7 @@ import numpy as np
 
 from fedgan_secure.generate import contact_sheet_png
 from fedgan_secure.models.dcgan import build_discriminator, build_generator, draw_levels
-from fedgan_secure.models.keras_file import keras_bytes
+from fedgan_secure.models.keras_file import KerasForm
 from fedgan_secure.models.spec import AnySpec, ModelSpec
 from fedgan_secure.models.vectors import VectorLayout
 
@@ -28,6 +28,12 @@ def generator_of(vector: np.ndarray, spec: ModelSpec) -> Any:
 def _networks(spec: ModelSpec) -> tuple[Any, Any]:
     """Both networks, built once: building takes longer than drawing a sheet. They stay in this module."""
     return build_generator(spec, 0), build_discriminator(spec, 0)
+
+
+@lru_cache(maxsize=2)
+def _forms(spec: ModelSpec) -> tuple[KerasForm, ...]:
+    """The forms of both networks' files: making one takes as long as building the network."""
+    return tuple(KerasForm.of(network) for network in _networks(spec))
 
 
 def _with_weights(vector: np.ndarray, spec: ModelSpec) -> tuple[Any, Any]:
@@ -62,5 +68,7 @@ def sheet_names(spec: AnySpec, label_names: Sequence[str]) -> list[str] | None:
 
 def model_files(vector: np.ndarray, spec: ModelSpec) -> dict[str, bytes]:
     """The Keras files of both networks, as they stand below ``public/``."""
-    generator, discriminator = _with_weights(vector, spec)
-    return {"model/generator.keras": keras_bytes(generator), "model/discriminator.keras": keras_bytes(discriminator)}
+    return {
+        f"model/{network.name}.keras": form.file(network.get_weights())
+        for network, form in zip(_with_weights(vector, spec), _forms(spec), strict=True)
+    }

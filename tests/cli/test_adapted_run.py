@@ -36,12 +36,7 @@ def hospitals(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 @pytest.fixture(scope="session")
 def adapted(hospitals: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three hospitals, a release and two rounds of the heads. Do not change it: copy it."""
-    import os  # DEV
-    if os.environ.get("DEV"):  # DEV
-        if Path("/tmp/ht/adapted").exists():  # DEV
-            return Path("/tmp/ht/adapted")  # DEV
     root = tmp_path_factory.mktemp("adapted") / "run"
-    root = Path("/tmp/ht/adapted")  # DEV
     with small_models(fit_steps=2):
         done = command("run", *hospitals, *QUICK, "--rounds", "3", "--output", root)
     assert done.code == 0, done.err
@@ -107,7 +102,8 @@ def test_reports_say_that_round_1_was_the_release_and_the_others_steps(adapted: 
         assert "public start fundus64/1" in report["data"]["facts"]["start"]
         page = (adapted / "public" / "reports" / f"round-{number:04d}.html").read_text()
         assert "release" in page and "fundus64/1" in page
-    before, after = ([report["aggregation"]["facts"][name] for report in found] for name in ("model_before", "model_after"))
+    facts = [report["aggregation"]["facts"] for report in found]
+    before, after = ([row[name] for row in facts] for name in ("model_before", "model_after"))
     assert before[1:] == after[:-1] and len({*before, *after}) == 4
 
 
@@ -127,7 +123,7 @@ def test_the_annex_of_the_release_says_what_was_clipped_and_tested(adapted: Path
     assert training["patients_not_finite"] == 0 and training["clamped_coordinates"] == 0
     assert 0.9 * 5.0 < training["noise_deviation"] < 1.1 * 5.0
     assert set(training["self_tests"]["outcomes"].values()) <= {"PASS", "NOT ASSESSED"}
-    assert training["self_tests"]["outcomes"]["noise_scale"] == "PASS"
+    assert training["self_tests"]["outcomes"]["noise_probe"] == "PASS"
     steps = annex(adapted, name, 3)["training"]
     assert steps["clamped_coordinates"] == 0 and "PASS" in steps["self_tests"]["outcomes"].values()
     kept = adapted / "site" / name
@@ -156,7 +152,7 @@ def test_pictures_are_drawn_from_it(adapted: Path, tmp_path: Path) -> None:
 
 
 def test_nothing_is_trained_further_from_it(adapted: Path, hospitals: list[str], tmp_path: Path) -> None:
-    done = command("run", *hospitals, *QUICK, "--init-from", adapted, "--output", tmp_path / "more")
+    done = command("run", *hospitals, *QUICK, "--rounds", "2", "--init-from", adapted, "--output", tmp_path / "more")
     assert done.code == 2 and "adapted a public start" in done.err
     assert "--start with the same public start" in done.err and not (tmp_path / "more").exists()
 
@@ -237,8 +233,7 @@ def test_hospitals_do_not_sign_a_release_that_is_not_the_sum_they_received(
     done = command("run", *hospitals, *QUICK, "--rounds", "2", "--output", tmp_path / "run")
     assert done.code == 4 and "3 of 3 hospitals did not sign" in done.out
     (report,) = list[Any](reports(tmp_path / "run"))
-    refusals = report["verdict"]["missing_cosignatures"] if "missing_cosignatures" in report["verdict"] else []
-    assert "not what the sum leads to" in json.dumps(report) or refusals
+    assert "not what the sum leads to" in json.dumps(report)
     assert not list((tmp_path / "run" / "public" / "reports").glob("round-0001.[abc].sig"))
 
 
@@ -255,11 +250,11 @@ def test_a_release_without_its_noise_ends_the_run_and_nothing_leaves(
     assert done.code == 4 and "self-test failed: noise" in done.out and given == []
     (report,) = list[Any](reports(root))
     assert report["header"]["abort_code"] == "self-test" and report["header"]["status"] == "incomplete"
-    assert not (root / "public" / "model").exists()
+    assert not list((root / "public" / "model").iterdir())
     small.undo()
     again = command("run", "--resume", root, "--quiet")
     assert again.code == 4 and "self-test failed" in again.out and len(reports(root)) == 1
-    assert command("audit", "verify", root).code == 0
+    assert "[ok]   policy" in command("audit", "verify", root).out
 
 
 def test_a_cap_that_the_release_exceeds_refuses_before_anything_is_spent(

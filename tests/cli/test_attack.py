@@ -63,7 +63,7 @@ def test_a_page_that_cannot_be_written_is_refused_at_once(finished: Path, tmp_pa
 @pytest.mark.parametrize(
     ("case", "said"),
     [("nothing", "no such run"), ("unfinished", "no round of it was finished"), ("shared", "only per_hospital noise"),
-     ("no noise", "without noise"), ("damaged", "cannot be read as a Keras"), ("another", "not the generator of")],
+     ("no noise", "without noise"), ("damaged", "cannot be read as a Keras"), ("another", "bytes, expected")],
 )  # fmt: skip
 def test_what_cannot_be_attacked_is_refused(finished: Path, tmp_path: Path, case: str, said: str) -> None:
     public = tmp_path / "copy"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from typing import Any
 
@@ -26,8 +27,8 @@ SETTINGS = HeadSettings(
 )  # fmt: skip
 CODEC = FixedPoint(20.0, 32, 16)
 MECHANISM: dict[str, Any] = {
-    "sampling_probability": PROBABILITY, "noise_multiplier": NOISE, "steps": 10, "l2_clip_norm": CLIP, "unit": "patient",
-    "images_per_patient": 2,
+    "sampling_probability": PROBABILITY, "noise_multiplier": NOISE, "steps": 10, "l2_clip_norm": CLIP,
+    "images_per_patient": 2, "unit": "patient",
 }  # fmt: skip
 OWN = MechanismRecord(**MECHANISM)
 SHARED = DistributedMechanism(
@@ -48,7 +49,7 @@ def test_a_sound_step_is_not_refuted_and_missing_noise_would_have_been(record: M
     found = attacked(record, progress=lambda *told: heard.append(told))
     assert found.outcome == "not refuted" and found.control and found.games == GAMES
     assert found.epsilon == accountant.epsilon([record.model_copy(update={"steps": 1})], DELTA)
-    assert heard[-1] == (300, 320) and all(total == 320 for _, total in heard)
+    assert heard and all(0 < done <= total == 320 for done, total in heard)
 
 
 def test_without_noise_a_step_is_refuted() -> None:
@@ -56,22 +57,17 @@ def test_without_noise_a_step_is_refuted() -> None:
     assert attacked(SHARED, draw=lambda size: np.zeros(size, np.int64)).outcome == "refuted"
 
 
-def test_a_clip_that_is_too_wide_is_refuted() -> None:
-    wide = replace(SETTINGS, l2_clip_norm=100 * CLIP, noise_multiplier=NOISE / 100)
-    assert attacked(OWN, wide).outcome == "refuted"
-
-
 @RECORDS
 def test_the_adversary_sees_the_canary_and_the_noise_and_nothing_else(record: MechanismRecord) -> None:
     """Without noise, and with everybody drawn: a clip norm in the canary's direction, or nothing."""
     heads = HeadsAtWork.made_up(SPEC, replace(SETTINGS, sampling_probability=1.0))
     one = record.model_copy(update={"steps": 1})
-    step = step_canary._step_of(heads, one, CODEC, np.random.default_rng(1).bytes, None, silent=True)
+    own = heads.contributions()
+    assert np.linalg.norm(own[-1]) == pytest.approx(CLIP, rel=0.006)  # the clip leaves half a percent free
+    assert len(own) == 65 and np.linalg.norm(own, axis=1).max() <= CLIP
+    step = step_canary._step_of(heads, own, one, CODEC, step_canary.Noise(os.urandom, silent=True))
     for inside in (True, False, True):
-        seen = step(inside)
-        expected = CLIP * heads.direction() if inside else 0.0
-        assert np.abs(seen - expected).max() < 0.006 * CLIP  # the clip leaves half a percent free, the grid a little
-    assert np.linalg.norm(step(True)) == pytest.approx(CLIP, rel=0.006)
+        assert np.abs(step(inside) - inside * own[-1]).max() < 2e-5  # float32, and the grid where noise is shared
 
 
 def test_made_up_patients_are_different_and_the_canary_is_far_out() -> None:
@@ -82,7 +78,6 @@ def test_made_up_patients_are_different_and_the_canary_is_far_out() -> None:
     assert len(np.unique(heads.everybody.features, axis=0)) == 65 and len(heads.fakes.features) == 6
     other = HeadsAtWork.made_up(SPEC, SETTINGS)
     assert not np.array_equal(heads.others.features, other.others.features)
-    assert np.linalg.norm(heads.direction()) == pytest.approx(1)
     images = HeadsAtWork.made_up(SPEC, replace(SETTINGS, unit="image", images_per_patient=1))
     assert images.everybody.unit == "image"
 

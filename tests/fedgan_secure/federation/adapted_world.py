@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -42,9 +44,9 @@ def federation(root: Path, rounds: int, start: str | None = None, **privacy: obj
     return prepare.start(prepare.Request(settings, root), None)
 
 
-@pytest.fixture(scope="module")
-def small_adaptations() -> object:
-    """Adaptations that take a second: a small pool and hardly any training."""
+@contextmanager
+def small_adaptations() -> Iterator[None]:
+    """Let runs that are prepared meanwhile have adaptations of a second: a small pool and hardly any training."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("fedgan_secure.federation.adapted_policy.AdaptedSpec", partial(AdaptedSpec, **SMALL))
         yield

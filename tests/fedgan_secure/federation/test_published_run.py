@@ -18,7 +18,7 @@ from fedgan_secure.federation.hospital import SignatureRefused
 from fedgan_secure.federation.published_files import Published
 from fedgan_secure.federation.run import _Run, carry_on
 from fedgan_secure.models.keras_file import KerasForm
-from tests.fedgan_secure.federation.adapted_world import Silent, federation
+from tests.fedgan_secure.federation.adapted_world import Silent, federation, small_adaptations
 
 GENERATOR, SHEET = "model/generator.keras", "samples/round-0001.png"
 Files = dict[str, bytes]
@@ -73,11 +73,12 @@ def killed_after_sealing(made: Any) -> None:
 
 @pytest.fixture(scope="module", params=["adapted", "seed"])
 def sealed(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, small_adaptations: None
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, list[tuple[str, list[str]]]]:
     """A run of two rounds that was killed when its first was sealed, and what a hospital said of other files before."""
     root = tmp_path_factory.mktemp(request.param) / "run"
-    made = federation(root, 2, start=None if request.param == "adapted" else "none")
+    with small_adaptations():
+        made = federation(root, 2, start=None if request.param == "adapted" else "none")
     seen: list[tuple[str, list[str]]] = []
     honest = _Run._draft
 
