@@ -13,7 +13,8 @@ from click.testing import CliRunner
 
 from fedgan_cli.main import cli
 from fedgan_secure.attacks import rehearsal
-from fedgan_secure.attacks.rehearsal import Guesses, Verdict
+from fedgan_secure.attacks.verdict import Guesses, Verdict
+from fedgan_secure.policy import FederationPolicy
 from tests.cli.conftest import fedgan
 
 
@@ -78,7 +79,7 @@ def test_what_cannot_be_attacked_is_refused(finished: Path, tmp_path: Path, case
         model.write_bytes(data)
     if case == "another":
         shutil.copy(public / "model" / "discriminator.keras", model)
-    read = rehearsal.FederationPolicy.parse
+    read = FederationPolicy.parse
 
     def changed(data: bytes) -> Any:
         policy = read(data)
@@ -89,7 +90,7 @@ def test_what_cannot_be_attacked_is_refused(finished: Path, tmp_path: Path, case
             return policy.model_copy(update={"flags": policy.flags.model_copy(update={"no_privacy": True})})
         return policy
 
-    with patch.object(rehearsal.FederationPolicy, "parse", changed):
+    with patch.object(FederationPolicy, "parse", changed):
         done = CliRunner().invoke(cli, ["attack", str(public)])
     assert getattr(done.exception, "exit_code", done.exit_code) == 2
     assert said in str(done.exception)

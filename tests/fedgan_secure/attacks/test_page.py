@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import Browser  # noqa: F401 - the fixtures' annotations name it
 
 from fedgan_secure.attacks.page import _most, attack_page, headline
-from fedgan_secure.attacks.rehearsal import Guesses, Verdict
+from fedgan_secure.attacks.verdict import Guesses, Verdict
 from tests.audits.test_browser import WIDTHS, Show, browser, findings, show  # noqa: F401 - fixtures
 
 pytestmark = pytest.mark.xdist_group("browser")

@@ -16,24 +16,19 @@ from fedgan_audits import accountant
 from fedgan_secure.adaptation import statistics
 from fedgan_secure.adaptation.layout import ReleaseLayout
 from fedgan_secure.attacks import release_canary
-from fedgan_secure.attacks.page import attack_page
-from fedgan_secure.attacks.rehearsal import Guesses, Verdict
-from fedgan_secure.attacks.release_canary import ReleaseVerdict, Threshold, attack_release, clopper_pearson
-from fedgan_secure.attacks.release_page import release_headline
+from fedgan_secure.attacks.adapted_run import AdaptedVerdict
+from fedgan_secure.attacks.games import Bounds, GamesVerdict, Threshold, clopper_pearson
+from fedgan_secure.attacks.games_page import RELEASE, STEP, adapted_headline, adapted_page, games_headline, sentences
+from fedgan_secure.attacks.release_canary import attack_release
 from fedgan_secure.errors import InputError
 from fedgan_secure.federation.release_ring import Draw, ReleaseRing, noise_of
 from tests.fedgan_secure.privacy.test_release import Stream, ring, terms
 
 LAYOUT = ReleaseLayout(2, 6, (5,))
 DELTA = 1e-5
-SOUND = ReleaseVerdict(
+SOUND = GamesVerdict(
     epsilon=1.7, delta=1e-5, games=1000, inside=500, sure_epsilon=0.4, ceiling=4.0, control=True, area=0.6, seconds=1.0,
     thresholds=(Threshold(0.0, 290, 210, 0.5), Threshold(1.0, 100, 60, 0.456)),
-)  # fmt: skip
-
-ROUNDS = Verdict(
-    epsilon=3.0, delta=1e-5, claimed=(2.0, 1e-5), control=True, steps=40, canaries=256, others=64,
-    rows=(Guesses(128, 128, 162, 0.249, 4.05, 1.0),), roc=((0.0, 0.0), (1.0, 1.0)), area=0.67, seconds=25.0,
 )  # fmt: skip
 
 
@@ -41,7 +36,7 @@ def made(place: str, noise: float) -> ReleaseRing:
     return ring(place, noise, terms(LAYOUT.dimension))
 
 
-def attacked(place: str = "per_hospital", noise: float = 2.285, seed: int = 1, **changes: Any) -> ReleaseVerdict:
+def attacked(place: str = "per_hospital", noise: float = 2.285, seed: int = 1, **changes: Any) -> GamesVerdict:
     of = made(place, noise)
     return attack_release(LAYOUT, of.mechanism, of.codec, delta=DELTA, entropy=Stream(seed), **changes)
 
@@ -128,19 +123,50 @@ def test_games_that_cannot_be_are_refused() -> None:
         attacked(noise=0.0)
 
 
+def test_so_many_games_are_played_that_missing_noise_would_show() -> None:
+    def shown(epsilon: float, games: int, chance: float) -> float:
+        half = games // 2
+        coins = np.arange(games) % 2 == 0
+        hits = half if chance == 1 else int(chance * half - 4 * math.sqrt(chance * half))
+        return Bounds(epsilon, DELTA, 0.5).shown(hits, 0, coins, 0.999)
+
+    for epsilon, chance in ((0.5, 1.0), (4.0, 1.0), (1.2, 0.064), (2.2, 0.2)):
+        games = Bounds(epsilon, DELTA, 0.5).telling_games(20, 1_000_000, chance)
+        assert shown(epsilon, games, chance) > epsilon > shown(epsilon, int(games / 1.5), chance)
+    assert Bounds(0.1, DELTA, 0.5).telling_games(500, 1000) == 500
+    assert Bounds(20.0, DELTA, 0.5).telling_games(500, 1000) == 1000
+
+
 def test_the_sentence_and_the_section_say_what_was_shown() -> None:
-    assert release_headline(SOUND) == (
+    assert games_headline(SOUND, RELEASE) == (
         "Not refuted: epsilon is at least 0.50 by 1000 games with a canary; at most 1.7000 is proved for the release "
         "alone (delta 1e-05). The same attack refuted a release without noise."
     )
     refuted = replace(SOUND, sure_epsilon=1.9, thresholds=(Threshold(0.0, 500, 0, 2.5),))
     doubtful = replace(SOUND, thresholds=(Threshold(0.0, 500, 0, 2.5),))
     untested = replace(SOUND, control=False)
-    heads = [release_headline(one).split(":")[0] for one in (refuted, doubtful, untested)]
+    heads = [games_headline(one, RELEASE).split(":")[0] for one in (refuted, doubtful, untested)]
     assert heads == ["REFUTED", "IN DOUBT", "NOT TESTED"]
-    text = attack_page("a run", ROUNDS, SOUND).decode()
-    assert "The release round" not in attack_page("a run", ROUNDS).decode()
-    assert "The release round" in text and "290" in text and "epsilon 1.7000 at delta 1e-05" in text
     told = SOUND.to_json()
     assert told["outcome"] == "not refuted" and told["least_epsilon"] == 0.5 and len(told["thresholds"]) == 2
     assert math.isclose(told["proved"]["epsilon"], 1.7)
+    both = AdaptedVerdict(SOUND, refuted, 300)
+    assert both.outcome == "refuted" and both.contradicted
+    assert adapted_headline(both) == "Not refuted: the release round. REFUTED: the steps on the heads."
+    assert "1.7000 is proved for one step alone" in sentences(both)[1]
+    assert games_headline(refuted, STEP).endswith("A step does not do what the accountant is told.")
+    text = adapted_page("<run>", both).decode()
+    assert "<run>" not in text and "The release round" in text and "290" in text
+    assert "epsilon 1.7000 at delta 1e-05" in text and "REFUTED" in text and "published generator are not" in text
+
+
+def test_what_a_run_does_not_have_is_said_and_not_judged() -> None:
+    alone = AdaptedVerdict(SOUND, None, 0)
+    assert (alone.outcome, alone.contradicted) == ("not refuted", False)
+    assert sentences(alone)[1] == (
+        "The steps on the heads: nothing to attack: the release is the only round of the run's policy."
+    )
+    told = alone.to_json()
+    assert told["step"] is None and "only round" in told["step_missing_because"] and told["release"]["games"] == 1000
+    assert "release_missing_because" not in told
+    assert "Nothing to attack: the release is the only round" in adapted_page("a run", alone).decode()
