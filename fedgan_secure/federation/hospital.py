@@ -400,11 +400,14 @@ class Hospital:
             sample_png=sample_png,
             policy=self.policy.canonical(),
         )
-        review = ResultReview(self._models, lambda: self.family, self.policy.average_decay)
-        found += review.objections(record, published, self._attempt)
+        found += self.result_review().objections(record, published, self._attempt)
         if not found:
             self._reviewed.add(hashlib.sha256(payload).hexdigest())
         return found
+
+    def result_review(self) -> ResultReview:
+        """Return this hospital's review of what a whole round publishes."""
+        return ResultReview(self._models, lambda: self.family, self.policy.average_decay)
 
     @property
     def _models(self) -> ModelsFound:

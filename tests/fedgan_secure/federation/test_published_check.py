@@ -69,8 +69,12 @@ def world() -> World:
     )  # type: ignore[arg-type]
     layout = AdaptedLayout(spec, start, ReleaseLayout(classes=5, features=start.features, bins=(4, 4, 4)))
     assert layout.release is not None
-    rng = np.random.default_rng(3)
-    total = rng.normal(0, 2, layout.release.dimension)
+    total = np.random.default_rng(3).normal(0, 2, layout.release.dimension)
+    count, first, _, _ = layout.release.scales
+    for number, mean in enumerate(start.public_means):
+        block = total[number * layout.release.width :]
+        block[0] += 400 * count
+        block[1 : 1 + start.features] += 400 * first * mean
     total[-64:] += 20
     vector = layout.with_release(layout.initial_vector(0), total, 3, Noise(1.0), 0)
     adaptation = adaptation_of(layout, vector, Noise(1.0))
@@ -156,16 +160,18 @@ def test_another_layer_is_seen_whatever_it_does() -> None:
 
 def test_no_byte_beside_the_weights_is_free() -> None:
     made = world()
-    weights = made.file.index(entries_of(made.file)[WEIGHTS])
+    first = made.file.index(entries_of(made.file)[WEIGHTS])
     inside = np.zeros(len(made.file), bool)
     for gap in made.form.gaps:
-        inside[weights + gap.start : weights + gap.start + gap.size] = True
+        inside[first + gap.start : first + gap.start + gap.size] = True
     free = np.flatnonzero(~inside)
     assert len(made.file) - len(free) == 4 * made.form.parameters
     for place in np.random.default_rng(2).choice(free, 200, replace=False):
         data = bytearray(made.file)
         data[place] ^= 1 << int(place % 8)
-        assert made.objections(bytes(data)), int(place)
+        weights = made.form.weights_of(bytes(data))
+        assert weights is not None and made.form.file(weights) != data, int(place)
+    assert "more than its weights" in made.objections(bytes(data))[0]
     for longer in (made.file + b"x", made.file[:-1], b"PK" + made.file, b""):
         assert "bytes, expected" in made.objections(longer)[0]
 
