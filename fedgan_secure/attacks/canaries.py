@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from fedgan_secure.attacks.watching import Watching
 from fedgan_secure.data.patients import PatientDataset
+from fedgan_secure.federation.batches import Batch
 from fedgan_secure.federation.settings import TrainingSettings
 from fedgan_secure.federation.training import CompiledNetworks, LocalTrainer
 from fedgan_secure.models.losses import real_loss
@@ -115,21 +115,58 @@ class Adversary:
         self.scores += np.logaddexp(np.log1p(-q) if q < 1 else -np.inf, np.log(q) + (estimate - 0.5) / variance)
 
 
-class WatchedTrainer(Watching, LocalTrainer):
+class WatchedTrainer(LocalTrainer):
     """The hospital's own trainer, with an adversary who is shown what every step releases."""
-
-    gradient_function = "discriminator_gradient"
 
     def __init__(
         self, spec: ModelSpec, settings: TrainingSettings, others: PatientDataset, canaries: Canaries,
         adversary: Callable[[CompiledNetworks], Adversary], entropy: Entropy = os.urandom,
     ) -> None:  # fmt: skip
-        LocalTrainer.__init__(self, spec, settings, with_canaries(others, canaries), entropy)
-        self.watch(len(others), adversary)
+        super().__init__(spec, settings, with_canaries(others, canaries), entropy)
+        self._first_canary = len(others)
+        self._adversary = adversary
+        self._made: Adversary | None = None
+        self._weights = np.zeros((0, 0), np.float32)
 
     @property
     def scores(self) -> np.ndarray:
         """float64[n]: the larger, the more the adversary believes that the canary is in."""
-        if self.listener is None:
+        if self._made is None:
             raise RuntimeError("no step was watched")
-        return np.asarray(self.listener.scores)
+        return self._made.scores
+
+    def _batch(self) -> Batch:
+        batch = super()._batch()
+        self._weights = batch.weights.copy()  # without the canaries: what the adversary knows
+        self._weights[: batch.size][(batch.images >= self._first_canary).any(axis=1)] = 0.0
+        return batch
+
+    def _step(self, compiled: CompiledNetworks, record: Any) -> None:
+        if self._made is None:
+            self._made = self._adversary(compiled)
+        super()._step(_Tap(compiled, self._release), record)  # type: ignore[arg-type]
+
+    def _release(self, compiled: CompiledNetworks, given: tuple[Any, ...], gradient: Any) -> None:
+        pixels, labels, _, noise, fakes, fake_labels = given
+        known = compiled.discriminator_gradient(
+            pixels, labels, self._weights, np.zeros_like(noise), fakes, fake_labels
+        )[0]
+        assert self._made is not None  # noqa: S101
+        self._made.see((gradient.numpy() - known.numpy()) * np.float32(self.settings.expected_batch_size))
+
+
+class _Tap:
+    """The compiled networks, with an ear on the gradient that a step releases."""
+
+    def __init__(
+        self, compiled: CompiledNetworks, heard: Callable[[CompiledNetworks, tuple[Any, ...], Any], None]
+    ) -> None:
+        self._compiled, self._heard = compiled, heard
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._compiled, name)
+
+    def discriminator_gradient(self, *given: Any) -> Any:
+        made = self._compiled.discriminator_gradient(*given)
+        self._heard(self._compiled, given, made[0])
+        return made

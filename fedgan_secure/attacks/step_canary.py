@@ -24,7 +24,7 @@ from fedgan_audits import accountant
 from fedgan_audits.integer_noise import share_variance
 from fedgan_audits.mechanism import DistributedMechanism, MechanismRecord
 from fedgan_protocols.quantization import FixedPoint
-from fedgan_secure.adaptation.head_data import FakeFeatures, FeatureBatch, FeatureSet
+from fedgan_secure.adaptation.head_data import FakeBatches, FakeFeatures, FeatureBatch, FeatureSet
 from fedgan_secure.adaptation.head_networks import CompiledHeads, compiled_heads
 from fedgan_secure.adaptation.head_settings import HeadSettings
 from fedgan_secure.adaptation.head_start import random_heads
@@ -32,7 +32,6 @@ from fedgan_secure.adaptation.head_sums import HeadSumTrainer
 from fedgan_secure.adaptation.head_training import HeadTrainer
 from fedgan_secure.adaptation.heads import HeadsSpec
 from fedgan_secure.attacks.games import Bounds, GamesVerdict, Played, toss
-from fedgan_secure.attacks.watching import Watching
 from fedgan_secure.errors import InputError
 from fedgan_secure.federation.distributed import ShareEncoder
 from fedgan_secure.federation.release_ring import Draw
@@ -87,17 +86,22 @@ class HeadsAtWork:
         """float32[d], the mean of made-up features."""
         return np.zeros(self.spec.features, np.float32)
 
-    def direction(self) -> np.ndarray:
-        """Return the canary's own gradient, float64[k], of norm 1."""
-        compiled, last = compiled_heads(self.spec, self.settings), self.everybody
-        compiled.place(self.start)
-        weights = np.zeros((1, self.settings.images_per_patient), np.float32)
-        weights[0, 0] = 1.0
-        rows = np.zeros((weights.size, self.spec.features), np.float32)
-        rows[0] = last.features[-1]
-        labels = np.full((weights.size, 1), last.labels[-1], np.int32)
-        found = np.asarray(compiled.real_sum(rows, labels, weights, self.centre)[0], np.float64)
-        return found / np.linalg.norm(found)
+    def compiled(self) -> CompiledHeads:
+        """Return the networks that hospitals' trainers share, with the first heads."""
+        found = compiled_heads(self.spec, self.settings)
+        found.place(self.start)
+        return found
+
+    def contributions(self) -> np.ndarray:
+        """Return what each made-up patient gives to a step that draws them, float32[65, k], clipped."""
+        compiled, m = self.compiled(), self.settings.images_per_patient
+        rows, labels = np.zeros((m, self.spec.features), np.float32), np.zeros((m, 1), np.int32)
+        weights = np.eye(1, m, dtype=np.float32)
+        found = []
+        for features, label in zip(self.everybody.features, self.everybody.labels, strict=True):
+            rows[0], labels[0, 0] = features, label
+            found.append(np.asarray(compiled.real_sum(rows, labels, weights, self.centre)[0]))
+        return np.stack(found)
 
 
 class Step(Protocol):
@@ -141,9 +145,10 @@ def attack_step(
     deviation = _deviation(one)
     told = Bounds(accountant.epsilon([one], delta), delta, record.l2_clip_norm / deviation)
     count = told.telling_games(GAMES, MANY_GAMES, record.sampling_probability) if games is None else games
-    direction, played = heads.direction(), []
+    own = heads.contributions()
+    direction, played = own[-1] / np.linalg.norm(own[-1]), []
     for silent in (False, True):
-        step, coins = _step_of(heads, one, codec, entropy, draw, silent=silent), toss(count, entropy)
+        step, coins = _step_of(heads, own, one, codec, Noise(entropy, draw, silent)), toss(count, entropy)
         scores = np.empty(count)
         for number, coin in enumerate(coins):
             scores[number] = np.vdot(step(bool(coin)), direction) / deviation
@@ -161,83 +166,117 @@ def _deviation(record: MechanismRecord) -> float:
 
 
 def _step_of(
-    heads: HeadsAtWork, record: MechanismRecord, codec: FixedPoint, entropy: Entropy, draw: Draw | None, *, silent: bool
+    heads: HeadsAtWork, contributions: np.ndarray, record: MechanismRecord, codec: FixedPoint, noise: Noise
 ) -> Step:
     if isinstance(record, DistributedMechanism):
-        return _SharedStep(heads, record, codec, entropy, _silence if silent else draw)
-    settings = replace(heads.settings, noise_multiplier=0.0) if silent else heads.settings
-    return _OwnStep(heads, settings, entropy)
+        return _SharedStep(heads, contributions, record, codec, noise)
+    return _OwnStep(heads, contributions, noise)
 
 
-def _silence(size: int) -> np.ndarray:
-    return np.zeros(size, np.int64)
+@dataclass(frozen=True, eq=False)
+class Noise:
+    """The noise of the games.
+
+    Attributes:
+        entropy: of samples and noise.
+        draw: shares that are really added; None for the recorded ones.
+        silent: whether there is none, for the control.
+    """
+
+    entropy: Entropy
+    draw: Draw | None = None
+    silent: bool = False
+
+
+class _HeadTrainer(HeadTrainer):
+    """The hospital's own trainer, whose step is heard and not followed: the heads stay as they are."""
+
+    def release(self, compiled: CompiledHeads, fakes: FakeBatches, centre: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return a step's noisy gradient, float32[k], and which rows of the data were drawn, int64[size]."""
+        heard = _Heard(compiled)
+        self._step(heard, fakes, centre, 0)  # type: ignore[arg-type]
+        return heard.gradients[0], self.drawn
+
+    def _batch(self) -> FeatureBatch:
+        batch = super()._batch()
+        self.drawn: np.ndarray = batch.images[:, 0]
+        return batch
 
 
 class _Heard:
-    """Keeps what the last step released."""
+    """Compiled heads that keep the gradient which a step gives to the optimiser, and do not follow it."""
 
-    def __init__(self) -> None:
-        self.last = np.zeros(0, np.float32)
+    def __init__(self, compiled: CompiledHeads) -> None:
+        self._compiled = compiled
+        self.gradients: list[np.ndarray] = []
+        self.gradient = compiled.gradient
 
-    def see(self, released: np.ndarray) -> None:
-        self.last = released
-
-
-class _WatchedHeadTrainer(Watching, HeadTrainer):
-    gradient_function = "gradient"
+    def descend(self, gradient: Any, rate: Any) -> None:
+        self.gradients.append(np.asarray(gradient))
 
 
 class _OwnStep:
     """Steps of a hospital that adds all of its noise."""
 
-    def __init__(self, heads: HeadsAtWork, settings: HeadSettings, entropy: Entropy) -> None:
-        self._heads, self._heard = heads, _Heard()
-        self._trainers = {}
-        for inside, data in ((True, heads.everybody), (False, heads.others)):
-            trainer = _WatchedHeadTrainer(heads.spec, settings, data, entropy)
-            trainer.watch(len(heads.others), lambda compiled: self._heard)
-            self._trainers[inside] = trainer
+    def __init__(self, heads: HeadsAtWork, contributions: np.ndarray, noise: Noise) -> None:
+        settings = replace(heads.settings, noise_multiplier=0.0) if noise.silent else heads.settings
+        self._heads, self._own, self._batch_size = heads, contributions, settings.expected_batch_size
+        self._compiled = compiled_heads(heads.spec, settings)
+        self._compiled.place(heads.start)
+        self._fakes = heads.fakes.batches(settings.fake_batch_size)
+        self._trainers = {
+            inside: _HeadTrainer(heads.spec, settings, data, noise.entropy)
+            for inside, data in ((True, heads.everybody), (False, heads.others))
+        }
+        self._public = self._fake_term()
 
     def __call__(self, inside: bool, /) -> np.ndarray:
-        heads = self._heads
-        self._trainers[inside].train(heads.start, heads.fakes, heads.centre, 1)
-        return self._heard.last
+        gradient, drawn = self._trainers[inside].release(self._compiled, self._fakes, self._heads.centre)
+        known = self._own[drawn[drawn < OTHERS]].sum(axis=0)
+        return np.asarray((gradient - self._public) * np.float32(self._batch_size) - known)
+
+    def _fake_term(self) -> np.ndarray:
+        """What generated pictures give to the gradient, float32[k]; public."""
+        heads, m = self._heads, self._heads.settings.images_per_patient
+        nobody = (
+            np.zeros((m, heads.spec.features), np.float32), np.zeros((m, 1), np.int32), np.zeros((1, m), np.float32),
+            np.zeros(len(heads.start), np.float32),
+        )  # fmt: skip
+        return np.asarray(self._compiled.gradient(*nobody, *self._fakes.of(0), heads.centre)[0])
 
 
-class _WatchedSumTrainer(HeadSumTrainer):
-    """Keeps what the adversary knows of a step: the clipped sum of everybody but the canary."""
-
-    drawn: FeatureBatch
-    networks: CompiledHeads
+class _SumTrainer(HeadSumTrainer):
+    """The hospital's own trainer of sums, with the rows that its last step drew."""
 
     def use(self, encoder: ShareEncoder) -> None:
         """Add other noise than the recorded one."""
         self._encoder = encoder
 
-    def known(self, first_canary: int) -> np.ndarray:
-        """Return that sum of the last step, float32[k]."""
-        batch, weights = self.drawn, self.drawn.weights.copy()
-        weights[: batch.size][(batch.images >= first_canary).any(axis=1)] = 0.0
-        return np.asarray(self._compiled.real_sum(batch.features, batch.labels, weights, self._centre)[0].numpy())
-
     def _batch(self) -> FeatureBatch:
-        self.drawn = super()._batch()
-        return self.drawn
+        batch = super()._batch()
+        self.drawn: np.ndarray = batch.images[:, 0]
+        return batch
 
 
 class _SharedStep:
     """Steps of a hospital that adds a share of the noise, beside hospitals without patients that add theirs."""
 
     def __init__(
-        self, heads: HeadsAtWork, record: DistributedMechanism, codec: FixedPoint, entropy: Entropy, draw: Draw | None
+        self,
+        heads: HeadsAtWork,
+        contributions: np.ndarray,
+        record: DistributedMechanism,
+        codec: FixedPoint,
+        noise: Noise,
     ) -> None:
-        self._codec, self._first = codec, len(heads.others)
+        self._codec, self._own = codec, contributions
         self._size, self._shares = record.shares.dimension, record.shares.honest_shares
-        drawn = draw or DiscreteGaussian(Fraction(share_variance(record)), entropy).draw
+        draw = _silence if noise.silent else noise.draw
+        drawn = draw or DiscreteGaussian(Fraction(share_variance(record)), noise.entropy).draw
         self._encoder = ShareEncoder(record, codec, drawn)
         self._trainers = {}
         for inside, data in ((True, heads.everybody), (False, heads.others)):
-            trainer = _WatchedSumTrainer(heads.spec, heads.settings, data, record, codec, entropy)
+            trainer = _SumTrainer(heads.spec, heads.settings, data, record, codec, noise.entropy)
             if draw is not None:
                 trainer.use(self._encoder)
             trainer.begin(heads.start, heads.centre)
@@ -248,4 +287,9 @@ class _SharedStep:
         seen: Any = trainer.step(None)
         for _ in range(self._shares - 1):
             seen = seen + self._encoder.encode(np.zeros(self._size))[0]
-        return np.asarray(self._codec.decode_sum(seen) - trainer.known(self._first))
+        known = self._own[trainer.drawn[trainer.drawn < OTHERS]].sum(axis=0)
+        return np.asarray(self._codec.decode_sum(seen) - known)
+
+
+def _silence(size: int) -> np.ndarray:
+    return np.zeros(size, np.int64)

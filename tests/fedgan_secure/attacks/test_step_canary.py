@@ -49,12 +49,17 @@ def test_a_sound_step_is_not_refuted_and_missing_noise_would_have_been(record: M
     found = attacked(record, progress=lambda *told: heard.append(told))
     assert found.outcome == "not refuted" and found.control and found.games == GAMES
     assert found.epsilon == accountant.epsilon([record.model_copy(update={"steps": 1})], DELTA)
-    assert heard and all(0 < done <= total == 320 for done, total in heard)
+    assert heard[-1] == (310, 320) and all(total == 320 for _, total in heard)
 
 
 def test_without_noise_a_step_is_refuted() -> None:
     assert attacked(OWN, replace(SETTINGS, noise_multiplier=0.0)).outcome == "refuted"
     assert attacked(SHARED, draw=lambda size: np.zeros(size, np.int64)).outcome == "refuted"
+
+
+def test_a_clip_that_is_too_wide_is_refuted() -> None:
+    wide = replace(SETTINGS, l2_clip_norm=100 * CLIP, noise_multiplier=NOISE / 100)
+    assert attacked(OWN, wide).outcome == "refuted"
 
 
 @RECORDS
