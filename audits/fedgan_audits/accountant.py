@@ -35,36 +35,12 @@ from fedgan_audits.renyi import SampledNoise
 from fedgan_audits.rounding import round_up
 
 __all__ = [
-    "DELTA_MIN",
-    "GRID",
-    "NOISE_MAX",
-    "NOISE_MIN",
-    "accountant_name",
-    "calibrate",
-    "calibrate_distributed",
-    "calibrate_noise_multiplier",
-    "check_delta",
-    "clear_caches",
-    "colluder_figures",
-    "curve",
-    "delta_profile",
-    "epsilon",
-    "epsilon_gaussian_approximation",
-    "epsilon_k_images",
-    "epsilon_pld",
-    "epsilon_profile",
-    "epsilon_rdp",
-    "epsilon_several_hospitals",
-    "epsilon_two_hospitals",
-    "epsilon_with_failures",
-    "gaussian_parts",
-    "is_distributed",
-    "mu_gdp",
-    "refuse_unaccounted",
-    "rests_on_curve",
-    "round_up",
-    "step_noise",
-]
+    "DELTA_MIN", "GRID", "NOISE_MAX", "NOISE_MIN", "accountant_name", "calibrate", "calibrate_distributed",
+    "calibrate_noise_multiplier", "check_delta", "clear_caches", "colluder_figures", "curve", "delta_profile",
+    "epsilon", "epsilon_gaussian_approximation", "epsilon_k_images", "epsilon_pld", "epsilon_profile", "epsilon_rdp",
+    "epsilon_several_hospitals", "epsilon_two_hospitals", "epsilon_with_failures", "gaussian_parts", "is_distributed",
+    "mu_gdp", "refuse_unaccounted", "rests_on_curve", "round_up", "step_noise",
+]  # fmt: skip
 
 DELTA_MIN = 1e-12
 """Below this delta the truncated tails of the discretised distribution are no longer negligible."""

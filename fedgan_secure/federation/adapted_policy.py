@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -88,10 +89,15 @@ def start_of(settings: RunSettings, preprocessing: str | None, *, from_run: bool
     asked, data = settings.training.start, settings.data
     chosen = [name for name in _DCGAN_ALONE if getattr(settings.training, name) is not None]
     if asked is None:
-        fits = (data.image_size, data.channels) == (64, 3) and preprocessing in (FUNDUS, None)
+        fits = (data.image_size, data.channels) == (64, 3) and preprocessing in (FUNDUS, None) and _keras_fits()
         return shipped_start(DEFAULT_START) if fits and not chosen and not from_run else None
     if asked == NONE:
         return None
+    if not _keras_fits():
+        raise InputError(
+            f"--start {asked}: runs with a public start need Keras 3, found {version('keras')}",
+            hint="install tensorflow 2.16 or newer, or train from a seed: --start none",
+        )
     if from_run:
         raise InputError("--start with --init-from: a run starts from one of the two", hint="leave one of them out")
     if chosen:
@@ -103,6 +109,11 @@ def start_of(settings: RunSettings, preprocessing: str | None, *, from_run: bool
     start = shipped_start(asked) if asked in SHIPPED else _read(asked)
     check_fits(start, data.image_size, data.channels)
     return start
+
+
+def _keras_fits() -> bool:
+    """Whether the installed Keras has the operations that the published generator is made of."""
+    return int(version("keras").split(".")[0]) >= 3
 
 
 def _read(text: str) -> PublicStart:

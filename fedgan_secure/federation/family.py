@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from fedgan_protocols.session import AggregateResult
+from fedgan_secure.errors import InputError
 from fedgan_secure.federation.distributed_round import Optimiser
 from fedgan_secure.federation.fedavg import apply_sum
 from fedgan_secure.federation.published_files import Passed
@@ -246,3 +247,23 @@ def spec_of(policy: FederationPolicy) -> Any:
 def concluded(family: Family, round_number: int, vector: np.ndarray, result: AggregateResult) -> np.ndarray:
     """Return the model after a whole round of one sum, float32[d]."""
     return family.next_vector(round_number, vector, result.sums[0], len(result.survivors))
+
+
+def refuse_other_dimension(policy: FederationPolicy, family: Family) -> None:
+    """Refuse sums of another length than what is trained where noise is shared."""
+    shared = policy.distributed
+    if shared is None or (policy.release is not None and policy.rounds == 1):
+        return
+    trained = family.update_size if policy.start is not None else _discriminator_size(policy)
+    if shared.shares.dimension != trained:
+        raise InputError(
+            f"the policy's sums have {shared.shares.dimension} coordinates, its discriminator has {trained}",
+            hint="use the version of fedgan-secure that made this run",
+        )
+
+
+def _discriminator_size(policy: FederationPolicy) -> int:
+    from fedgan_secure.models.vectors import VectorLayout
+
+    layout = VectorLayout.of(spec_of(policy))
+    return layout.size - layout.generator_size

@@ -22,7 +22,7 @@ from fedgan_secure.federation.defaults import Recipe
 from fedgan_secure.federation.directories import RunDirectory, SiteDirectory
 from fedgan_secure.federation.drivers.local import parse_drop
 from fedgan_secure.federation.entropy import entropy_for
-from fedgan_secure.federation.family import Family, family_of, spec_of
+from fedgan_secure.federation.family import family_of, refuse_other_dimension, spec_of
 from fedgan_secure.federation.hospital import Hospital
 from fedgan_secure.federation.key_rotation import KeyPlace, refuse_revoked
 from fedgan_secure.federation.mechanisms import (
@@ -385,7 +385,7 @@ def _assemble(
     data = policy.data
     refuse_other_preprocessing(data.preprocessing_digest, data.preprocessing, data.image_size, data.channels)
     family = family_of(policy, start)
-    _refuse_other_dimension(policy, family)
+    refuse_other_dimension(policy, family)
     hospitals: dict[str, Hospital] = {}
     for entry in policy.hospitals:
         site = sites[entry.name]
@@ -428,26 +428,6 @@ def _assemble(
         entropy_for("coordinator", insecure_seed=insecure_seed),
     )
     return Federation(run, settings, policy, coordinator, hospitals, source, drops)
-
-
-def _refuse_other_dimension(policy: FederationPolicy, family: Family) -> None:
-    """Refuse sums of another length than what is trained where noise is shared."""
-    shared = policy.distributed
-    if shared is None or (policy.release is not None and policy.rounds == 1):
-        return
-    trained = family.update_size if policy.start is not None else _discriminator_size(policy)
-    if shared.shares.dimension != trained:
-        raise InputError(
-            f"the policy's sums have {shared.shares.dimension} coordinates, its discriminator has {trained}",
-            hint="use the version of fedgan-secure that made this run",
-        )
-
-
-def _discriminator_size(policy: FederationPolicy) -> int:
-    from fedgan_secure.models.vectors import VectorLayout
-
-    layout = VectorLayout.of(model_of(policy))
-    return layout.size - layout.generator_size
 
 
 def _from_seed(settings: RunSettings, declared: int, hospitals: int, classes: int) -> tuple[dict[str, Any], ModelSpec]:

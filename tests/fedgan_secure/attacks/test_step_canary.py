@@ -43,6 +43,7 @@ def attacked(record: MechanismRecord, settings: HeadSettings = SETTINGS, **chang
     return attack_step(HeadsAtWork.made_up(SPEC, settings), record, CODEC, **given)
 
 
+@pytest.mark.slow  # games of chance: so few of them may miss
 @RECORDS
 def test_a_sound_step_is_not_refuted_and_missing_noise_would_have_been(record: MechanismRecord) -> None:
     heard: list[tuple[int, int]] = []
@@ -57,6 +58,7 @@ def test_without_noise_a_step_is_refuted() -> None:
     assert attacked(SHARED, draw=lambda size: np.zeros(size, np.int64)).outcome == "refuted"
 
 
+@pytest.mark.slow  # games of chance: so few of them may miss
 def test_a_clip_that_is_too_wide_is_refuted() -> None:
     wide = replace(SETTINGS, l2_clip_norm=100 * CLIP, noise_multiplier=NOISE / 100)
     assert attacked(OWN, wide).outcome == "refuted"

@@ -20,6 +20,7 @@ from fedgan_secure.errors import InputError
 from fedgan_secure.federation.adapted_limits import MOST_IMAGES
 from fedgan_secure.federation.adapted_policy import (
     COARSE_BINS,
+    COARSEST_BINS,
     NOISE_RATIO,
     AdaptedTerms,
     adapted_terms,
@@ -246,9 +247,11 @@ def test_any_number_of_classes_is_released(classes: int) -> None:
 
 def test_much_noise_takes_fewer_cells_of_colour() -> None:
     fine, coarse = (
-        terms(declared=100, privacy__noise_multiplier=noise, federation__rounds=1).release.release_layout()
+        terms(declared=1000, privacy__noise_multiplier=noise, federation__rounds=1).release.release_layout()
         for noise in (7.9, 8.0)
     )
+    few = terms(declared=100, privacy__noise_multiplier=1.0, federation__rounds=1)
+    assert few.release.release_layout().bins == COARSEST_BINS and few.model["transfer_width"] == 0
     assert fine == ReleaseLayout(classes=5, features=271, bins=(8, 10, 10)) and coarse.bins == COARSE_BINS
 
 
