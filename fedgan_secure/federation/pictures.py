@@ -10,7 +10,7 @@ import numpy as np
 
 from fedgan_secure.generate import contact_sheet_png
 from fedgan_secure.models.dcgan import build_discriminator, build_generator, draw_levels
-from fedgan_secure.models.keras_file import KerasForm
+from fedgan_secure.models.keras_file import KERAS_3, KerasForm, keras_bytes
 from fedgan_secure.models.spec import AnySpec, ModelSpec
 from fedgan_secure.models.vectors import VectorLayout
 
@@ -68,6 +68,8 @@ def sheet_names(spec: AnySpec, label_names: Sequence[str]) -> list[str] | None:
 
 def model_files(vector: np.ndarray, spec: ModelSpec) -> dict[str, bytes]:
     """The Keras files of both networks, as they stand below ``public/``."""
+    if not KERAS_3:
+        return {f"model/{network.name}.keras": keras_bytes(network) for network in _with_weights(vector, spec)}
     return {
         f"model/{network.name}.keras": form.file(network.get_weights())
         for network, form in zip(_with_weights(vector, spec), _forms(spec), strict=True)

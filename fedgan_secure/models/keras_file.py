@@ -31,6 +31,8 @@ KEPT = 4
 """Forms that a process keeps."""
 _LOCAL_HEADER = 30
 _NUMBERED = re.compile(r"(?P<base>.*?)(_[0-9]+)?")
+KERAS_3 = int(keras.__version__.split(".")[0]) >= 3
+"""Whether model files are those of Keras 3."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +143,15 @@ _KEPT: OrderedDict[bytes, KerasForm] = OrderedDict()
 
 
 def keras_bytes(model: keras.Model) -> bytes:
-    """Return the ``.keras`` file of a model; `keras.models.load_model` reads it."""
+    """Return the ``.keras`` file of a model; `keras.models.load_model` reads it.
+
+    Keras 2, which has another format, writes the file itself: it is then not the same to the byte every time.
+    """
+    if not KERAS_3:
+        with tempfile.TemporaryDirectory(prefix="fedgan-secure-") as folder:
+            place = Path(folder) / "model.keras"
+            model.save(place)
+            return place.read_bytes()
     return KerasForm.of(model).file(model.get_weights())
 
 

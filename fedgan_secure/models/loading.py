@@ -19,7 +19,7 @@ from fedgan_secure.errors import InputError
 from fedgan_secure.models.adapted_spec import AdaptedSpec
 from fedgan_secure.models.dcgan import build_discriminator, build_generator
 from fedgan_secure.models.errors import ModelError
-from fedgan_secure.models.keras_file import KerasForm
+from fedgan_secure.models.keras_file import KERAS_3, KerasForm
 from fedgan_secure.models.keras_reading import HINT, read_file, shapes_in, weights_from
 from fedgan_secure.models.spec import AnySpec, ModelSpec, read_spec
 
@@ -45,8 +45,18 @@ def read_network(path: Path, spec: AnySpec | None = None, which: str = "generato
     else:
         _check_length(_parameters(found, which), data, path)
         model = (build_generator if which == "generator" else build_discriminator)(found, 0)
+    if not KERAS_3:
+        return _by_keras_2(path)
     model.set_weights(weights_from(data, KerasForm.of(model)))
     return model
+
+
+def _by_keras_2(path: Path) -> keras.Model:
+    """Open a file of Keras 2 by its own means, after its size was checked; for TensorFlow below 2.16 alone."""
+    try:
+        return keras.models.load_model(path, compile=False)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"{path} cannot be read as a Keras model ({type(error).__name__})") from error
 
 
 def _spec_in(policy: dict[str, Any], path: Path) -> AnySpec:
