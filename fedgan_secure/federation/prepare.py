@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from fedgan_secure.data.golden import golden_digest, refuse_other_preprocessing
 from fedgan_secure.errors import InputError
 from fedgan_secure.federation.adapted_policy import adapted_terms, start_of
 from fedgan_secure.federation.coordinator import Coordinator
+from fedgan_secure.federation.declarations import declarations, refuse_foreign_declarations
 from fedgan_secure.federation.defaults import Recipe
 from fedgan_secure.federation.directories import RunDirectory, SiteDirectory
 from fedgan_secure.federation.drivers.local import parse_drop
@@ -41,14 +42,14 @@ from fedgan_secure.models.spec import ModelSpec
 from fedgan_secure.policy import (
     CoordinatorEntry,
     DataPolicy,
-    Declaration,
     FederationPolicy,
     Flags,
     HospitalEntry,
     InitialModel,
     MechanismPolicy,
 )
-from fedgan_secure.settings import HospitalSettings, RunSettings, TrainingSection
+from fedgan_secure.settings import RunSettings, TrainingSection
+from fedgan_secure.starts.shared import refuse_shared_images
 from fedgan_secure.starts.start import PublicStart
 
 TRAINED = ("rounds", "mechanism", "ring", "model", "training")
@@ -198,40 +199,6 @@ def check_before_reading(settings: RunSettings, names: tuple[str, ...], drops: t
         hospital_mechanism(settings, recipe_of(settings, declared), declared)
     else:
         adapted_terms(settings, start, declared, len(names), len(settings.data.label_names or start.label_names))
-
-
-def declarations(settings: RunSettings, sites: Mapping[str, SiteDirectory]) -> tuple[Declaration, ...]:
-    """What the federation's file declares, then what each hospital's own `hospital.toml` does."""
-    found = [Declaration(topic=topic, text=text) for topic, text in settings.governance.declared()]
-    for name, site in sites.items():
-        found += own_declarations(site, name)
-    return tuple(found)
-
-
-def own_declarations(site: SiteDirectory, name: str) -> tuple[Declaration, ...]:
-    """What a hospital declares itself, under topics that bear its name."""
-    own = HospitalSettings.read(site.settings).governance.declared()
-    return tuple(Declaration(topic=f"{topic}{_in_the_name_of(name)}", text=text) for topic, text in own)
-
-
-def refuse_foreign_declarations(policy: FederationPolicy, site: SiteDirectory, name: str) -> None:
-    """Refuse a policy that declares in a hospital's name what its own `hospital.toml` does not, or less.
-
-    Raises:
-        InputError: naming the topics that differ.
-    """
-    said = {entry.topic: entry.text for entry in policy.governance if entry.topic.endswith(_in_the_name_of(name))}
-    own = {entry.topic: entry.text for entry in own_declarations(site, name)}
-    differ = sorted(topic for topic in {*said, *own} if said.get(topic) != own.get(topic))
-    if differ:
-        raise InputError(
-            f"hospital {name}: the policy and {site.settings} differ in what is declared: {', '.join(differ)}",
-            hint="restore the file that the run was started with, or start a new run with the new declarations",
-        )
-
-
-def _in_the_name_of(name: str) -> str:
-    return f" (hospital {name})"
 
 
 def model_of(policy: FederationPolicy) -> Any:
@@ -386,6 +353,8 @@ def _assemble(
     refuse_other_preprocessing(data.preprocessing_digest, data.preprocessing, data.image_size, data.channels)
     family = family_of(policy, start)
     refuse_other_dimension(policy, family)
+    if start is not None:
+        refuse_shared_images(start, source.datasets)
     hospitals: dict[str, Hospital] = {}
     for entry in policy.hospitals:
         site = sites[entry.name]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +12,10 @@ from numpy.typing import NDArray
 from fedgan_secure.errors import InputError
 from fedgan_secure.starts.start import DIGEST_BYTES, PublicStart
 
+if TYPE_CHECKING:
+    from fedgan_secure.data.patients import PatientDataset
+
+BATCH = 500
 _KEY = np.dtype((np.void, DIGEST_BYTES))
 
 
@@ -53,3 +59,24 @@ def refuse_shared_pictures(start: PublicStart, pixels: NDArray[np.uint8]) -> Non
             "no noise would protect their patients",
             hint="leave these images out of one of the two, or use another public start",
         )
+
+
+def refuse_shared_images(start: PublicStart, datasets: Mapping[str, PatientDataset]) -> None:
+    """Refuse a run whose hospitals hold one of the start's pictures, before any of them has spent anything.
+
+    Args:
+        start: the public start that the run adapts.
+        datasets: hospital -> its images, prepared as for the run.
+
+    Raises:
+        InputError: as `refuse_shared_pictures`, naming the hospital.
+    """
+    if not len(start.picture_digests):
+        return
+    for name, dataset in datasets.items():
+        for first in range(0, len(dataset), BATCH):
+            pixels = dataset.pixels(np.arange(first, min(first + BATCH, len(dataset))))
+            try:
+                refuse_shared_pictures(start, pixels)
+            except InputError as error:
+                raise InputError(f"hospital {name}: {error}", hint=error.hint) from error

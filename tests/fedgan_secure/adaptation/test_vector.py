@@ -18,7 +18,7 @@ from fedgan_secure.adaptation.head_start import public_heads
 from fedgan_secure.adaptation.heads import SLOPE, HeadsLayout
 from fedgan_secure.adaptation.layout import ReleaseLayout
 from fedgan_secure.adaptation.statistics import patient_vectors
-from fedgan_secure.adaptation.vector import HEADS_GRID, AdaptedLayout, Noise, heads_spec
+from fedgan_secure.adaptation.vector import CENTRE_GRID, HEADS_GRID, AdaptedLayout, Noise, heads_spec
 from fedgan_secure.models.errors import ModelError
 from tests.fedgan_secure.adaptation.toy_start import spec_of, toy_start
 
@@ -41,6 +41,7 @@ def released_sum(patients: int = 400) -> tuple[np.ndarray, np.ndarray, np.ndarra
 
 def class_logits(layout: AdaptedLayout, vector: np.ndarray, features: np.ndarray) -> np.ndarray:
     """What the heads in a vector say of features, float64[n, classes]."""
+    features = features - layout.centre(layout.moments(vector, SILENT))
     parts = layout.heads.parts(vector[layout.heads_slice].astype(np.float64))
     hidden = (features / np.sqrt(12)) @ parts["h_hidden/kernel"] + parts["h_hidden/bias"]
     return np.asarray(
@@ -147,10 +148,18 @@ def test_the_heads_start_from_the_released_classes() -> None:
     """After the release the class head tells the made-up classes apart, whose means lie apart along every feature."""
     total, features, labels = released_sum()
     after = LAYOUT.with_release(LAYOUT.initial_vector(0), total, 3, SILENT, 0)
-    centred = features - LAYOUT.centre(LAYOUT.moments(after, SILENT))
-    assert (class_logits(LAYOUT, after, centred).argmax(axis=1) == labels).mean() > 0.6
+    assert (class_logits(LAYOUT, after, features).argmax(axis=1) == labels).mean() > 0.6
     public = class_logits(LAYOUT, LAYOUT.initial_vector(0), features)
     assert (public.argmax(axis=1) == labels).mean() < 0.5
+
+
+def test_the_heads_are_centred_by_the_released_mean_on_a_grid() -> None:
+    total, features, _ = released_sum()
+    after = LAYOUT.with_release(LAYOUT.initial_vector(0), total, 3, SILENT, 0)
+    centre = LAYOUT.centre(LAYOUT.moments(after, SILENT))
+    np.testing.assert_allclose(centre, features.mean(axis=0), atol=5e-3)
+    assert centre.dtype == np.float32 and np.array_equal(np.rint(centre / CENTRE_GRID) * CENTRE_GRID, centre)
+    assert not LAYOUT.centre(LAYOUT.moments(LAYOUT.initial_vector(0), SILENT)).any()
 
 
 @given(survivors=st.integers(1, 99), each=st.floats(0.0, 1e4))

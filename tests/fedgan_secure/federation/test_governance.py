@@ -10,8 +10,8 @@ import pytest
 
 from fedgan_audits import binding
 from fedgan_secure.errors import InputError
+from fedgan_secure.federation.declarations import declarations, refuse_foreign_declarations
 from fedgan_secure.federation.directories import SiteDirectory
-from fedgan_secure.federation.prepare import declarations, refuse_foreign_declarations
 from fedgan_secure.policy import Declaration, FederationPolicy
 from fedgan_secure.settings import TOPICS, GovernanceSection, HospitalSettings, RunSettings
 from tests.fedgan_secure.federation.test_policy import fields

@@ -9,9 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fedgan_secure.data.patients import PatientDataset
 from fedgan_secure.errors import InputError
+from fedgan_secure.starts import shared as module
 from fedgan_secure.starts import shipped_start
-from fedgan_secure.starts.shared import digests_of, refuse_shared_pictures, shared_pictures
+from fedgan_secure.starts.shared import digests_of, refuse_shared_images, refuse_shared_pictures, shared_pictures
 
 
 def pictures(count: int, seed: int) -> np.ndarray:
@@ -41,3 +43,25 @@ def test_a_shared_picture_is_refused_with_its_number() -> None:
     with pytest.raises(InputError, match="2 of these images") as refused:
         refuse_shared_pictures(start, np.concatenate([pictures(5, 1)[:2], pictures(3, 2)]))
     assert refused.value.hint
+
+
+def hospital(images: np.ndarray) -> PatientDataset:
+    count = len(images)
+    return PatientDataset(
+        images=images, labels=np.zeros(count, np.int32), patient=np.arange(count, dtype=np.int32), classes=1
+    )
+
+
+def test_the_hospital_that_holds_a_public_picture_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In whichever batch it is: nobody has spent anything yet."""
+    monkeypatch.setattr(module, "BATCH", 4)
+    start = replace(shipped_start(), picture_digests=digests_of(pictures(1, 1)))
+    clean = {name: hospital(pictures(9, seed)) for name, seed in (("a", 2), ("b", 3))}
+    refuse_shared_images(start, clean)
+    refuse_shared_images(shipped_start(), {"c": hospital(pictures(1, 1))})
+    for place in (0, 8):
+        images = pictures(9, 5)
+        images[place] = pictures(1, 1)[0]
+        with pytest.raises(InputError, match="hospital c: 1 of these images") as refused:
+            refuse_shared_images(start, {**clean, "c": hospital(images)})
+        assert refused.value.hint

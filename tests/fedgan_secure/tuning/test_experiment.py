@@ -146,3 +146,15 @@ def test_draws_are_of_the_space_and_of_the_seed_alone() -> None:
     assert all(1.0 <= one["privacy.epsilon"] <= 8.0 for one in drawn)
     below = sum(one["privacy.epsilon"] < 8.0**0.5 for one in drawn)
     assert 70 < below < 130  # on the logarithmic scale half of them
+
+
+def test_a_search_is_of_networks_that_are_trained_from_a_seed(tmp_path: Path) -> None:
+    """What a search varies is not trained in a run with a public start: its settings say so, and another is refused."""
+    text = '[search]\nmethod = "grid"\n[space.privacy]\nepsilon = [2.0, 8.0]\n[settings.training]\n{}\n'
+    for given in ("", 'start = "none"'):
+        found = read(tmp_path, text.format(given))
+        assert found.settings_of({"privacy.epsilon": 2.0}).training.start == "none"
+        assert found.trial_settings({"privacy.epsilon": 2.0}, 1).training.start == "none"
+    with pytest.raises(InputError, match=r"training\.start is 'fundus64/1'") as refused:
+        read(tmp_path, text.format('start = "fundus64/1"')).settings_of({"privacy.epsilon": 2.0})
+    assert "leave training.start out" in refused.value.hint
