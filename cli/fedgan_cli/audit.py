@@ -53,8 +53,11 @@ def check_transcript(context: TranscriptContext) -> str:
 
     facts, header = context.report.aggregation.facts, context.report.header
     finished = header.status == "complete"
-    scheduled = context.report.privacy.settings.scheduled(context.round)
-    shared = scheduled.noise_placement == "distributed"
+    settings = context.report.privacy.settings
+    scheduled = settings.scheduled(context.round)
+    released = settings.release is not None and context.round == 1
+    # with shared noise every step has a sum of its own; a release has one, whoever adds its noise
+    shared = scheduled.noise_placement == "distributed" and not released
     sums = scheduled.steps if shared else 1
 
     def digest(text: str | None) -> tuple[bytes, ...] | None:

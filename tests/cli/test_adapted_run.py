@@ -289,6 +289,22 @@ def test_the_release_alone_without_privacy_and_without_classes(
     assert command("generate", root, "--count", "2", "--output", tmp_path / "two").code == 0
 
 
+def test_a_release_alone_whose_noise_the_hospitals_share(
+    small: pytest.MonkeyPatch, hospitals: list[str], tmp_path: Path
+) -> None:
+    """Its one sum is verified as such: with shared noise only the rounds of steps have a sum for every step."""
+    root = tmp_path / "run"
+    options = ["--declared-patients", str(PATIENTS), "--delta", "1e-3", "--release-noise", "5", "--quiet"]
+    options += ["--noise-placement", "distributed", "--rounds", "1"]
+    done = command("run", *hospitals, *options, "--output", root)
+    assert done.code == 0, done.err
+    policy = policy_of(root)
+    assert policy.release is not None and policy.release.shares is not None and not policy.is_stepwise(1)
+    (report,) = list[Any](reports(root))
+    assert report["verdict"]["spent"] == round_up(epsilon([policy.record_of(1)], policy.mechanism.delta))
+    cleanly(root)
+
+
 @pytest.mark.slow
 def test_noise_that_the_hospitals_share(
     small: pytest.MonkeyPatch, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
