@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,14 @@ from PIL import Image
 from fedgan_audits.accountant import epsilon, round_up
 from fedgan_secure.adaptation.heads import HeadsLayout
 from fedgan_secure.adaptation.vector import heads_spec
+from fedgan_secure.data.loading import LoadSettings, load
+from fedgan_secure.data.phantoms import CLASSES, GRADES
 from fedgan_secure.federation import coordinator as coordinator_module
-from fedgan_secure.federation import release_ring
+from fedgan_secure.federation import prepare, release_ring
 from fedgan_secure.federation.hospital import Hospital
 from fedgan_secure.models.adapted_spec import AdaptedSpec
 from fedgan_secure.policy import FederationPolicy
+from fedgan_secure.starts.shared import digests_of
 from fedgan_secure.starts.start import shipped_start
 from tests.cli.adapted import PATIENTS, QUICK, cleanly, command, folders, small_models
 from tests.cli.test_run import reports, reserved_rounds
@@ -265,6 +269,21 @@ def test_a_cap_that_the_release_exceeds_refuses_before_anything_is_spent(
     done = command("run", *hospitals, *QUICK, "--rounds", "2", "--epsilon-cap", "0.3", "--output", root)
     assert done.code == 3 and "round 1 did not take place" in done.out
     assert all(reserved_rounds(root, name) == [] for name in "abc") and reports(root) == []
+
+
+def test_a_hospital_with_one_of_the_starts_own_pictures_is_refused_before_anything_is_spent(
+    small: pytest.MonkeyPatch, hospitals: list[str], tmp_path: Path
+) -> None:
+    wanted = LoadSettings(
+        layout="dicom", image_size=64, channels=3, preprocessing="fundus-crop/1", label_names=GRADES, classes=CLASSES
+    )
+    images = load(Path(hospitals[3].removeprefix("b=")), wanted).dataset
+    own = replace(shipped_start(), picture_digests=digests_of(images.pixels(np.array([2]))))
+    small.setattr(prepare, "start_of", lambda *given, **more: own)
+    root = tmp_path / "run"
+    done = command("run", *hospitals, *QUICK, "--rounds", "2", "--output", root)
+    assert done.code == 2 and "hospital b: 1 of these images are among the public pictures" in done.err
+    assert not root.exists()
 
 
 def test_the_release_alone_without_privacy_and_without_classes(
