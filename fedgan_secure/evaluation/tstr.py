@@ -15,7 +15,7 @@ import keras
 import numpy as np
 
 from fedgan_secure.errors import InputError
-from fedgan_secure.evaluation.classifier import build_classifier, fit, logits
+from fedgan_secure.evaluation.classifier import build_classifier, fit, logits, side_by_side
 from fedgan_secure.evaluation.images import LabelledImages
 from fedgan_secure.evaluation.intervals import Interval, bootstrap_interval, joint_interval, seed_interval
 
@@ -113,14 +113,17 @@ def accuracy(
     if not len(train) or not len(test):
         raise InputError(f"a classifier has {len(train)} images to learn from and {len(test)} to be tested on")
     size, channels = test.images.shape[1], test.images.shape[3]
-    rows = []
-    for seed in seeds:
+
+    def train_one(seed: int) -> tuple[keras.Model, np.ndarray]:
         model = build_classifier(size, channels, classes, seed)
         fit(model, train.images, train.labels, steps=steps, seed=seed, batch=batch)
-        rows.append(logits(model, test.images).argmax(axis=1) == test.labels)
-        if trained is not None:
+        return model, logits(model, test.images).argmax(axis=1) == test.labels
+
+    found = side_by_side(train_one, seeds)
+    if trained is not None:
+        for model, _ in found:
             trained(model)
-    return np.stack(rows)
+    return np.stack([hits for _, hits in found])
 
 
 def tstr(

@@ -452,6 +452,7 @@ class _Run:
             self.policy.initial_model.seed,
             start_draw=family.start_draw(average),
             progress=self.display.update,
+            run_patients=self.policy.mechanism.declared_patients * len(self.policy.names),
         )
         json.dumps(score, allow_nan=False)
         return score

@@ -26,6 +26,9 @@ PATIENTS = 1640
 generated, and 1,500 to test on, as many as coverage and recall compare."""
 EFFORT = Effort(pictures=1500, seeds=(1, 2), real_seeds=(1,), steps=600, batch=32)
 """Half of `evaluate`'s batch, and fewer classifiers: the end of a run should take less than a minute."""
+TINY = 200
+"""A run of fewer patients, of all hospitals together, is a trial of the machinery: its pictures are not worth more."""
+TINY_EFFORT = Effort(pictures=200, seeds=(1, 2), real_seeds=(1,), steps=100, batch=32)
 OTHER_PATIENTS = 1_000_003
 """Added to a run's seed: the phantoms of the score are other patients than those of the run."""
 
@@ -38,6 +41,8 @@ def phantom_score(
     seed: int,
     start_draw: Draw | None = None,
     progress: Progress | None = None,
+    *,
+    run_patients: int,
 ) -> dict[str, Any]:
     """Measure a generator on phantoms that nobody trained on.
 
@@ -49,16 +54,20 @@ def phantom_score(
         seed: of the run; the test phantoms are drawn from another one.
         start_draw: the public start alone, measured beside it.
         progress: told what is done.
+        run_patients: of the run, of all hospitals together, as declared; below `TINY` there are fewer
+            phantoms and pictures, and shorter trainings.
 
     Returns:
         JSON-ready, without NaN: see `Score.to_json`; the public start's figures begin with ``start_``, and
         ``sentence`` says what they mean.
     """
-    patients = max(PATIENTS // len(names), 2)
+    tiny = run_patients < TINY
+    patients = max((TINY if tiny else PATIENTS) // len(names), 2)
     phantoms = fresh_phantoms(spec, names, preprocessing, seed + OTHER_PATIENTS, patients)
     train, test = split_patients(phantoms, seed, share=0.49)
+    effort = TINY_EFFORT if tiny else EFFORT
     return score_pictures(
-        draw, train, test, spec.classes, effort=EFFORT, seed=seed, start_draw=start_draw, progress=progress
+        draw, train, test, spec.classes, effort=effort, seed=seed, start_draw=start_draw, progress=progress
     ).to_json()
 
 

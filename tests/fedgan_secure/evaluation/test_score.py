@@ -134,7 +134,7 @@ def test_a_run_is_scored_on_other_patients_than_its_own(monkeypatch: pytest.Monk
         return np.random.default_rng(seed).integers(0, 255, (len(labels), 28, 28, 3)).astype(np.uint8)
 
     monkeypatch.setattr(scoring, "score_pictures", noted)
-    score = scoring.phantom_score(draw, spec, ("north", "south"), FUNDUS, seed, start_draw=draw)
+    score = scoring.phantom_score(draw, spec, ("north", "south"), FUNDUS, seed, start_draw=draw, run_patients=200)
     json.dumps(score, allow_nan=False)
     assert drawn == [([0, 1, 2, 3, 4], seed)] * 2
     assert score["gain_over_start"] == 0.0
@@ -147,3 +147,22 @@ def test_a_run_is_scored_on_other_patients_than_its_own(monkeypatch: pytest.Monk
     }
     scored = {image.tobytes() for part in test for image in part}
     assert own and scored and not own & scored
+
+
+def test_a_tiny_run_is_scored_with_little_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[int, int]] = []
+
+    def noted(draw: object, train: LabelledImages, test: LabelledImages, *rest: object, **more: object) -> object:
+        effort = more["effort"]
+        assert isinstance(effort, Effort)
+        asked.append((len(train) + len(test), effort.steps))
+        raise InputError("enough")
+
+    monkeypatch.setattr(scoring, "score_pictures", noted)
+    monkeypatch.setattr(scoring, "PATIENTS", 300)
+    spec = ModelSpec(28, 3, 5, 4, (8, 6), (6, 8), 8)
+    for patients in (scoring.TINY - 1, scoring.TINY):
+        with pytest.raises(InputError, match="enough"):
+            scoring.phantom_score(bars, spec, ("north", "south"), FUNDUS, 5, run_patients=patients)
+    (few, short), (many, long) = asked
+    assert few < many and (short, long) == (scoring.TINY_EFFORT.steps, scoring.EFFORT.steps)
