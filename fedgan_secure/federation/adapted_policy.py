@@ -153,6 +153,7 @@ def adapted_terms(
     )
     if rounds == 1:
         _refuse_two_noises(settings)
+        _refuse_settings_of_steps(settings)
     noise = _release_noise(settings, recipe, declared, alone=rounds == 1)
     layout = _layout(spec, noise, declared * hospitals)
     ring = _ring(settings, recipe, layout, noise, declared, hospitals)
@@ -185,6 +186,24 @@ def _refuse_two_noises(settings: RunSettings) -> None:
             "would decide",
             hint=f"leave one of them out, or let rounds of the heads follow (--rounds 2 or more; a cohort below "
             f"{LEAST_COHORT} has none by default)",
+        )
+
+
+def _refuse_settings_of_steps(settings: RunSettings) -> None:
+    """A release alone has no steps: what is set for them would be ignored."""
+    federation, privacy = settings.federation, settings.privacy
+    given = {
+        "federation.steps_per_round": federation.steps_per_round,
+        "privacy.sampling_probability": privacy.sampling_probability,
+        "privacy.l2_clip_norm": privacy.l2_clip_norm,
+        "data.images_per_patient": settings.data.images_per_patient,
+    }
+    ignored = [name for name, value in given.items() if value is not None]
+    if ignored:
+        raise InputError(
+            f"{', '.join(ignored)}: this run is the release alone, which has no steps, so this would do nothing",
+            hint=f"leave it out; or let rounds of the heads follow (--rounds 2 or more; a cohort below {LEAST_COHORT} "
+            "has none by default); or train from a seed (--start none)",
         )
 
 

@@ -227,6 +227,21 @@ def test_a_release_alone_takes_one_noise_or_one_target(other: dict[str, Any]) ->
     assert "leave" in refused.value.hint
 
 
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"federation__steps_per_round": 5}, {"privacy__sampling_probability": 0.1}, {"privacy__l2_clip_norm": 0.5},
+        {"data__images_per_patient": 3},
+    ],
+)  # fmt: skip
+def test_settings_of_steps_are_refused_where_the_release_is_all_there_is(given: dict[str, Any]) -> None:
+    name = next(iter(given)).replace("__", ".")
+    with pytest.raises(InputError, match=f"^{name}: this run is the release alone") as refused:
+        terms(declared=LEAST_COHORT - 1, **given)
+    assert "--rounds 2" in refused.value.hint
+    assert terms(declared=LEAST_COHORT - 1, federation__rounds=2, **given).rounds == 2
+
+
 def test_noise_of_a_release_without_privacy_is_refused() -> None:
     with pytest.raises(InputError, match="no `release_noise_multiplier` with `no_privacy`"):
         settings(privacy__no_privacy=True, privacy__release_noise_multiplier=1.0)
