@@ -38,7 +38,7 @@ class FitSettings:
     """
 
     steps: int = 300
-    batch: int = 60
+    batch: int = 40
     rate: float = 2e-3
     moment_weight: float = 10.0
     change_weight: float = 1.0

@@ -44,7 +44,7 @@ class AdaptedSpec:
     hidden: int = 32
     transfer_width: int = 16
     fit_steps: int = 300
-    fit_batch: int = 60
+    fit_batch: int = 40
     seed: int = 0
 
     def __post_init__(self) -> None:
