@@ -36,6 +36,9 @@ from fedgan_audits.errors import BudgetRefused, LedgerCorrupt, LedgerError, Reco
 from fedgan_audits.mechanism import MechanismRecord, SearchMechanism, parse_mechanism
 
 GENESIS = "0" * 64
+ENDED = "run_ended"
+"""Kind of the entry after which a run reserves nothing any more, where its `outcome` is COMPLETE."""
+COMPLETE = "complete"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _KIND = re.compile(r"[a-z][a-z0-9_]{0,39}")
@@ -63,6 +66,11 @@ class LedgerEntry:
         if self.kind != "reserved":
             return None
         return parse_mechanism(self.facts["mechanism"])
+
+
+def is_complete(entry: LedgerEntry) -> bool:
+    """Tell whether an entry says that its hospital signed that a run is complete."""
+    return entry.kind == ENDED and entry.facts.get("outcome") == COMPLETE
 
 
 def _now() -> str:
@@ -328,6 +336,12 @@ class Ledger:
             _check_place(run_id, round)
         with self._writing():
             return self._append(kind, run_id, round, dict(facts), self.hospital)
+
+    def end_run(self, run_id: str, outcome: str) -> None:
+        """Write down, once, that this hospital signed that a run is complete; nothing for any other outcome."""
+        ended = any(entry.kind == ENDED and entry.run_id == run_id for entry in self.entries())
+        if outcome == COMPLETE and not ended:
+            self.record(ENDED, run_id, None, {"outcome": outcome})
 
     def _by_run(self) -> dict[str, list[MechanismRecord]]:
         by_run: dict[str, list[MechanismRecord]] = {}

@@ -28,7 +28,6 @@ from fedgan_protocols.keys import Identity
 from fedgan_protocols.parameters import PolicyFloors, SessionParameters
 from fedgan_protocols.session import ClientSession
 from fedgan_secure.data.patients import PatientDataset
-from fedgan_secure.errors import FedganError
 from fedgan_secure.federation.annex import commitment_of, plain, read_annex, write_annex
 from fedgan_secure.federation.attempt import Attempt
 from fedgan_secure.federation.directories import SiteDirectory
@@ -38,9 +37,11 @@ from fedgan_secure.federation.family import Family, family_of
 from fedgan_secure.federation.fedavg import model_digest
 from fedgan_secure.federation.models_found import ModelsFound
 from fedgan_secure.federation.published_files import Published, listed_files, objections_to_manifest
+from fedgan_secure.federation.refusals import SessionRefused, SignatureRefused
 from fedgan_secure.federation.result_review import ResultReview
 from fedgan_secure.federation.self_tests import open_release_watch, open_watch, published, save_watch
 from fedgan_secure.federation.storage import private_folder
+from fedgan_secure.federation.turns import open_once, out_of_turn, refuse_out_of_turn
 from fedgan_secure.federation.withdrawals import take_effect
 from fedgan_secure.policy import FederationPolicy
 from fedgan_secure.privacy.errors import MechanismContradicted
@@ -49,20 +50,6 @@ from fedgan_secure.processors import processors
 from fedgan_secure.starts.start import PublicStart
 
 Step = Callable[[int, int], None]
-_ENDS = frozenset({"session_opened", "round_finished", "round_aborted", "report_signed"})
-"""Entries of the ledger after which a round's reservation pays for no session any more."""
-
-
-class SignatureRefused(FedganError):  # noqa: N818 - a refusal is an outcome, not a defect
-    """A hospital does not sign: the report differs from what it knows."""
-
-    exit_code = 4
-
-
-class SessionRefused(FedganError):  # noqa: N818 - a refusal is an outcome, not a defect
-    """A hospital does not take part: what the coordinator asks for is not what the policy says."""
-
-    exit_code = 4
 
 
 @dataclass(repr=False)
@@ -171,12 +158,18 @@ class Hospital:
         with suppress(BudgetRefused):
             self.reserve(round_number)
 
+    def out_of_turn(self, round_number: int) -> str | None:
+        """Why this hospital does not begin a round now, whatever its budget, or None; asked before anybody reserves."""
+        return out_of_turn(self.policy, self.ledger, round_number)
+
     def reserve(self, round_number: int) -> None:
         """Spend the round's mechanism in the ledger, durably, before the step that uses it.
 
         Raises:
             BudgetRefused: the hospital's cap does not allow it.
+            SessionRefused: it is not the round's turn (`turns`): not scheduled, or an earlier one has no signed report.
         """
+        refuse_out_of_turn(self.policy, self.ledger, round_number, self.name)
         record = self.policy.record_of(round_number)
         self.ledger.reserve(self.run_id, round_number, record, self.policy.mechanism.delta, self.cap)
 
@@ -197,7 +190,8 @@ class Hospital:
         """
         model = model_digest(layout_hash, vector)
         self._check_session(parameters, vector.size, model)
-        self._open_once(parameters)
+        refuse_out_of_turn(self.policy, self.ledger, parameters.round, self.name)
+        open_once(self.policy, self.ledger, parameters, self.name)
         client = ClientSession(
             parameters,
             self.identity,
@@ -237,21 +231,6 @@ class Hospital:
                 "from its own copy of the policy, ledger or last report",
                 hint="compare the coordinator's policy with the hospitals' before going on",
             )
-
-    def _open_once(self, parameters: SessionParameters) -> None:
-        number = parameters.round
-        before = {
-            entry.kind
-            for entry in self.ledger.entries()
-            if entry.run_id == self.run_id and entry.round == number and entry.kind in _ENDS
-        }
-        if before:
-            raise SessionRefused(
-                f"hospital {self.name} does not open round {number} again ({', '.join(sorted(before))}): "
-                "one reservation pays for one session",
-                hint="go on with the next scheduled round",
-            )
-        self.ledger.record("session_opened", self.run_id, number, {"session": parameters.session.hex()})
 
     def train(self, progress: Step | None) -> np.ndarray:
         """Train the open round's steps on this hospital's patients, from the model that the session is bound to.
@@ -443,10 +422,11 @@ class Hospital:
 
     def sign_manifest(self, payload: bytes) -> Signature | None:
         """Sign the list of public files where its newest report is the one this hospital signed last, and its models
-        and samples are those of reports that it signed."""
+        and samples are those of reports that it signed. After one that calls the run complete no round is begun."""
         manifest, subjects = read_manifest(payload)
         if manifest.head != self.head() or objections_to_manifest(subjects, self._models.signed()):
             return None
+        self.ledger.end_run(self.run_id, manifest.run.outcome)
         return envelope.sign(payload, self.identity.private_key, self.name)
 
     def finish_round(self, round_number: int, outcome: str) -> None:

@@ -96,6 +96,9 @@ class _Run:
         if (broken := self._broken()) is not None:
             status, reason = "aborted", f"{broken}; the run cannot go on, and what was reserved stays spent"
         while status == "complete" and (number := self.coordinator.state.next_round) <= self.policy.rounds:
+            if (why := self._out_of_turn(number)) is not None:
+                status, reason = "aborted", why
+                break
             refusal = self._refusal(number)
             if refusal is not None:
                 status, reason = "refused", refusal
@@ -418,6 +421,16 @@ class _Run:
         from fedgan_audits.report import read_payload
 
         return facts_of(read_payload(parse(newest.read_bytes()).payload)[0]).header.status == "complete"
+
+    def _out_of_turn(self, number: int) -> str | None:
+        """Why a hospital does not begin the round, whatever its budget, or None; asked before anyone pays."""
+        for name, hospital in self.hospitals.items():
+            if (why := hospital.out_of_turn(number)) is not None:
+                text = f"round {number} did not take place: hospital {name} does not begin it: {why}"
+                self.incidents.append(Incident(kind="refusal", round=number, text=text))
+                self.display.note(text)
+                return text
+        return None
 
     def _refusal(self, number: int) -> str | None:
         """Ask every hospital before anyone pays; a refusal ends the run in order."""

@@ -1,0 +1,71 @@
+"""Which round a hospital may begin next, judged by its own copy of the policy and its own ledger alone.
+
+Every scheduled round is one attempt, begun in order, and the next one is begun only after the report of the last one is
+signed. So a coordinator gets no round beyond the figure that the reports state, and no sum that no report tells of.
+"""
+
+from __future__ import annotations
+
+from fedgan_audits.ledger import Ledger, is_complete
+from fedgan_protocols.parameters import SessionParameters
+from fedgan_secure.federation.refusals import SessionRefused
+from fedgan_secure.policy import FederationPolicy
+
+_ENDS = frozenset({"session_opened", "round_finished", "round_aborted", "report_signed"})
+"""Entries of the ledger after which a round's reservation pays for no session any more."""
+
+
+def out_of_turn(policy: FederationPolicy, ledger: Ledger, round_number: int) -> str | None:
+    """Return why a hospital does not begin a round now, whatever its budget, or None where it is the round's turn.
+
+    Args:
+        policy: the hospital's own copy; `rounds` is the whole schedule, spare rounds included.
+        ledger: the hospital's.
+        round_number: from 1.
+    """
+    if not 1 <= round_number <= policy.rounds:
+        return f"the policy schedules rounds 1 to {policy.rounds}, spare ones included"
+    entries = [entry for entry in ledger.entries() if entry.run_id == policy.run_id]
+    if any(map(is_complete, entries)):
+        return "it has signed that the run is complete"
+    signed = {entry.round for entry in entries if entry.kind == "report_signed" and entry.round is not None}
+    opened = {entry.round for entry in entries if entry.kind == "session_opened" and entry.round is not None}
+    unsigned = sorted(opened - signed - {round_number})
+    if unsigned:
+        return f"round {unsigned[0]} was opened, and this hospital has signed no report of it"
+    later = [number for number in opened | signed if number > round_number]
+    return f"round {min(later)} was begun before, and rounds go forwards" if later else None
+
+
+def refuse_out_of_turn(policy: FederationPolicy, ledger: Ledger, round_number: int, name: str) -> None:
+    """Refuse a round that is not the next one.
+
+    Raises:
+        SessionRefused: saying why (:func:`out_of_turn`).
+    """
+    if (why := out_of_turn(policy, ledger, round_number)) is not None:
+        raise SessionRefused(
+            f"hospital {name} does not begin round {round_number}: {why}",
+            hint="finish the run's rounds in order and get each report signed; more rounds are a new run",
+        )
+
+
+def open_once(policy: FederationPolicy, ledger: Ledger, parameters: SessionParameters, name: str) -> None:
+    """Write down, durably, which session a round's reservation pays for.
+
+    Raises:
+        SessionRefused: the round was opened before, under whatever session, or has ended.
+    """
+    number = parameters.round
+    before = {
+        entry.kind
+        for entry in ledger.entries()
+        if entry.run_id == policy.run_id and entry.round == number and entry.kind in _ENDS
+    }
+    if before:
+        raise SessionRefused(
+            f"hospital {name} does not open round {number} again ({', '.join(sorted(before))}): "
+            "one reservation pays for one session",
+            hint="go on with the next scheduled round",
+        )
+    ledger.record("session_opened", policy.run_id, number, {"session": parameters.session.hex()})
