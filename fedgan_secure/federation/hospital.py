@@ -37,11 +37,13 @@ from fedgan_secure.federation.family import Family, family_of
 from fedgan_secure.federation.fedavg import model_digest
 from fedgan_secure.federation.models_found import ModelsFound
 from fedgan_secure.federation.published_files import Published, listed_files, objections_to_manifest
+from fedgan_secure.federation.received_sums import LateSum, SumKeeper
 from fedgan_secure.federation.refusals import SessionRefused, SignatureRefused
 from fedgan_secure.federation.result_review import ResultReview
 from fedgan_secure.federation.self_tests import open_release_watch, open_watch, published, save_watch
+from fedgan_secure.federation.session_review import SessionReview
 from fedgan_secure.federation.storage import private_folder
-from fedgan_secure.federation.turns import open_once, out_of_turn, refuse_out_of_turn
+from fedgan_secure.federation.turns import foreign_parameters, open_once, out_of_turn
 from fedgan_secure.federation.withdrawals import take_effect
 from fedgan_secure.policy import FederationPolicy
 from fedgan_secure.privacy.errors import MechanismContradicted
@@ -160,7 +162,14 @@ class Hospital:
 
     def out_of_turn(self, round_number: int) -> str | None:
         """Why this hospital does not begin a round now, whatever its budget, or None; asked before anybody reserves."""
-        return out_of_turn(self.policy, self.ledger, round_number)
+        return out_of_turn(self.policy, self.ledger, self._models, round_number)
+
+    def _refuse_out_of_turn(self, round_number: int) -> None:
+        if (why := self.out_of_turn(round_number)) is not None:
+            raise SessionRefused(
+                f"hospital {self.name} does not begin round {round_number}: {why}",
+                hint="finish the run's rounds in order and get each report signed; more rounds are a new run",
+            )
 
     def reserve(self, round_number: int) -> None:
         """Spend the round's mechanism in the ledger, durably, before the step that uses it.
@@ -169,7 +178,7 @@ class Hospital:
             BudgetRefused: the hospital's cap does not allow it.
             SessionRefused: it is not the round's turn (`turns`): not scheduled, or an earlier one has no signed report.
         """
-        refuse_out_of_turn(self.policy, self.ledger, round_number, self.name)
+        self._refuse_out_of_turn(round_number)
         record = self.policy.record_of(round_number)
         self.ledger.reserve(self.run_id, round_number, record, self.policy.mechanism.delta, self.cap)
 
@@ -182,6 +191,8 @@ class Hospital:
         a coordinator that sends different models to different hospitals finds that nobody's masks cancel (Pasquini et
         al. 2021).
 
+        What it receives is in its ledger before its receipt leaves (`received_sums`).
+
         One reservation pays for one session: which one is written to the ledger first, so that a round is never opened
         again, under another session or after a restart, for fresh coins and noise that nobody has paid for.
 
@@ -190,7 +201,7 @@ class Hospital:
         """
         model = model_digest(layout_hash, vector)
         self._check_session(parameters, vector.size, model)
-        refuse_out_of_turn(self.policy, self.ledger, parameters.round, self.name)
+        self._refuse_out_of_turn(parameters.round)
         open_once(self.policy, self.ledger, parameters, self.name)
         client = ClientSession(
             parameters,
@@ -204,27 +215,19 @@ class Hospital:
             ),
             journal=self.journal,
             threads=processors(),
+            on_receipt=lambda sums, who: self._sums.keep(parameters.round, vector, layout_hash, sums, who),
         )
-        self._attempt = Attempt(parameters, client, vector, layout_hash, self.policy, self.name, self.family)
+        self._attempt = Attempt(parameters, client, vector, layout_hash, self.policy)
         return client
 
     def _check_session(self, parameters: SessionParameters, size: int, model: bytes) -> None:
-        policy = self.policy
-        roster = tuple((entry.name, bytes.fromhex(entry.public_key)) for entry in policy.hospitals)
         last = self._models.newest() or self._first_model()
-        update = size if policy.start is None else self.family.update_size
-        expected: list[tuple[str, object, object]] = [
-            ("the roster", tuple((member.name, member.public_key) for member in parameters.roster), roster),
-            ("the coordinator's key", parameters.server_public_key, bytes.fromhex(policy.coordinator.public_key)),
-            ("the threshold", parameters.threshold, policy.threshold),
-            ("the ring", parameters.ring_bits, policy.ring_bits),
-            ("the graph of masks", parameters.graph, None),
-            ("the policy", parameters.policy_hash, policy.digest()),
-            ("the vectors' lengths", parameters.lengths, policy.lengths(update, parameters.round)),
-            ("the model", model.hex(), model.hex() if last is None else last),
-            ("the reservation of the round", self._reserved(parameters.round), policy.record_of(parameters.round)),
-        ]
-        wrong = [what for what, found, wanted in expected if found != wanted]
+        update = size if self.policy.start is None else self.family.update_size
+        wrong = foreign_parameters(self.policy, parameters, update)
+        if last is not None and model.hex() != last:
+            wrong.append("the model")
+        if self._reserved(parameters.round) != self.policy.record_of(parameters.round):
+            wrong.append("the reservation of the round")
         if wrong:
             raise SessionRefused(
                 f"hospital {self.name} does not take part in round {parameters.round}: {', '.join(wrong)} differ(s) "
@@ -356,14 +359,13 @@ class Hospital:
         Compared are its own reservations, cap and annex, the policy and its contents, the report and the model it
         knows last, the transcript (verified again, against this hospital's own session and model), the model that the
         report names as the result, which must be the one that the sum this hospital received leads to, and what a
-        whole round publishes: models and samples must be those that this hospital makes itself from that result.
+        whole round publishes: models and samples must be those that this hospital makes itself from that result. All
+        of this comes from its ledger and its folder, so that it holds after a restart. A hospital that holds no sum
+        signs as one that has seen the report (`models_found`).
         """
         record = record_of(read_payload(payload)[0])
         number = record.header.round
-        found = [] if self._attempt is None else self._attempt.objections(record, transcript)
-        last = self._models.newest(before=number)
-        if last is not None and record.aggregation.model_before != last:
-            found.append("the model that the round started from is not the one that the last report led to")
+        found = SessionReview(self._sums, self.ledger).objections(record, transcript, self._attempt)
         found += disagreements(
             payload,
             self.name,
@@ -388,6 +390,19 @@ class Hospital:
         """Return this hospital's review of what a whole round publishes."""
         return ResultReview(self._models, lambda: self.family, self.policy.average_decay)
 
+    def waits_for(self) -> int | None:
+        """Return the round whose report this hospital has only seen, since it does not hold its sum, or None."""
+        waiting = self._models.waits_for()
+        return None if waiting is None else waiting[0]
+
+    def take_late(self, late: LateSum) -> None:
+        """Take the sum of the round that it waits for; raises SessionRefused where it is not the one."""
+        self._sums.take_late(late)
+
+    @property
+    def _sums(self) -> SumKeeper:
+        return SumKeeper(self.policy, self.name, self._models, lambda: self.family, self._first_model)
+
     @property
     def _models(self) -> ModelsFound:
         return ModelsFound(self.site.models, self.ledger, self.run_id)
@@ -411,7 +426,8 @@ class Hospital:
         if signed is None:
             model = record.aggregation.model_after or record.aggregation.model_before
             facts = {"digest": digest, "model": model, "files": listed_files(record)}
-            facts |= self._models.facts(number, whole=record.header.status == "complete")
+            whole = record.header.status == "complete"
+            facts |= self._models.facts(number, whole=whole, named_sum=record.aggregation.sum_sha256)
             self.ledger.record("report_signed", self.run_id, number, facts)
         elif signed != digest:
             raise SignatureRefused(

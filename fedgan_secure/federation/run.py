@@ -22,10 +22,12 @@ from fedgan_protocols.errors import ProtocolError
 from fedgan_protocols.session import ClientSession
 from fedgan_secure.federation.coordinator import ArtefactKind, RunOutcome, artefact
 from fedgan_secure.federation.drivers.local import LocalDriver, parse_drop
-from fedgan_secure.federation.hospital import Hospital, SignatureRefused
+from fedgan_secure.federation.hospital import Hospital
 from fedgan_secure.federation.interruption import Interruption
+from fedgan_secure.federation.late_sums import hand_over, late_of
 from fedgan_secure.federation.prepare import Federation, model_of
 from fedgan_secure.federation.published_files import JUDGED, Published
+from fedgan_secure.federation.refusals import SignatureRefused
 from fedgan_secure.federation.rounds import RoundFacts, left_incidents, now, record_of
 from fedgan_secure.federation.storage import sole_owner
 from fedgan_secure.privacy.errors import MechanismContradicted
@@ -92,6 +94,7 @@ class _Run:
         if (ended := self._ended_before()) is not None:
             return ended
         self._finish_interrupted()
+        hand_over(self.hospitals.values(), self.coordinator.late_sum, self.display.note)
         status, reason, last_complete = "complete", "all scheduled rounds were attempted", True
         if (broken := self._broken()) is not None:
             status, reason = "aborted", f"{broken}; the run cannot go on, and what was reserved stays spent"
@@ -286,7 +289,8 @@ class _Run:
             facts.model_after = model_digest(self.coordinator.layout.layout_hash, vector)
         files = self._files(facts, average)
         facts.ended = now()
-        self.coordinator.stage(number, files, vector, average)
+        late = late_of(facts, tuple(self.hospitals), self.coordinator.vector, vector)
+        self.coordinator.stage(number, files, vector, average, late)
         shown = Published({name: data for name, data in files.items() if name.startswith(JUDGED)}, vector)
         draft = self._draft(facts, files, incidents, colluders, shown)
         self.coordinator.seal(number, draft, applied)
@@ -339,17 +343,19 @@ class _Run:
                 if name not in missing and (found := hospital.review(draft.payload, facts.transcript, sample, shown))
             }
             if not objections:
-                self._note_dispute(facts.number, missing)
+                self._note_dispute(facts, missing)
                 return draft
             missing.update({name: "; ".join(found)[:1000] for name, found in objections.items()})
 
-    def _note_dispute(self, number: int, missing: dict[str, str]) -> None:
+    def _note_dispute(self, facts: RoundFacts, missing: dict[str, str]) -> None:
+        """End the run where fewer hospitals than the threshold sign, of a whole round those that hold its sum."""
         for name, reason in missing.items():
-            self.display.note(f"hospital {name} does not sign the report of round {number}: {reason}")
-        if len(self.hospitals) - len(missing) < self.policy.threshold:
+            self.display.note(f"hospital {name} does not sign the report of round {facts.number}: {reason}")
+        holding = [name for name in self.hospitals if not facts.complete or facts.hospital(name)["receipt"] == "signed"]
+        if len(set(holding) - set(missing)) < self.policy.threshold:
             self.dispute = (
-                f"{len(missing)} of {len(self.hospitals)} hospitals did not sign the report of round {number}; fewer "
-                f"than {self.policy.threshold} agree on what happened"
+                f"{len(missing)} of {len(self.hospitals)} hospitals did not sign the report of round {facts.number}; "
+                f"fewer than {self.policy.threshold} agree on what happened"
             )
 
     def _publish(self, number: int, draft: RoundDraft, outcome: str) -> None:
@@ -359,6 +365,7 @@ class _Run:
         for hospital in self.hospitals.values():
             hospital.finish_round(number, outcome)
         self.coordinator.publish(number, draft, signatures)
+        hand_over(self.hospitals.values(), self.coordinator.late_sum, self.display.note)
 
     # before, between and after --------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from fedgan_audits.ledger import Ledger, is_complete
 from fedgan_protocols.parameters import SessionParameters
+from fedgan_secure.federation.models_found import ModelsFound
 from fedgan_secure.federation.refusals import SessionRefused
 from fedgan_secure.policy import FederationPolicy
 
@@ -15,12 +16,13 @@ _ENDS = frozenset({"session_opened", "round_finished", "round_aborted", "report_
 """Entries of the ledger after which a round's reservation pays for no session any more."""
 
 
-def out_of_turn(policy: FederationPolicy, ledger: Ledger, round_number: int) -> str | None:
+def out_of_turn(policy: FederationPolicy, ledger: Ledger, models: ModelsFound, round_number: int) -> str | None:
     """Return why a hospital does not begin a round now, whatever its budget, or None where it is the round's turn.
 
     Args:
         policy: the hospital's own copy; `rounds` is the whole schedule, spare rounds included.
         ledger: the hospital's.
+        models: what it found the rounds before to lead to.
         round_number: from 1.
     """
     if not 1 <= round_number <= policy.rounds:
@@ -33,21 +35,31 @@ def out_of_turn(policy: FederationPolicy, ledger: Ledger, round_number: int) -> 
     unsigned = sorted(opened - signed - {round_number})
     if unsigned:
         return f"round {unsigned[0]} was opened, and this hospital has signed no report of it"
+    if (waiting := models.waits_for()) is not None:
+        return f"it has seen the report of round {waiting[0]} and does not hold the sum that the receipts of it name"
     later = [number for number in opened | signed if number > round_number]
     return f"round {min(later)} was begun before, and rounds go forwards" if later else None
 
 
-def refuse_out_of_turn(policy: FederationPolicy, ledger: Ledger, round_number: int, name: str) -> None:
-    """Refuse a round that is not the next one.
+def foreign_parameters(policy: FederationPolicy, parameters: SessionParameters, update: int) -> list[str]:
+    """Return what of a session's parameters is not the policy's, in words.
 
-    Raises:
-        SessionRefused: saying why (:func:`out_of_turn`).
+    Args:
+        policy: the hospital's own copy.
+        parameters: of the session.
+        update: the length of what a hospital gives to a round that is not a release.
     """
-    if (why := out_of_turn(policy, ledger, round_number)) is not None:
-        raise SessionRefused(
-            f"hospital {name} does not begin round {round_number}: {why}",
-            hint="finish the run's rounds in order and get each report signed; more rounds are a new run",
-        )
+    roster = tuple((entry.name, bytes.fromhex(entry.public_key)) for entry in policy.hospitals)
+    expected: list[tuple[str, object, object]] = [
+        ("the roster", tuple((member.name, member.public_key) for member in parameters.roster), roster),
+        ("the coordinator's key", parameters.server_public_key, bytes.fromhex(policy.coordinator.public_key)),
+        ("the threshold", parameters.threshold, policy.threshold),
+        ("the ring", parameters.ring_bits, policy.ring_bits),
+        ("the graph of masks", parameters.graph, None),
+        ("the policy", parameters.policy_hash, policy.digest()),
+        ("the vectors' lengths", parameters.lengths, policy.lengths(update, parameters.round)),
+    ]
+    return [what for what, found, wanted in expected if found != wanted]
 
 
 def open_once(policy: FederationPolicy, ledger: Ledger, parameters: SessionParameters, name: str) -> None:

@@ -127,7 +127,9 @@ def test_a_reservation_after_the_run_was_complete_is_caught(whole_run: Any, tmp_
             ledger.record("report_signed", whole_run.run_id, number, {"digest": draft.digest})
     result = verify_run(whole_run.folder, trust=whole_run.public_keys, ledger=place)
     (text,) = failed(result)
-    assert text.endswith(f"b reserved budget for round {whole_run.rounds}, after it had signed that the run is complete")
+    assert text.endswith(
+        f"b reserved budget for round {whole_run.rounds}, after it had signed that the run is complete"
+    )
 
 
 @pytest.mark.parametrize(("outcome", "caught"), [("running", False), ("complete", True)])

@@ -160,7 +160,7 @@ def test_a_report_is_held_against_the_weights_and_the_sums_that_were_received(wo
 
     def objections(hashes: list[bytes], named: str | None) -> list[str]:
         record: Any = SimpleNamespace(aggregation=SimpleNamespace(sum_sha256=named))
-        return attempt._objections_to_sums(record, hashes)
+        return attempt.objections_to_sums(record, hashes)
 
     hashes = [model_digest(LAYOUT, VECTOR), step_digest(LAYOUT, WEIGHTS), b"x" * 32]
     right = sums_digest(tuple(sum_digest(vector) for vector in sums)).hex()
