@@ -88,6 +88,13 @@ Examples:
 )
 @click.option("--release-noise", type=float, help="Noise multiplier of the release round (runs with a public start).")
 @click.option("--init-from", type=click.Path(path_type=Path), help="Start from another run's released model.")
+@click.option(
+    "--trust",
+    "init_trust",
+    multiple=True,
+    metavar="KEYS|DIGEST",
+    help="Whose run --init-from is: keys from elsewhere, or the digest of its newest report (repeatable).",
+)
 @click.option("--public-pretraining", metavar="WHICH", help="Declare which public images --init-from was trained on.")
 @click.option("--drop", multiple=True, metavar="NAME@ROUND[:STAGE]", help="Rehearse a drop-out (repeatable).")
 @click.option(
@@ -196,6 +203,7 @@ def _request(options: dict[str, Any]) -> Any:
         output=options["output"] or default_run_folder(Path.cwd()),
         site_dir=options["site_dir"],
         init_from=options["init_from"],
+        init_trust=tuple(options["init_trust"]),
         drops=tuple(options["drop"]),
         insecure_seed=settings.seed if options["insecure_deterministic"] else None,
         public_pretraining=options["public_pretraining"],

@@ -42,6 +42,7 @@ from fedgan_secure.federation.refusals import SessionRefused, SignatureRefused
 from fedgan_secure.federation.result_review import ResultReview
 from fedgan_secure.federation.self_tests import open_release_watch, open_watch, published, save_watch
 from fedgan_secure.federation.session_review import SessionReview
+from fedgan_secure.federation.start_model import StartBundle, own_start
 from fedgan_secure.federation.storage import private_folder
 from fedgan_secure.federation.turns import foreign_parameters, open_once, out_of_turn
 from fedgan_secure.federation.withdrawals import take_effect
@@ -67,6 +68,7 @@ class Hospital:
         cap: its own bound on epsilon over its whole ledger, or None.
         findings: what its loader found; goes to the confidential annex alone.
         start: the public start that the policy names, or None where it names none.
+        bundle: the released model that the run starts from, as this hospital was given it; None where there is none.
     """
 
     site: SiteDirectory
@@ -80,6 +82,7 @@ class Hospital:
     entropy: Entropy
     journal: Journal
     start: PublicStart | None = None
+    bundle: StartBundle | None = None
     _family: Family | None = None
     _trainer: Any = None
     _watch: MechanismWatch | None = None
@@ -465,13 +468,16 @@ class Hospital:
         kept = read_annex(self.site.annex(round_number))
         return published(None if kept is None else kept["annex"])
 
+    def derive_start(self) -> None:
+        """Make the first model from the own bundle and keep its digest; raises as `start_model.own_start`."""
+        self._first_model()
+
     def _first_model(self) -> str | None:
-        """The model (SHA-256, hex) that the policy's seed gives, computed here; None for a start from another run.
+        """The model (SHA-256, hex) that the run starts from, made here from the seed, public start or bundle.
 
         Weights that a hostile coordinator makes could amplify rounding (docs/privacy.md, "Floating point in the clip").
         """
-        initial = self.policy.initial_model
-        return self.family.first_model(initial.seed) if initial.from_run is None else None
+        return own_start(self.policy, self.family, self.ledger, self.bundle, self.name)
 
     def _commitment(self, round_number: int) -> str | None:
         """The commitment to the annex of a round, from the annex itself."""

@@ -20,7 +20,8 @@ from fedgan_secure.data.patients import PatientDataset
 from fedgan_secure.federation.directories import SiteDirectory
 from fedgan_secure.federation.distributed import step_digest, sums_digest
 from fedgan_secure.federation.fedavg import model_digest
-from fedgan_secure.federation.hospital import Hospital, SessionRefused
+from fedgan_secure.federation.hospital import Hospital
+from fedgan_secure.federation.refusals import SessionRefused
 from fedgan_secure.policy import CoordinatorEntry, FederationPolicy, HospitalEntry
 from tests.fedgan_secure.federation.test_distributed_policy import RING, mechanism
 from tests.fedgan_secure.federation.test_policy import fields

@@ -17,7 +17,8 @@ from fedgan_protocols.keys import Identity
 from fedgan_protocols.parameters import Member, SessionParameters
 from fedgan_secure.data.patients import PatientDataset
 from fedgan_secure.federation.directories import SiteDirectory
-from fedgan_secure.federation.hospital import Hospital, SessionRefused, SignatureRefused
+from fedgan_secure.federation.hospital import Hospital
+from fedgan_secure.federation.refusals import SessionRefused, SignatureRefused
 from fedgan_secure.policy import CoordinatorEntry, FederationPolicy, HospitalEntry
 from fedgan_secure.processors import processors
 from tests.audits.conftest import Run
@@ -66,6 +67,12 @@ class World:
             lengths=(7,),
             policy_hash=self.policy.digest(),
         )
+
+    def follow(self, policy: FederationPolicy) -> None:
+        """Let coordinator and hospital hold another policy."""
+        self.policy = self.hospital.policy = policy
+        self.hospital._family = None
+        self.parameters = replace(self.parameters, policy_hash=policy.digest())
 
 
 @pytest.fixture(autouse=True)
