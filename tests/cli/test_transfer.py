@@ -15,8 +15,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from fedgan_audits.envelope import parse
 from fedgan_audits.errors import VerificationFailed
 from fedgan_secure.errors import InputError
-from fedgan_secure.federation.prepare import Federation, Request, start
 from fedgan_secure.federation.fedavg import model_digest
+from fedgan_secure.federation.prepare import Federation, Request, start
 from fedgan_secure.federation.refusals import SessionRefused
 from fedgan_secure.federation.run import carry_on
 from fedgan_secure.federation.transfer import initial_vector, read_initial
