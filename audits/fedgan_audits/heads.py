@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fedgan_audits import figures
+from fedgan_audits import caps, figures
 from fedgan_audits.checks import Verification
 from fedgan_audits.errors import AuditError
 from fedgan_audits.manifest import RunFacts
@@ -79,6 +79,9 @@ class LedgerComparison:
         self._reserved_at: dict[int, int] = {}
         self._complete_at: int | None = None
         """Where in the ledger a round was reserved, and where the hospital signed that the run is complete."""
+        self._raised: list[tuple[int, str | None]] = []
+        """Where in the ledger the cap was raised, and by which key's valid signature."""
+        self._fingerprint: str | None = None
         self._signed_at: dict[int, int] = {}
         self._ended_at: dict[str, int] = {}
         """Where in the ledger a round's report was signed, and where each key was followed by another or revoked."""
@@ -102,6 +105,8 @@ class LedgerComparison:
                         self._reserved_at[own_round] = entry.sequence
                     elif is_complete(entry) and entry.run_id == run_id:
                         self._complete_at = self._complete_at or entry.sequence
+                    elif entry.kind == caps.RAISED:
+                        self._raised.append((entry.sequence, caps.signer_of(entry)))
                     elif entry.kind in ("key_rotated", "key_revoked"):
                         self._ended_at.setdefault(str(entry.facts.get("key")), entry.sequence)
         except AuditError as error:
@@ -130,6 +135,7 @@ class LedgerComparison:
         elif self._heads[number] != digest:
             self._result.failed(LEDGER, f"{hospital} signed another report of this round", file)
         own = next((entry for entry in report.aggregation.participants if entry.name == hospital), None)
+        self._fingerprint = self._fingerprint if own is None else own.fingerprint
         if own is not None and own.reserved != self._reserved.get(number):
             self._result.failed(LEDGER, f"what {hospital} reserved is not what its ledger says", file)
         if own is not None and self._signed_at.get(number, 0) > self._ended_at.get(own.fingerprint, 2**53):
@@ -157,6 +163,7 @@ class LedgerComparison:
             result.failed(
                 LEDGER, f"{hospital} signed a report of round {number} that is not here: rounds were withheld"
             )
+        self._check_raises(hospital, place)
         strange = self._out_of_schedule()
         for number, text in strange.items():
             result.failed(LEDGER, f"{hospital} reserved budget for round {number}, {text}", place)
@@ -170,6 +177,17 @@ class LedgerComparison:
         result.conclude(
             LEDGER, f"{hospital} signed exactly these {len(self._heads)} reports and reserved what they say", place
         )
+
+    def _check_raises(self, hospital: str, place: str) -> None:
+        """Whatever raised the cap before the last reservation of this run was signed by a key of the hospital."""
+        last = max(self._reserved_at.values(), default=0)
+        for sequence, signer in self._raised:
+            if sequence > last:
+                continue
+            if signer is None:
+                self._result.failed(LEDGER, f"{hospital}'s cap was raised without a valid signature", place)
+            elif signer != self._fingerprint and signer not in self._ended_at:
+                self._result.failed(LEDGER, f"{hospital}'s cap was raised by another key ({signer})", place)
 
     def _out_of_schedule(self) -> dict[int, str]:
         """Rounds that the ledger reserved although the run had no place for them, each with what is wrong."""

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 import re
 import sqlite3
@@ -29,9 +28,10 @@ from types import TracebackType
 from typing import Any
 
 import rfc8785
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import ValidationError
 
-from fedgan_audits import accountant, budget, ledger_file
+from fedgan_audits import accountant, budget, caps, ledger_file
 from fedgan_audits.errors import BudgetRefused, LedgerCorrupt, LedgerError, RecordInvalid
 from fedgan_audits.mechanism import MechanismRecord, SearchMechanism, parse_mechanism
 
@@ -42,7 +42,7 @@ COMPLETE = "complete"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _KIND = re.compile(r"[a-z][a-z0-9_]{0,39}")
-_OWN_KINDS = frozenset({"opened", "reserved"})
+_OWN_KINDS = frozenset({"opened", "reserved", caps.RAISED})
 _MAX_FACTS = 1_000_000
 
 
@@ -272,16 +272,15 @@ class Ledger:
 
         The epsilon held against `cap` is composed over the whole ledger with this reservation (budget.capped_epsilon:
         PLD within one run, the RDP filter over several), at the smallest delta the ledger ever reserved at: a larger
-        delta asked for later does not loosen the cap. Raises BudgetRefused (exit 3) above the cap, after writing an
-        entry of kind "refused"; LedgerError for a second reservation of the same run and round; RecordInvalid and
-        NotAccounted as the accountant does.
+        delta asked for later does not loosen the cap. `cap` may lower what the ledger holds its hospital to
+        (:meth:`standing_cap`), never raise it; the smaller one is recorded. Raises BudgetRefused (exit 3) above the
+        cap, after writing an entry of kind "refused"; LedgerError for a second reservation of the same run and round;
+        RecordInvalid and NotAccounted as the accountant does.
         """
-        facts = {
-            "mechanism": mechanism.model_dump(mode="json"),
-            "delta": delta,
-            "cap": cap,
-        }
+        caps.check_cap(cap)
         with self._writing():
+            cap = caps.smallest(cap, caps.standing_cap(self._entries))
+            facts = {"mechanism": mechanism.model_dump(mode="json"), "delta": delta, "cap": cap}
             if round in self.reservations(run_id):
                 raise LedgerError(
                     f"round {round} of run {run_id} is reserved already, and a reservation is never made twice",
@@ -306,8 +305,8 @@ class Ledger:
         self, run_id: str, round_: int, mechanism: MechanismRecord, delta: float, cap: float | None
     ) -> BudgetRefused | None:
         accountant.check_delta(delta)
-        if cap is not None and not (isinstance(cap, int | float) and cap > 0 and math.isfinite(cap)):
-            raise RecordInvalid(f"the hospital's epsilon cap is {cap}, but a finite number above 0 is expected")
+        caps.check_cap(cap)
+        cap = caps.smallest(cap, caps.standing_cap(self._entries))
         _check_place(run_id, round_, needed=True)
         by_run = self._by_run()
         accountant.refuse_unaccounted([*(record for records in by_run.values() for record in records), mechanism])
@@ -336,6 +335,25 @@ class Ledger:
             _check_place(run_id, round)
         with self._writing():
             return self._append(kind, run_id, round, dict(facts), self.hospital)
+
+    def standing_cap(self) -> float | None:
+        """Return the cap that this ledger holds its hospital to, whatever is asked for: see `caps`."""
+        return caps.standing_cap(self.entries())
+
+    def cap_of(self, run_id: str, round: int) -> float | None:
+        """Return the cap that the reservation of a round was held against; None where there is none or no cap."""
+        for entry in self.entries():
+            if entry.kind == "reserved" and (entry.run_id, entry.round) == (run_id, round):
+                cap = entry.facts.get("cap")
+                return None if cap is None else float(cap)
+        return None
+
+    def raise_cap(self, cap: float | None, reason: str, key: Ed25519PrivateKey) -> LedgerEntry:
+        """Write down a raise that the hospital's own key signs (`cap` None: no cap); raises as caps.raise_facts."""
+        with self._writing():
+            before, previous = caps.standing_cap(self._entries), self._entries[-1].digest
+            facts = caps.raise_facts(self.hospital, previous, before, cap, reason, key)
+            return self._append(caps.RAISED, None, None, facts, self.hospital)
 
     def end_run(self, run_id: str, outcome: str) -> None:
         """Write down, once, that this hospital signed that a run is complete; nothing for any other outcome."""

@@ -103,7 +103,7 @@ Examples:
 @click.option(
     "--hospitals-per-patient", type=int, help="Public bound: in how many hospitals a patient may be. [default: 1]"
 )
-@click.option("--epsilon-cap", type=float, help="A hospital's own cap over its whole ledger.")
+@click.option("--epsilon-cap", type=float, help="Lowers every hospital's cap over its whole ledger.")
 @click.option("--output", type=click.Path(path_type=Path), help="The run's folder, new. [default: runs/DATE-N]")
 @click.option("--seed", type=int, help="Fixes initial weights, phantoms and partitions (never keys, masks or noise).")
 @click.option("--resume", type=click.Path(path_type=Path), metavar="RUN", help="Go on with a run's next round.")
@@ -256,7 +256,8 @@ def _summary(federation: Federation, outcome: Outcome, root: Path, seconds: floa
     for name, epsilon in outcome.epsilons.items():
         target = policy.mechanism.epsilon_target
         say(f"  hospital {name:<12} epsilon {epsilon}" + (f"  (target {target:g})" if target is not None else ""))
-    caps = {name: hospital.cap for name, hospital in federation.hospitals.items() if hospital.cap is not None}
+    standing = {name: hospital.standing_cap for name, hospital in federation.hospitals.items()}
+    caps = {name: cap for name, cap in standing.items() if cap is not None}
     if caps:
         listed = ", ".join(f"{name} {cap:g}" for name, cap in caps.items())
         say(f"  Caps: {listed}. They are on everything in a hospital's ledger, earlier runs and searches included;")

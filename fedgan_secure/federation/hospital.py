@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from fedgan_audits import envelope
+from fedgan_audits.caps import smallest
 from fedgan_audits.envelope import Signature
 from fedgan_audits.errors import BudgetRefused
 from fedgan_audits.ledger import Ledger
@@ -65,7 +66,7 @@ class Hospital:
         ledger: its privacy ledger, open.
         dataset: its patients; never leaves this object.
         policy: the federation's policy, already checked.
-        cap: its own bound on epsilon over its whole ledger, or None.
+        cap: what its settings say bounds epsilon over its whole ledger, or None; a smaller one in the ledger counts.
         findings: what its loader found; goes to the confidential annex alone.
         start: the public start that the policy names, or None where it names none.
         bundle: the released model that the run starts from, as this hospital was given it; None where there is none.
@@ -157,6 +158,16 @@ class Hospital:
         mechanism = self.policy.mechanism
         record = self.policy.record_of(round_number)
         return self.ledger.refusal(self.run_id, round_number, record, mechanism.delta, self.cap)
+
+    @property
+    def standing_cap(self) -> float | None:
+        """The cap that counts now: the smallest of the settings' and the ledger's."""
+        return smallest(self.cap, self.ledger.standing_cap())
+
+    def cap_in(self, round_number: int) -> float | None:
+        """The cap that a round's reservation was held against; where nothing is reserved, the one that counts now."""
+        reserved = self._reserved(round_number) is not None
+        return self.ledger.cap_of(self.run_id, round_number) if reserved else self.standing_cap
 
     def refuse(self, round_number: int) -> None:
         """Let the ledger refuse a round that :meth:`refusal` foresaw, and keep that it did."""
@@ -342,7 +353,7 @@ class Hospital:
             reserved=self._reserved(round_number),
             this_run=self._spent(),
             earlier=self.ledger.mechanisms(exclude_run=self.run_id),
-            cap=self.cap,
+            cap=self.cap_in(round_number),
             ledger_lifetime="site" if self.site.lasting else "run",
             annex_commitment=self._commitment(round_number),
             self_test=overall(row.outcome for row in self._self_tests(round_number)),
@@ -375,7 +386,7 @@ class Hospital:
             reserved=self._reserved(number),
             this_run=self._spent(),
             earlier=self.ledger.mechanisms(exclude_run=self.run_id),
-            cap=self.cap,
+            cap=self.cap_in(number),
             annex_commitment=self._commitment(number),
             self_tests=self._self_tests(number),
             policy_sha256=self.policy.digest().hex(),

@@ -49,7 +49,7 @@ from fedgan_secure.policy import (
     InitialModel,
     MechanismPolicy,
 )
-from fedgan_secure.settings import RunSettings, TrainingSection
+from fedgan_secure.settings import RunSettings, TrainingSection, own_cap
 from fedgan_secure.starts.shared import refuse_shared_images
 from fedgan_secure.starts.start import PublicStart
 
@@ -388,7 +388,7 @@ def _assemble(
             dataset=source.datasets[entry.name],
             policy=policy,
             name=entry.name,
-            cap=settings.privacy.epsilon_cap,
+            cap=own_cap(site.settings, settings.privacy.epsilon_cap),
             findings=source.findings[entry.name],
             entropy=entropy_for(f"hospital/{entry.name}", insecure_seed=insecure_seed),
             journal=Journal(site.journal),

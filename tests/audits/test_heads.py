@@ -147,3 +147,24 @@ def test_a_reserved_round_without_a_report_may_be_running_until_the_run_is_compl
     assert [text.endswith("of which no report is here") for text in failed(result)] == [True] * caught
     skipped = [check for check in result.checks if check.name == "ledger" and check.outcome == "NOT CHECKED"]
     assert len(skipped) == (not caught)
+
+
+@pytest.mark.parametrize("signer", ["b", "a", "nobody"])
+def test_who_raised_the_cap_is_compared_with_the_hospitals_key(whole_run: Any, tmp_path: Path, signer: str) -> None:
+    place = tmp_path / "ledger.sqlite"
+    with Ledger.open(place, hospital="b", create=True) as ledger:
+        ledger.reserve("last-year", 1, whole_run.mechanism, 1e-4, 50.0)
+        ledger.raise_cap(90.0, "the board agreed", whole_run.keys["b" if signer == "nobody" else signer])
+        for number, draft in enumerate(whole_run.drafts, start=1):
+            ledger.reserve(whole_run.run_id, number, whole_run.scheduled(number), 1e-4)
+            ledger.record("report_signed", whole_run.run_id, number, {"digest": draft.digest})
+        if signer == "nobody":
+            facts = {**ledger.entries()[2].facts, "cap": 95.0}
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr("fedgan_audits.caps.raise_facts", lambda *given: facts)
+                ledger.raise_cap(95.0, "forged", whole_run.keys["b"])
+            ledger.reserve(whole_run.run_id, 4, whole_run.mechanism, 1e-4)
+    result = verify_run(whole_run.folder, trust=whole_run.public_keys, ledger=place)
+    found = [text for text in failed(result) if "cap was raised" in text]
+    said = {"a": "by another key", "nobody": "without a valid signature"}
+    assert len(found) == (signer != "b") and all(said[signer] in text for text in found)
