@@ -32,6 +32,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import ValidationError
 
 from fedgan_audits import accountant, budget, caps, ledger_file
+from fedgan_audits.budget_refusals import Refused
 from fedgan_audits.errors import BudgetRefused, LedgerCorrupt, LedgerError, RecordInvalid
 from fedgan_audits.mechanism import MechanismRecord, SearchMechanism, parse_mechanism
 
@@ -266,16 +267,23 @@ class Ledger:
     # -- writing -------------------------------------------------------------------------------------------------
 
     def reserve(
-        self, run_id: str, round: int, mechanism: MechanismRecord, delta: float, cap: float | None = None
+        self,
+        run_id: str,
+        round: int,
+        mechanism: MechanismRecord,
+        delta: float,
+        cap: float | None = None,
+        target: float | None = None,
     ) -> LedgerEntry:
         """Reserve one round's mechanism: on return it is on the disk and counts as spent, whatever happens next.
 
-        The epsilon held against `cap` is composed over the whole ledger with this reservation (budget.capped_epsilon:
-        PLD within one run, the RDP filter over several), at the smallest delta the ledger ever reserved at: a larger
-        delta asked for later does not loosen the cap. `cap` may lower what the ledger holds its hospital to
-        (:meth:`standing_cap`), never raise it; the smaller one is recorded. Raises BudgetRefused (exit 3) above the
-        cap, after writing an entry of kind "refused"; LedgerError for a second reservation of the same run and round;
-        RecordInvalid and NotAccounted as the accountant does.
+        The rule is budget.allows, the one that reports count their rounds left by: the epsilon of the whole ledger
+        with this reservation is held against `cap` (PLD within one run, the Rényi filter over several), that of the
+        run alone against `target`, the policy's. Cap and delta have to stay: a delta above one that the ledger
+        reserved at is refused under a cap. `cap` may lower what the ledger holds its hospital to
+        (:meth:`standing_cap`), never raise it; the smaller one is recorded. Raises BudgetRefused (exit 3) above a
+        limit, after writing an entry of kind "refused"; LedgerError for a second reservation of the same run and
+        round; RecordInvalid and NotAccounted as the accountant does.
         """
         caps.check_cap(cap)
         with self._writing():
@@ -286,7 +294,7 @@ class Ledger:
                     f"round {round} of run {run_id} is reserved already, and a reservation is never made twice",
                     hint="An attempt uses up its round: go on with the next one (run --resume does).",
                 )
-            refusal = self._refusal(run_id, round, mechanism, delta, cap)
+            refusal = self._refusal(run_id, round, mechanism, delta, cap, target)
             if refusal is None:
                 return self._append("reserved", run_id, round, facts, self.hospital)
             refused = {"spent": accountant.round_up(refusal.spent), "asked": accountant.round_up(refusal.asked)}
@@ -294,32 +302,45 @@ class Ledger:
         raise refusal
 
     def refusal(
-        self, run_id: str, round: int, mechanism: MechanismRecord, delta: float, cap: float | None
+        self,
+        run_id: str,
+        round: int,
+        mechanism: MechanismRecord,
+        delta: float,
+        cap: float | None,
+        target: float | None = None,
     ) -> BudgetRefused | None:
-        """What `reserve` would raise because of the cap, or None: asked before anybody pays. Writes nothing."""
+        """What `reserve` would raise because of a limit, or None: asked before anybody pays. Writes nothing."""
         with self._lock, ledger_file.translated(self.path):
             self._catch_up()
-            return self._refusal(run_id, round, mechanism, delta, cap)
+            return self._refusal(run_id, round, mechanism, delta, cap, target)
 
     def _refusal(
-        self, run_id: str, round_: int, mechanism: MechanismRecord, delta: float, cap: float | None
+        self,
+        run_id: str,
+        round_: int,
+        mechanism: MechanismRecord,
+        delta: float,
+        cap: float | None,
+        target: float | None,
     ) -> BudgetRefused | None:
         accountant.check_delta(delta)
         caps.check_cap(cap)
         cap = caps.smallest(cap, caps.standing_cap(self._entries))
         _check_place(run_id, round_, needed=True)
         by_run = self._by_run()
-        accountant.refuse_unaccounted([*(record for records in by_run.values() for record in records), mechanism])
+        after = {**by_run, run_id: [*by_run.get(run_id, []), mechanism]}
+        accountant.refuse_unaccounted([record for records in after.values() for record in records])
+        what = "the search" if isinstance(mechanism, SearchMechanism) else f"round {round_}"
+        refused = Refused(self.hospital, what, by_run, after, delta)
+        if target is not None and not budget.allows(after, run_id, delta, None, target):
+            return refused.over_target(run_id, target)
         if cap is None:
             return None
-        strictest = min([delta, *self._deltas()])
-        spent = budget.capped_epsilon(by_run, strictest, cap)
-        by_run.setdefault(run_id, []).append(mechanism)
-        asked = budget.capped_epsilon(by_run, strictest, cap)
-        if asked <= cap:
-            return None
-        what = "the search" if isinstance(mechanism, SearchMechanism) else f"round {round_}"
-        return _refused(self.hospital, what, spent, asked, cap, strictest, len(by_run))
+        strictest = min(self._deltas(), default=delta)
+        if delta > strictest:
+            return refused.at_another_delta(strictest, cap)
+        return None if budget.allows(after, run_id, delta, cap) else refused.over_cap(cap)
 
     def record(self, kind: str, run_id: str | None, round: int | None, facts: Mapping[str, Any]) -> LedgerEntry:
         """Write down something that happened (round_started, round_finished, round_aborted, report_signed, ...).
@@ -438,17 +459,3 @@ def _check_place(run_id: str | None, round_: int | None, *, needed: bool = False
         isinstance(round_, bool) or not isinstance(round_, int) or not 1 <= round_ < 2**31
     ):
         raise RecordInvalid(f"the round is {round_!r}, but a whole number of at least 1 is expected")
-
-
-def _refused(
-    hospital: str, what: str, spent: float, asked: float, cap: float, delta: float, runs: int
-) -> BudgetRefused:
-    way = "" if runs < 2 else f" (by the Rényi filter, since {runs} runs on the same patients follow one another)"
-    return BudgetRefused(
-        f"hospital {hospital} refuses {what}: its ledger would reach epsilon "
-        f"{accountant.round_up(asked)}{way}, over its cap of {cap:g}, at delta {delta:g}; "
-        f"{accountant.round_up(spent)} is spent so far",
-        spent=spent,
-        asked=asked,
-        cap=cap,
-    )

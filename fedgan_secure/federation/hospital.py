@@ -45,7 +45,7 @@ from fedgan_secure.federation.self_tests import open_release_watch, open_watch, 
 from fedgan_secure.federation.session_review import SessionReview
 from fedgan_secure.federation.start_model import StartBundle, own_start
 from fedgan_secure.federation.storage import private_folder
-from fedgan_secure.federation.turns import foreign_parameters, open_once, out_of_turn
+from fedgan_secure.federation.turns import foreign_parameters, open_once, out_of_turn, refuse_foreign
 from fedgan_secure.federation.withdrawals import take_effect
 from fedgan_secure.policy import FederationPolicy
 from fedgan_secure.privacy.errors import MechanismContradicted
@@ -155,9 +155,13 @@ class Hospital:
 
     def refusal(self, round_number: int) -> BudgetRefused | None:
         """Why this hospital would refuse a round, or None; asked before anybody reserves, so nobody pays in vain."""
+        return self.ledger.refusal(self.run_id, round_number, **self._asked(round_number))
+
+    def _asked(self, round_number: int) -> dict[str, Any]:
+        """What a round asks of the ledger."""
         mechanism = self.policy.mechanism
-        record = self.policy.record_of(round_number)
-        return self.ledger.refusal(self.run_id, round_number, record, mechanism.delta, self.cap)
+        limits = {"delta": mechanism.delta, "cap": self.cap, "target": mechanism.epsilon_target}
+        return {"mechanism": self.policy.record_of(round_number), **limits}
 
     @property
     def standing_cap(self) -> float | None:
@@ -189,12 +193,11 @@ class Hospital:
         """Spend the round's mechanism in the ledger, durably, before the step that uses it.
 
         Raises:
-            BudgetRefused: the hospital's cap does not allow it.
-            SessionRefused: it is not the round's turn (`turns`): not scheduled, or an earlier one has no signed report.
+            BudgetRefused: the hospital's cap or the policy's target does not allow it.
+            SessionRefused: it is not the round's turn (`turns`).
         """
         self._refuse_out_of_turn(round_number)
-        record = self.policy.record_of(round_number)
-        self.ledger.reserve(self.run_id, round_number, record, self.policy.mechanism.delta, self.cap)
+        self.ledger.reserve(self.run_id, round_number, **self._asked(round_number))
 
     def open_session(self, parameters: SessionParameters, vector: np.ndarray, layout_hash: str) -> ClientSession:
         """A client of this round's secure aggregation, bound to the global model `vector`, float32[d].
@@ -205,10 +208,9 @@ class Hospital:
         a coordinator that sends different models to different hospitals finds that nobody's masks cancel (Pasquini et
         al. 2021).
 
-        What it receives is in its ledger before its receipt leaves (`received_sums`).
-
-        One reservation pays for one session: which one is written to the ledger first, so that a round is never opened
-        again, under another session or after a restart, for fresh coins and noise that nobody has paid for.
+        What it receives is in its ledger before its receipt leaves (`received_sums`). One reservation pays for one
+        session: which one is written to the ledger first, so that a round is never opened again, under another session
+        or after a restart, for fresh coins and noise that nobody has paid for.
 
         Raises:
             SessionRefused: naming what differs, or that the round was opened before.
@@ -235,19 +237,13 @@ class Hospital:
         return client
 
     def _check_session(self, parameters: SessionParameters, size: int, model: bytes) -> None:
-        last = self._models.newest() or self._first_model()
         update = size if self.policy.start is None else self.family.update_size
         wrong = foreign_parameters(self.policy, parameters, update)
-        if last is not None and model.hex() != last:
+        if model.hex() != (self._models.newest() or self.first_model() or model.hex()):
             wrong.append("the model")
         if self._reserved(parameters.round) != self.policy.record_of(parameters.round):
             wrong.append("the reservation of the round")
-        if wrong:
-            raise SessionRefused(
-                f"hospital {self.name} does not take part in round {parameters.round}: {', '.join(wrong)} differ(s) "
-                "from its own copy of the policy, ledger or last report",
-                hint="compare the coordinator's policy with the hospitals' before going on",
-            )
+        refuse_foreign(wrong, self.name, parameters.round)
 
     def train(self, progress: Step | None) -> np.ndarray:
         """Train the open round's steps on this hospital's patients, from the model that the session is bound to.
@@ -415,7 +411,7 @@ class Hospital:
 
     @property
     def _sums(self) -> SumKeeper:
-        return SumKeeper(self.policy, self.name, self._models, lambda: self.family, self._first_model)
+        return SumKeeper(self.policy, self.name, self._models, lambda: self.family, self.first_model)
 
     @property
     def _models(self) -> ModelsFound:
@@ -479,12 +475,9 @@ class Hospital:
         kept = read_annex(self.site.annex(round_number))
         return published(None if kept is None else kept["annex"])
 
-    def derive_start(self) -> None:
-        """Make the first model from the own bundle and keep its digest; raises as `start_model.own_start`."""
-        self._first_model()
-
-    def _first_model(self) -> str | None:
-        """The model (SHA-256, hex) that the run starts from, made here from the seed, public start or bundle.
+    def first_model(self) -> str:
+        """The model (SHA-256, hex) that the run starts from, made here from the seed, public start or bundle; raises
+        SessionRefused where it cannot be, or is not the policy's (`start_model.own_start`).
 
         Weights that a hostile coordinator makes could amplify rounding (docs/privacy.md, "Floating point in the clip").
         """

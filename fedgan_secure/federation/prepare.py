@@ -396,7 +396,7 @@ def _assemble(
             bundle=bundle,
         )
         if create and bundle is not None:
-            hospitals[entry.name].derive_start()
+            hospitals[entry.name].first_model()
     own = _coordinator_identity(run, site_dir, insecure_seed)
     if site_dir is not None:
         refuse_revoked(KeyPlace.of(site_dir / "coordinator" / "identity.pem", "coordinator"))

@@ -6,6 +6,8 @@ signed. So a coordinator gets no round beyond the figure that the reports state,
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from fedgan_audits.ledger import Ledger, is_complete
 from fedgan_protocols.parameters import SessionParameters
 from fedgan_secure.federation.models_found import ModelsFound
@@ -60,6 +62,16 @@ def foreign_parameters(policy: FederationPolicy, parameters: SessionParameters, 
         ("the vectors' lengths", parameters.lengths, policy.lengths(update, parameters.round)),
     ]
     return [what for what, found, wanted in expected if found != wanted]
+
+
+def refuse_foreign(wrong: Sequence[str], name: str, round_number: int) -> None:
+    """Refuse a session in which something is not as hospital `name` knows it; raises SessionRefused, naming what."""
+    if wrong:
+        raise SessionRefused(
+            f"hospital {name} does not take part in round {round_number}: {', '.join(wrong)} differ(s) "
+            "from its own copy of the policy, ledger or last report",
+            hint="compare the coordinator's policy with the hospitals' before going on",
+        )
 
 
 def open_once(policy: FederationPolicy, ledger: Ledger, parameters: SessionParameters, name: str) -> None:

@@ -255,7 +255,8 @@ class _Question:
         low, high = 0, self.policy.rounds + 1
         while high - low > 1:
             middle = (low + high) // 2
-            if self.epsilon(self.round, middle, cap) <= cap:
+            own = budget.scheduled(self.round, middle, self.release)
+            if budget.allows({**self.held, self.policy.run_id: own}, self.policy.run_id, self.delta, cap):
                 low = middle
             else:
                 high = middle

@@ -114,7 +114,7 @@ def test_pretrained_on_grey_ct_the_colour_fundus_model_holds_its_weights(ct: Pat
     assert named == model_digest(layout.layout_hash, vector).hex()
     for hospital in federation.hospitals.values():
         kept = [entry.facts["model"] for entry in hospital.ledger.entries() if entry.kind == "start_derived"]
-        assert kept == [named] and hospital._first_model() == named
+        assert kept == [named] and hospital.first_model() == named
     federation.coordinator.begin(seeded)
     with pytest.raises(SessionRefused, match="the model differ"):
         carry_on(federation, Silent())

@@ -99,7 +99,7 @@ class World:
 @pytest.fixture(autouse=True)
 def any_first_model(monkeypatch: pytest.MonkeyPatch) -> None:
     """These hospitals get toy vectors; `test_first_model.py` has real ones."""
-    monkeypatch.setattr(Hospital, "_first_model", lambda self: None)
+    monkeypatch.setattr(Hospital, "first_model", lambda self: None)
 
 
 @pytest.fixture
