@@ -33,6 +33,11 @@ def merged(mechanisms: Iterable[MechanismRecord]) -> tuple[MechanismRecord, ...]
     return tuple(kind.model_copy(update={"steps": count}) for kind, count in steps.items())
 
 
+def first_kind(earlier: Sequence[MechanismRecord]) -> MechanismRecord | None:
+    """Return one step of the mechanism that other runs reserved first: the cap's filter is fixed by it."""
+    return earlier[0].model_copy(update={"steps": 1}) if earlier else None
+
+
 def of_run(spent: Sequence[Spent], *, until: int | None = None) -> tuple[MechanismRecord, ...]:
     """The mechanisms of this run up to and including round `until` (all of them by default)."""
     found = []

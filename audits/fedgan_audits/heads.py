@@ -37,9 +37,10 @@ def check_head(result: Verification, digests: Sequence[str], head: str) -> None:
 
 @dataclass(frozen=True)
 class _Held:
-    """What a ledger held when a round was reserved: the other runs' mechanisms and the cap."""
+    """What a ledger held when a round was reserved: the other runs' mechanisms, the first of them, and the cap."""
 
     earlier: frozenset[MechanismRecord]
+    first: MechanismRecord | None
     cap: float | None
 
 
@@ -55,7 +56,7 @@ def _held(ledger: Ledger, run_id: str) -> dict[int, _Held]:
         elif entry.round is not None:
             cap = entry.facts.get("cap")
             limit = float(cap) if isinstance(cap, int | float) else None
-            found[entry.round] = _Held(frozenset(figures.merged(others)), limit)
+            found[entry.round] = _Held(frozenset(figures.merged(others)), figures.first_kind(others), limit)
     return found
 
 
@@ -142,7 +143,8 @@ class LedgerComparison:
             text = f"{hospital} signed this report after its key {own.fingerprint} had been followed or revoked"
             self._result.failed(LEDGER, text, file)
         if own is not None and number in self._held:
-            if set(figures.merged(own.earlier)) != self._held[number].earlier:
+            known = self._held[number]
+            if set(figures.merged(own.earlier)) != known.earlier or figures.first_kind(own.earlier) != known.first:
                 self._result.failed(LEDGER, f"{hospital}'s earlier runs are not those of its ledger", file)
             if own.cap != self._held[number].cap:
                 self._result.failed(LEDGER, f"{hospital}'s cap is not the one that its ledger held", file)

@@ -168,3 +168,24 @@ def test_who_raised_the_cap_is_compared_with_the_hospitals_key(whole_run: Any, t
     found = [text for text in failed(result) if "cap was raised" in text]
     said = {"a": "by another key", "nobody": "without a valid signature"}
     assert len(found) == (signer != "b") and all(said[signer] in text for text in found)
+
+
+@pytest.mark.parametrize("honest", [True, False])
+def test_which_mechanism_came_first_decides_the_filter_and_is_compared(
+    new_run: Any, tmp_path: Path, honest: bool
+) -> None:
+    run = new_run(rounds=1)
+    quiet = run.mechanism.model_copy(update={"noise_multiplier": 9.0})
+    earlier = (run.mechanism, quiet) if honest else (quiet, run.mechanism)
+    base = run.record(1)
+    rows = tuple(row.model_copy(update={"earlier": earlier}) if row.name == "b" else row for row in base.hospitals)
+    draft = run.report(1, hospitals=rows)
+    run.close()
+    place = tmp_path / "ledger.sqlite"
+    with Ledger.open(place, hospital="b", create=True) as ledger:
+        for number, mechanism in enumerate((run.mechanism, quiet), start=1):
+            ledger.reserve(f"year-{number}", 1, mechanism, 1e-4)
+        ledger.reserve(run.run_id, 1, run.mechanism, 1e-4)
+        ledger.record("report_signed", run.run_id, 1, {"digest": draft.digest})
+    result = verify_run(run.folder, trust=run.public_keys, ledger=place)
+    assert any("earlier runs are not those" in text for text in failed(result)) is not honest
