@@ -256,10 +256,8 @@ def _summary(federation: Federation, outcome: Outcome, root: Path, seconds: floa
     for name, epsilon in outcome.epsilons.items():
         target = policy.mechanism.epsilon_target
         say(f"  hospital {name:<12} epsilon {epsilon}" + (f"  (target {target:g})" if target is not None else ""))
-    standing = {name: hospital.standing_cap for name, hospital in federation.hospitals.items()}
-    caps = {name: cap for name, cap in standing.items() if cap is not None}
-    if caps:
-        listed = ", ".join(f"{name} {cap:g}" for name, cap in caps.items())
+    if outcome.caps:
+        listed = ", ".join(f"{name} {cap:g}" for name, cap in outcome.caps.items())
         say(f"  Caps: {listed}. They are on everything in a hospital's ledger, earlier runs and searches included;")
         say(f"  what that comes to is in the reports: fedgan-secure audit show {root}")
     if outcome.several_hospitals is not None:

@@ -51,6 +51,7 @@ class Outcome:
         finished: rounds whose sum was applied.
         epsilons: hospital -> epsilon at the policy's delta over this run, rounded up ("unbounded" without privacy).
         score: what the generator reaches on fresh phantoms (`scoring.phantom_score`); None for any other data.
+        caps: hospital -> the cap that its ledger holds it to, where there is one.
         several_hospitals: epsilon of a patient in as many hospitals as the policy declares; None where that is one.
     """
 
@@ -59,6 +60,7 @@ class Outcome:
     finished: int
     epsilons: dict[str, str]
     score: dict[str, Any] | None
+    caps: dict[str, float]
     several_hospitals: str | None = None
 
     @property
@@ -125,7 +127,7 @@ class _Run:
         ends: dict[str, RunOutcome] = {"complete": "complete", "refused": "refused", "aborted": "ended early"}
         self._manifest(ends[status], reason, ended=now())
         score = self._score() if finished else None
-        outcome = Outcome(status, reason, finished, self.epsilons(), score, self._several_hospitals())
+        outcome = Outcome(status, reason, finished, self.epsilons(), score, self._caps(), self._several_hospitals())
         self._status(
             status, reason=reason, ended=now().isoformat(), epsilon=outcome.epsilons, score=score,
             finished_rounds=finished,
@@ -146,6 +148,7 @@ class _Run:
             self.coordinator.state.finished,
             self.epsilons(),
             score if isinstance(score, dict) else None,
+            self._caps(),
             self._several_hospitals(),
         )
 
@@ -156,6 +159,10 @@ class _Run:
             name: round_up(epsilon(hospital.ledger.mechanisms(run_id=self.policy.run_id), delta))
             for name, hospital in self.hospitals.items()
         }
+
+    def _caps(self) -> dict[str, float]:
+        caps = {name: hospital.standing_cap for name, hospital in self.hospitals.items()}
+        return {name: cap for name, cap in caps.items() if cap is not None}
 
     def _several_hospitals(self) -> str | None:
         """The same for a patient in as many hospitals as the policy declares, those with the largest figures."""
