@@ -118,12 +118,21 @@ class Flags(PublicFacts):
 
 
 class InitialModel(PublicFacts):
-    """Where the first weights came from: a seed, or another run's released model."""
+    """Where the first weights came from: a seed, a public start, or another run's released model.
+
+    Every hospital makes the first model itself, from what it was given, and trains from it only where it has the
+    digest that is named here.
+    """
 
     seed: int
     from_run: str | None = None
-    model_digest: str | None = None
+    model_digest: str | None = Field(None, description="of the released model's files, with `from_run`")
     pretraining: str = "none"
+    vector_digest: str | None = Field(
+        default=None,
+        pattern=r"^[0-9a-f]{64}$",
+        description="names the model that round 1 starts from; None in older policies",
+    )
 
 
 class Declaration(PublicFacts):
@@ -291,10 +300,15 @@ class FederationPolicy(PublicFacts):
     def canonical(self) -> bytes:
         """The bytes of `policy.json`: canonical JSON (RFC 8785); a policy without a start says nothing of starts."""
         values = self.model_dump(mode="json")
-        for name in ("start", "release"):
-            if values[name] is None:
-                del values[name]
+        for table, name in ((values, "start"), (values, "release"), (values["initial_model"], "vector_digest")):
+            if table[name] is None:
+                del table[name]
         return rfc8785.dumps(values)
+
+    def starting_from(self, digest: str) -> FederationPolicy:
+        """Return the same policy with the digest (hex) of the model that round 1 starts from."""
+        initial = {**self.initial_model.model_dump(), "vector_digest": digest}
+        return self._validated({**dict(self), "initial_model": initial})
 
     def digest(self) -> bytes:
         """SHA-256 of :meth:`canonical`, 32 bytes."""

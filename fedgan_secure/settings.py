@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from fedgan_audits.caps import smallest
 from fedgan_secure.errors import InputError
 
 LAYOUTS = (
@@ -105,7 +106,9 @@ class PrivacySection(_Section):
         None, gt=0, le=1e6, description="noise of the release round, with a public start; default: its share of epsilon"
     )
     noise_placement: Literal["per_hospital", "distributed"] = Field("per_hospital", description="who adds the noise")
-    epsilon_cap: float | None = Field(None, gt=0, description="a hospital's own cap over its whole ledger")
+    epsilon_cap: float | None = Field(
+        None, gt=0, description="lowers every hospital's cap over its whole ledger; its own is in hospital.toml"
+    )
     hospitals_per_patient: int = Field(
         1, ge=1, le=99, description="public bound: in how many of the hospitals a patient may be"
     )
@@ -190,6 +193,14 @@ class GovernanceSection(_Section):
         return tuple((topic, text) for topic, text in given if text is not None)
 
 
+class HospitalPrivacySection(_Section):
+    """What a hospital allows on its own patients, whatever a federation asks for."""
+
+    epsilon_cap: float | None = Field(
+        None, gt=0, allow_inf_nan=False, description="its cap on epsilon over its whole ledger; raised with `cap`"
+    )
+
+
 class HospitalSettings(_Section):
     """A hospital's own `hospital.toml`, in its site directory.
 
@@ -198,6 +209,7 @@ class HospitalSettings(_Section):
     """
 
     governance: GovernanceSection = GovernanceSection.model_validate({})
+    privacy: HospitalPrivacySection = HospitalPrivacySection.model_validate({})
 
     @classmethod
     def read(cls, path: Path) -> HospitalSettings:
@@ -207,6 +219,14 @@ class HospitalSettings(_Section):
             return cls.model_validate(raw)
         except ValidationError as error:
             raise _wrong(error, str(path), "see docs/run-directory.md for what hospital.toml may hold") from error
+
+
+def own_cap(path: Path, asked: float | None) -> float | None:
+    """Return the cap that a hospital's `hospital.toml` at `path` and a federation's settings give: the smaller one.
+
+    What its ledger holds it to may be smaller still (`fedgan_audits.caps`).
+    """
+    return smallest(HospitalSettings.read(path).privacy.epsilon_cap, asked)
 
 
 class RunSettings(_Section):

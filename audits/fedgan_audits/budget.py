@@ -25,6 +25,8 @@ from fedgan_audits.mechanism import (
 )
 
 _MAX_ROUNDS = 1_000_000
+_TARGET_SLACK = 1 + 1e-9
+"""A schedule is calibrated to its target; its own figure, computed round by round, may differ in the last digits."""
 
 
 def mechanism_record(**fields: object) -> MechanismRecord:
@@ -87,8 +89,9 @@ class RunBudget:
 class Standing:
     """Where a hospital stands. Epsilons at one delta; `remaining` and `rounds_left` are None without a cap.
 
-    `remaining` is cap - spent, for people to read: it is not an epsilon that a further mechanism may simply have, since
-    epsilons do not add up. `rounds_left` is how many more rounds, as scheduled, the cap allows.
+    `remaining` is the cap less what is held against it (:func:`capped_epsilon`), for people to read: it is not an
+    epsilon that a further mechanism may simply have, since epsilons do not add up. `rounds_left` is how many more
+    rounds, as scheduled, the cap allows.
     """
 
     spent: float
@@ -234,6 +237,64 @@ def _first_curve(first: MechanismRecord) -> renyi.Curve:
     return renyi.step_curve(accountant.step_noise(first))
 
 
+def allows(
+    by_run: Mapping[str, Sequence[MechanismRecord]],
+    run: str,
+    delta: float,
+    cap: float | None = None,
+    target: float | None = None,
+) -> bool:
+    """Tell whether a ledger may hold the reservations `by_run`: the one rule of ledger, report, verification and plan.
+
+    Args:
+        by_run: every run's reservations, in the order in which the runs began; what is asked for is among them.
+        run: the run that goes on.
+        delta: of the cap and of the target.
+        cap: the hospital's, over everything (:func:`capped_epsilon`), or None.
+        target: what the run's policy promises of the run alone, as a schedule that was fixed before it began, or None.
+
+    Raises as accountant.epsilon.
+    """
+    own = by_run.get(run, ())
+    if target is not None and own and accountant.epsilon(own, delta) > target * _TARGET_SLACK:
+        return False
+    return cap is None or capped_epsilon(by_run, delta, cap) <= cap
+
+
+def rounds_left(
+    *,
+    earlier: Sequence[MechanismRecord],
+    this_run: Sequence[MechanismRecord],
+    mechanism: MechanismRecord,
+    delta: float,
+    cap: float | None,
+    target: float | None,
+    most: int,
+    release: MechanismRecord | None = None,
+) -> int:
+    """Return how many of the next `most` rounds a ledger takes before it refuses one (:func:`allows`).
+
+    `earlier` are the reservations of other runs in the ledger, in its order, `this_run` those of the run that goes on.
+    Further rounds reserve `mechanism`; the first one the `release`, if there is one and nothing of this run is reserved
+    yet. Raises as accountant.epsilon.
+    """
+
+    def allowed(rounds: int) -> bool:
+        more = [*this_run, *scheduled(mechanism, rounds, None if this_run else release)]
+        return allows({"earlier": earlier, "this": more}, "this", delta, cap, target)
+
+    if most <= 0 or allowed(most):
+        return max(most, 0)
+    low, high = 0, most
+    while high - low > 1:
+        middle = (low + high) // 2
+        if allowed(middle):
+            low = middle
+        else:
+            high = middle
+    return low
+
+
 def standing(
     *,
     earlier: Sequence[MechanismRecord],
@@ -244,28 +305,19 @@ def standing(
     release: MechanismRecord | None = None,
     most: int = 10_000,
 ) -> Standing:
-    """What is spent, what the cap leaves, and how many more rounds it allows (counted up to `most`).
-
-    `earlier` are the reservations of other runs in the ledger, `this_run` those of the run that goes on. Further rounds
-    reserve `mechanism`; the first one the `release`, if there is one and nothing of this run is reserved yet. Raises as
-    accountant.epsilon.
-    """
+    """What is spent, what the cap leaves, and how many more rounds it allows (:func:`rounds_left`, up to `most`)."""
     spent = accountant.epsilon([*earlier, *this_run], delta)
     if cap is None:
         return Standing(spent=spent, remaining=None, rounds_left=None)
+    held = capped_epsilon({"earlier": earlier, "this": this_run}, delta, cap)
 
-    def allowed(rounds: int) -> bool:
-        more = [*this_run, *scheduled(mechanism, rounds, None if this_run else release)]
-        return capped_epsilon({"earlier": earlier, "this": more}, delta, cap) <= cap
+    def left(at_most: int) -> int:
+        return rounds_left(
+            earlier=earlier, this_run=this_run, mechanism=mechanism, release=release, delta=delta, cap=cap, target=None,
+            most=at_most,
+        )  # fmt: skip
 
-    low, high = 0, 1
-    while high <= most and allowed(high):
-        low, high = high, high * 2
-    high = min(high, most + 1)
-    while high - low > 1:
-        middle = (low + high) // 2
-        if allowed(middle):
-            low = middle
-        else:
-            high = middle
-    return Standing(spent=spent, remaining=max(0.0, cap - spent), rounds_left=low)
+    high = 1  # doubled first: the figure of very many rounds is slow to compute
+    while left(min(high, most)) == high < most:
+        high *= 2
+    return Standing(spent=spent, remaining=max(0.0, cap - held), rounds_left=left(min(high, most)))

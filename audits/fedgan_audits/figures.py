@@ -17,7 +17,6 @@ from fedgan_audits.records import HospitalFacts, PrivacySettings, RoundRecord, S
 
 TRAJECTORY_POINTS = 24
 _PAIRED = 4
-_SLACK = 1 + 1e-9
 
 
 def repeated(mechanism: MechanismRecord, times: int) -> MechanismRecord:
@@ -32,6 +31,11 @@ def merged(mechanisms: Iterable[MechanismRecord]) -> tuple[MechanismRecord, ...]
         kind = mechanism.model_copy(update={"steps": 1})
         steps[kind] = steps.get(kind, 0) + mechanism.steps
     return tuple(kind.model_copy(update={"steps": count}) for kind, count in steps.items())
+
+
+def first_kind(earlier: Sequence[MechanismRecord]) -> MechanismRecord | None:
+    """Return one step of the mechanism that other runs reserved first: the cap's filter is fixed by it."""
+    return earlier[0].model_copy(update={"steps": 1}) if earlier else None
 
 
 def of_run(spent: Sequence[Spent], *, until: int | None = None) -> tuple[MechanismRecord, ...]:
@@ -96,10 +100,11 @@ def shown_down(value: float) -> str:
 
 @dataclass(frozen=True)
 class Budget:
-    """One hospital's figures as floats (infinite when unbounded)."""
+    """One hospital's figures as floats (infinite when unbounded); `held` is what counts against its cap."""
 
     hospital: HospitalFacts
     spent: float
+    held: float
     rdp: float
     before: float
     this_run: float
@@ -107,36 +112,20 @@ class Budget:
     rounds_left: int
 
 
-def _fits(hospital: HospitalFacts, privacy: PrivacySettings, more: int) -> bool:
-    """Whether `more` further rounds as planned keep the run under its target and the ledger under its cap.
+def rounds_left(hospital: HospitalFacts, privacy: PrivacySettings, scheduled: int) -> int:
+    """How many of the `scheduled` remaining rounds the hospital's ledger will take, by its own rule (`budget.allows`).
 
     A report is of round 1 or a later one, so that a release is behind it: further rounds reserve `planned`.
     """
-    extra = (repeated(privacy.planned, more),) if more else ()
-    run = of_run(hospital.this_run)
-    within_target = privacy.epsilon_target is None or (
-        epsilon(merged((*run, *extra)), privacy.delta) <= privacy.epsilon_target * _SLACK
+    return budgets.rounds_left(
+        earlier=hospital.earlier,
+        this_run=of_run(hospital.this_run),
+        mechanism=privacy.planned,
+        delta=privacy.delta,
+        cap=hospital.cap,
+        target=privacy.epsilon_target,
+        most=scheduled,
     )
-    within_cap = hospital.cap is None or (
-        epsilon(merged((*of_ledger(hospital), *extra)), privacy.delta) <= hospital.cap * _SLACK
-    )
-    return within_target and within_cap
-
-
-def rounds_left(hospital: HospitalFacts, privacy: PrivacySettings, scheduled: int) -> int:
-    """How many of the `scheduled` remaining rounds fit under the hospital's limits, at the planned rate."""
-    if scheduled <= 0:
-        return 0
-    if _fits(hospital, privacy, scheduled):
-        return scheduled
-    low, high = 0, scheduled
-    while high - low > 1:
-        middle = (low + high) // 2
-        if _fits(hospital, privacy, middle):
-            low = middle
-        else:
-            high = middle
-    return low
 
 
 def budget(hospital: HospitalFacts, record: RoundRecord) -> Budget:
@@ -147,11 +136,15 @@ def budget(hospital: HospitalFacts, record: RoundRecord) -> Budget:
     margins = []
     if privacy.epsilon_target is not None:
         margins.append(privacy.epsilon_target - this_run)
+    held = spent
     if hospital.cap is not None:
-        margins.append(hospital.cap - spent)
+        ledger = {"earlier": hospital.earlier, "this": of_run(hospital.this_run)}
+        held = budgets.capped_epsilon(ledger, privacy.delta, hospital.cap)
+        margins.append(hospital.cap - held)
     return Budget(
         hospital=hospital,
         spent=spent,
+        held=held,
         rdp=second_opinion(of_ledger(hospital), privacy.delta),
         before=epsilon(of_ledger(hospital, until=header.round - 1), privacy.delta),
         this_run=this_run,

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fedgan_audits import figures
+from fedgan_audits import caps, figures
 from fedgan_audits.checks import Verification
 from fedgan_audits.errors import AuditError
+from fedgan_audits.manifest import RunFacts
 from fedgan_audits.mechanism import MechanismRecord
 from fedgan_audits.sections import RoundReport
 
@@ -36,9 +37,10 @@ def check_head(result: Verification, digests: Sequence[str], head: str) -> None:
 
 @dataclass(frozen=True)
 class _Held:
-    """What a ledger held when a round was reserved: the other runs' mechanisms and the cap."""
+    """What a ledger held when a round was reserved: the other runs' mechanisms, the first of them, and the cap."""
 
     earlier: frozenset[MechanismRecord]
+    first: MechanismRecord | None
     cap: float | None
 
 
@@ -54,7 +56,7 @@ def _held(ledger: Ledger, run_id: str) -> dict[int, _Held]:
         elif entry.round is not None:
             cap = entry.facts.get("cap")
             limit = float(cap) if isinstance(cap, int | float) else None
-            found[entry.round] = _Held(frozenset(figures.merged(others)), limit)
+            found[entry.round] = _Held(frozenset(figures.merged(others)), figures.first_kind(others), limit)
     return found
 
 
@@ -74,12 +76,19 @@ class LedgerComparison:
         self._heads: dict[int, str] = {}
         self._reserved: dict[int, MechanismRecord] = {}
         self._held: dict[int, _Held] = {}
+        self._scheduled: int | None = None
+        self._reserved_at: dict[int, int] = {}
+        self._complete_at: int | None = None
+        """Where in the ledger a round was reserved, and where the hospital signed that the run is complete."""
+        self._raised: list[tuple[int, str | None]] = []
+        """Where in the ledger the cap was raised, and by which key's valid signature."""
+        self._fingerprint: str | None = None
         self._signed_at: dict[int, int] = {}
         self._ended_at: dict[str, int] = {}
         """Where in the ledger a round's report was signed, and where each key was followed by another or revoked."""
 
     def _open(self, run_id: str) -> None:
-        from fedgan_audits.ledger import Ledger
+        from fedgan_audits.ledger import Ledger, is_complete
 
         self._opened = True
         place = str(self._place)
@@ -90,8 +99,15 @@ class LedgerComparison:
                 self._heads, self._reserved = ledger.signed_heads(run_id), ledger.reservations(run_id)
                 self._held = _held(ledger, run_id)
                 for entry in ledger.entries():
-                    if entry.kind == "report_signed" and entry.run_id == run_id and entry.round is not None:
-                        self._signed_at[entry.round] = entry.sequence
+                    own_round = entry.round if entry.run_id == run_id else None
+                    if entry.kind == "report_signed" and own_round is not None:
+                        self._signed_at[own_round] = entry.sequence
+                    elif entry.kind == "reserved" and own_round is not None:
+                        self._reserved_at[own_round] = entry.sequence
+                    elif is_complete(entry) and entry.run_id == run_id:
+                        self._complete_at = self._complete_at or entry.sequence
+                    elif entry.kind == caps.RAISED:
+                        self._raised.append((entry.sequence, caps.signer_of(entry)))
                     elif entry.kind in ("key_rotated", "key_revoked"):
                         self._ended_at.setdefault(str(entry.facts.get("key")), entry.sequence)
         except AuditError as error:
@@ -109,6 +125,7 @@ class LedgerComparison:
         if not self._opened:
             self._open(report.header.run_id)
         number, hospital = report.header.round, self._hospital
+        self._scheduled = report.header.rounds_scheduled
         self._here.add(number)
         if hospital is None:
             return
@@ -119,19 +136,25 @@ class LedgerComparison:
         elif self._heads[number] != digest:
             self._result.failed(LEDGER, f"{hospital} signed another report of this round", file)
         own = next((entry for entry in report.aggregation.participants if entry.name == hospital), None)
+        self._fingerprint = self._fingerprint if own is None else own.fingerprint
         if own is not None and own.reserved != self._reserved.get(number):
             self._result.failed(LEDGER, f"what {hospital} reserved is not what its ledger says", file)
         if own is not None and self._signed_at.get(number, 0) > self._ended_at.get(own.fingerprint, 2**53):
             text = f"{hospital} signed this report after its key {own.fingerprint} had been followed or revoked"
             self._result.failed(LEDGER, text, file)
         if own is not None and number in self._held:
-            if set(figures.merged(own.earlier)) != self._held[number].earlier:
+            known = self._held[number]
+            if set(figures.merged(own.earlier)) != known.earlier or figures.first_kind(own.earlier) != known.first:
                 self._result.failed(LEDGER, f"{hospital}'s earlier runs are not those of its ledger", file)
             if own.cap != self._held[number].cap:
                 self._result.failed(LEDGER, f"{hospital}'s cap is not the one that its ledger held", file)
 
-    def conclude(self) -> None:
-        """What the hospital signed or reserved and is not here was withheld."""
+    def conclude(self, run: RunFacts | None = None) -> None:
+        """Fail where something was withheld that the hospital signed or reserved, or reserved out of the schedule.
+
+        Args:
+            run: how the manifest says that the run stands; None where there is none.
+        """
         result, place, hospital = self._result, str(self._place), self._hospital
         if not self._here:
             result.failed(LEDGER, "there are no reports to compare it with", place)
@@ -142,12 +165,38 @@ class LedgerComparison:
             result.failed(
                 LEDGER, f"{hospital} signed a report of round {number} that is not here: rounds were withheld"
             )
-        for number in sorted(self._reserved.keys() - self._heads.keys() - self._here):
+        self._check_raises(hospital, place)
+        strange = self._out_of_schedule()
+        for number, text in strange.items():
+            result.failed(LEDGER, f"{hospital} reserved budget for round {number}, {text}", place)
+        complete = run is not None and run.outcome == "complete"
+        for number in sorted(self._reserved.keys() - self._heads.keys() - self._here - strange.keys()):
             text = f"{hospital} reserved budget for round {number}, of which no report is here"
-            if number == max(self._here) + 1:
+            if number == max(self._here) + 1 and not complete:
                 result.skipped(LEDGER, f"{text}: it may still be running", place)
             else:
                 result.failed(LEDGER, text)
         result.conclude(
             LEDGER, f"{hospital} signed exactly these {len(self._heads)} reports and reserved what they say", place
         )
+
+    def _check_raises(self, hospital: str, place: str) -> None:
+        """Whatever raised the cap before the last reservation of this run was signed by a key of the hospital."""
+        last = max(self._reserved_at.values(), default=0)
+        for sequence, signer in self._raised:
+            if sequence > last:
+                continue
+            if signer is None:
+                self._result.failed(LEDGER, f"{hospital}'s cap was raised without a valid signature", place)
+            elif signer != self._fingerprint and signer not in self._ended_at:
+                self._result.failed(LEDGER, f"{hospital}'s cap was raised by another key ({signer})", place)
+
+    def _out_of_schedule(self) -> dict[int, str]:
+        """Rounds that the ledger reserved although the run had no place for them, each with what is wrong."""
+        found = {}
+        for number, sequence in sorted(self._reserved_at.items()):
+            if self._scheduled is not None and number > self._scheduled:
+                found[number] = f"and {self._scheduled} rounds are scheduled, spare ones included"
+            elif self._complete_at is not None and sequence > self._complete_at:
+                found[number] = "after it had signed that the run is complete"
+        return found

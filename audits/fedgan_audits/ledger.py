@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 import re
 import sqlite3
@@ -29,17 +28,22 @@ from types import TracebackType
 from typing import Any
 
 import rfc8785
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import ValidationError
 
-from fedgan_audits import accountant, budget, ledger_file
+from fedgan_audits import accountant, budget, caps, ledger_file
+from fedgan_audits.budget_refusals import Refused
 from fedgan_audits.errors import BudgetRefused, LedgerCorrupt, LedgerError, RecordInvalid
 from fedgan_audits.mechanism import MechanismRecord, SearchMechanism, parse_mechanism
 
 GENESIS = "0" * 64
+ENDED = "run_ended"
+"""Kind of the entry after which a run reserves nothing any more, where its `outcome` is COMPLETE."""
+COMPLETE = "complete"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _KIND = re.compile(r"[a-z][a-z0-9_]{0,39}")
-_OWN_KINDS = frozenset({"opened", "reserved"})
+_OWN_KINDS = frozenset({"opened", "reserved", caps.RAISED})
 _MAX_FACTS = 1_000_000
 
 
@@ -63,6 +67,11 @@ class LedgerEntry:
         if self.kind != "reserved":
             return None
         return parse_mechanism(self.facts["mechanism"])
+
+
+def is_complete(entry: LedgerEntry) -> bool:
+    """Tell whether an entry says that its hospital signed that a run is complete."""
+    return entry.kind == ENDED and entry.facts.get("outcome") == COMPLETE
 
 
 def _now() -> str:
@@ -258,28 +267,34 @@ class Ledger:
     # -- writing -------------------------------------------------------------------------------------------------
 
     def reserve(
-        self, run_id: str, round: int, mechanism: MechanismRecord, delta: float, cap: float | None = None
+        self,
+        run_id: str,
+        round: int,
+        mechanism: MechanismRecord,
+        delta: float,
+        cap: float | None = None,
+        target: float | None = None,
     ) -> LedgerEntry:
         """Reserve one round's mechanism: on return it is on the disk and counts as spent, whatever happens next.
 
-        The epsilon held against `cap` is composed over the whole ledger with this reservation (budget.capped_epsilon:
-        PLD within one run, the RDP filter over several), at the smallest delta the ledger ever reserved at: a larger
-        delta asked for later does not loosen the cap. Raises BudgetRefused (exit 3) above the cap, after writing an
-        entry of kind "refused"; LedgerError for a second reservation of the same run and round; RecordInvalid and
-        NotAccounted as the accountant does.
+        The rule is budget.allows, the one that reports count their rounds left by: the epsilon of the whole ledger
+        with this reservation is held against `cap` (PLD within one run, the Rényi filter over several), that of the
+        run alone against `target`, the policy's. Cap and delta have to stay: a delta above one that the ledger
+        reserved at is refused under a cap. `cap` may lower what the ledger holds its hospital to
+        (:meth:`standing_cap`), never raise it; the smaller one is recorded. Raises BudgetRefused (exit 3) above a
+        limit, after writing an entry of kind "refused"; LedgerError for a second reservation of the same run and
+        round; RecordInvalid and NotAccounted as the accountant does.
         """
-        facts = {
-            "mechanism": mechanism.model_dump(mode="json"),
-            "delta": delta,
-            "cap": cap,
-        }
+        caps.check_cap(cap)
         with self._writing():
+            cap = caps.smallest(cap, caps.standing_cap(self._entries))
+            facts = {"mechanism": mechanism.model_dump(mode="json"), "delta": delta, "cap": cap}
             if round in self.reservations(run_id):
                 raise LedgerError(
                     f"round {round} of run {run_id} is reserved already, and a reservation is never made twice",
                     hint="An attempt uses up its round: go on with the next one (run --resume does).",
                 )
-            refusal = self._refusal(run_id, round, mechanism, delta, cap)
+            refusal = self._refusal(run_id, round, mechanism, delta, cap, target)
             if refusal is None:
                 return self._append("reserved", run_id, round, facts, self.hospital)
             refused = {"spent": accountant.round_up(refusal.spent), "asked": accountant.round_up(refusal.asked)}
@@ -287,32 +302,45 @@ class Ledger:
         raise refusal
 
     def refusal(
-        self, run_id: str, round: int, mechanism: MechanismRecord, delta: float, cap: float | None
+        self,
+        run_id: str,
+        round: int,
+        mechanism: MechanismRecord,
+        delta: float,
+        cap: float | None,
+        target: float | None = None,
     ) -> BudgetRefused | None:
-        """What `reserve` would raise because of the cap, or None: asked before anybody pays. Writes nothing."""
+        """What `reserve` would raise because of a limit, or None: asked before anybody pays. Writes nothing."""
         with self._lock, ledger_file.translated(self.path):
             self._catch_up()
-            return self._refusal(run_id, round, mechanism, delta, cap)
+            return self._refusal(run_id, round, mechanism, delta, cap, target)
 
     def _refusal(
-        self, run_id: str, round_: int, mechanism: MechanismRecord, delta: float, cap: float | None
+        self,
+        run_id: str,
+        round_: int,
+        mechanism: MechanismRecord,
+        delta: float,
+        cap: float | None,
+        target: float | None,
     ) -> BudgetRefused | None:
         accountant.check_delta(delta)
-        if cap is not None and not (isinstance(cap, int | float) and cap > 0 and math.isfinite(cap)):
-            raise RecordInvalid(f"the hospital's epsilon cap is {cap}, but a finite number above 0 is expected")
+        caps.check_cap(cap)
+        cap = caps.smallest(cap, caps.standing_cap(self._entries))
         _check_place(run_id, round_, needed=True)
         by_run = self._by_run()
-        accountant.refuse_unaccounted([*(record for records in by_run.values() for record in records), mechanism])
+        after = {**by_run, run_id: [*by_run.get(run_id, []), mechanism]}
+        accountant.refuse_unaccounted([record for records in after.values() for record in records])
+        what = "the search" if isinstance(mechanism, SearchMechanism) else f"round {round_}"
+        refused = Refused(self.hospital, what, by_run, after, delta)
+        if target is not None and not budget.allows(after, run_id, delta, None, target):
+            return refused.over_target(run_id, target)
         if cap is None:
             return None
-        strictest = min([delta, *self._deltas()])
-        spent = budget.capped_epsilon(by_run, strictest, cap)
-        by_run.setdefault(run_id, []).append(mechanism)
-        asked = budget.capped_epsilon(by_run, strictest, cap)
-        if asked <= cap:
-            return None
-        what = "the search" if isinstance(mechanism, SearchMechanism) else f"round {round_}"
-        return _refused(self.hospital, what, spent, asked, cap, strictest, len(by_run))
+        strictest = min(self._deltas(), default=delta)
+        if delta > strictest:
+            return refused.at_another_delta(strictest, cap)
+        return None if budget.allows(after, run_id, delta, cap) else refused.over_cap(cap)
 
     def record(self, kind: str, run_id: str | None, round: int | None, facts: Mapping[str, Any]) -> LedgerEntry:
         """Write down something that happened (round_started, round_finished, round_aborted, report_signed, ...).
@@ -328,6 +356,31 @@ class Ledger:
             _check_place(run_id, round)
         with self._writing():
             return self._append(kind, run_id, round, dict(facts), self.hospital)
+
+    def standing_cap(self) -> float | None:
+        """Return the cap that this ledger holds its hospital to, whatever is asked for: see `caps`."""
+        return caps.standing_cap(self.entries())
+
+    def cap_of(self, run_id: str, round: int) -> float | None:
+        """Return the cap that the reservation of a round was held against; None where there is none or no cap."""
+        for entry in self.entries():
+            if entry.kind == "reserved" and (entry.run_id, entry.round) == (run_id, round):
+                cap = entry.facts.get("cap")
+                return None if cap is None else float(cap)
+        return None
+
+    def raise_cap(self, cap: float | None, reason: str, key: Ed25519PrivateKey) -> LedgerEntry:
+        """Write down a raise that the hospital's own key signs (`cap` None: no cap); raises as caps.raise_facts."""
+        with self._writing():
+            before, previous = caps.standing_cap(self._entries), self._entries[-1].digest
+            facts = caps.raise_facts(self.hospital, previous, before, cap, reason, key)
+            return self._append(caps.RAISED, None, None, facts, self.hospital)
+
+    def end_run(self, run_id: str, outcome: str) -> None:
+        """Write down, once, that this hospital signed that a run is complete; nothing for any other outcome."""
+        ended = any(entry.kind == ENDED and entry.run_id == run_id for entry in self.entries())
+        if outcome == COMPLETE and not ended:
+            self.record(ENDED, run_id, None, {"outcome": outcome})
 
     def _by_run(self) -> dict[str, list[MechanismRecord]]:
         by_run: dict[str, list[MechanismRecord]] = {}
@@ -406,17 +459,3 @@ def _check_place(run_id: str | None, round_: int | None, *, needed: bool = False
         isinstance(round_, bool) or not isinstance(round_, int) or not 1 <= round_ < 2**31
     ):
         raise RecordInvalid(f"the round is {round_!r}, but a whole number of at least 1 is expected")
-
-
-def _refused(
-    hospital: str, what: str, spent: float, asked: float, cap: float, delta: float, runs: int
-) -> BudgetRefused:
-    way = "" if runs < 2 else f" (by the Rényi filter, since {runs} runs on the same patients follow one another)"
-    return BudgetRefused(
-        f"hospital {hospital} refuses {what}: its ledger would reach epsilon "
-        f"{accountant.round_up(asked)}{way}, over its cap of {cap:g}, at delta {delta:g}; "
-        f"{accountant.round_up(spent)} is spent so far",
-        spent=spent,
-        asked=asked,
-        cap=cap,
-    )

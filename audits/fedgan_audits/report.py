@@ -257,6 +257,7 @@ def disagreements(
         ("the mechanism reserved this round", own.reserved, reserved),
         ("the mechanisms of this run", own.this_run, tuple(this_run)),
         ("the mechanisms of earlier runs", set(figures.merged(own.earlier)), set(figures.merged(earlier))),
+        ("the first mechanism of earlier runs", figures.first_kind(own.earlier), figures.first_kind(earlier)),
         ("the cap", own.cap, cap),
         ("the commitment to the annex", own.annex_commitment, annex_commitment),
         ("the policy", report.header.policy_sha256, policy_sha256),

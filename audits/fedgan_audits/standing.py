@@ -70,6 +70,9 @@ class Standing:
         self._releases += record.privacy.release is not None
         for text in binding.shortfalls(record):
             self._result.failed(WHOLENESS, text, file)
+        first = (self._policy.get("initial_model") or {}).get("vector_digest") if self._model is None else None
+        if first is not None and facts.model_before != first:
+            self._result.failed(MODELS, "does not start from the model that policy.json names", file)
         if self._model is not None and facts.model_before is not None and facts.model_before != self._model:
             self._result.failed(MODELS, "does not start from the model that the last complete round led to", file)
         self._model = facts.model_after or self._model or facts.model_before

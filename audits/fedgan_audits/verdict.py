@@ -137,7 +137,7 @@ def _limit(record: RoundRecord, rows: Sequence[Budget]) -> tuple[float | None, s
         return None, "No limit was set: neither a target for the run nor a hospital's own cap."
     tightest = min(bounded, key=lambda row: row.remaining if row.remaining is not None else math.inf)
     target, cap = record.privacy.epsilon_target, tightest.hospital.cap
-    if cap is not None and (target is None or cap - tightest.spent < target - tightest.this_run - _SLACK):
+    if cap is not None and (target is None or cap - tightest.held < target - tightest.this_run - _SLACK):
         return cap, f"Up to hospital {tightest.hospital.name}'s own cap, which counts everything in its ledger."
     return target, "Up to the target that was fixed for the whole run before it started."
 

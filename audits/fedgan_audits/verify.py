@@ -153,7 +153,8 @@ class _Verifier:
         elif self.ledger is None:
             self.result.skipped(heads.HEAD, "newer rounds may have been withheld: give --head or --ledger to see it")
         if compared is not None:
-            self._guarded(heads.LEDGER, compared.conclude)
+            stands = self.manifest.run if self.manifest else None
+            self._guarded(heads.LEDGER, lambda: compared.conclude(stands))
         run_id = rounds.last.header.run_id if rounds.last else None
         self._guarded(
             sign_off.SIGN_OFFS,

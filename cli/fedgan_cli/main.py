@@ -31,6 +31,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "attack": ("fedgan_cli.attack", "Attack the training of a run on made-up patients: a lower bound on epsilon."),
     "audit": ("fedgan_cli.audit", "Show, verify and sign off a run's signed reports."),
     "keys": ("fedgan_cli.keys", "Make and name the identities of hospitals and coordinators."),
+    "cap": ("fedgan_cli.cap", "Show a hospital's own cap on epsilon, or raise it with its signature."),
     "doctor": ("fedgan_cli.doctor", "Say what this machine has and lacks."),
 }
 

@@ -88,6 +88,13 @@ Examples:
 )
 @click.option("--release-noise", type=float, help="Noise multiplier of the release round (runs with a public start).")
 @click.option("--init-from", type=click.Path(path_type=Path), help="Start from another run's released model.")
+@click.option(
+    "--trust",
+    "init_trust",
+    multiple=True,
+    metavar="KEYS|DIGEST",
+    help="Whose run --init-from is: keys from elsewhere, or the digest of its newest report (repeatable).",
+)
 @click.option("--public-pretraining", metavar="WHICH", help="Declare which public images --init-from was trained on.")
 @click.option("--drop", multiple=True, metavar="NAME@ROUND[:STAGE]", help="Rehearse a drop-out (repeatable).")
 @click.option(
@@ -96,7 +103,7 @@ Examples:
 @click.option(
     "--hospitals-per-patient", type=int, help="Public bound: in how many hospitals a patient may be. [default: 1]"
 )
-@click.option("--epsilon-cap", type=float, help="A hospital's own cap over its whole ledger.")
+@click.option("--epsilon-cap", type=float, help="Lowers every hospital's cap over its whole ledger.")
 @click.option("--output", type=click.Path(path_type=Path), help="The run's folder, new. [default: runs/DATE-N]")
 @click.option("--seed", type=int, help="Fixes initial weights, phantoms and partitions (never keys, masks or noise).")
 @click.option("--resume", type=click.Path(path_type=Path), metavar="RUN", help="Go on with a run's next round.")
@@ -196,6 +203,7 @@ def _request(options: dict[str, Any]) -> Any:
         output=options["output"] or default_run_folder(Path.cwd()),
         site_dir=options["site_dir"],
         init_from=options["init_from"],
+        init_trust=tuple(options["init_trust"]),
         drops=tuple(options["drop"]),
         insecure_seed=settings.seed if options["insecure_deterministic"] else None,
         public_pretraining=options["public_pretraining"],
@@ -248,9 +256,8 @@ def _summary(federation: Federation, outcome: Outcome, root: Path, seconds: floa
     for name, epsilon in outcome.epsilons.items():
         target = policy.mechanism.epsilon_target
         say(f"  hospital {name:<12} epsilon {epsilon}" + (f"  (target {target:g})" if target is not None else ""))
-    caps = {name: hospital.cap for name, hospital in federation.hospitals.items() if hospital.cap is not None}
-    if caps:
-        listed = ", ".join(f"{name} {cap:g}" for name, cap in caps.items())
+    if outcome.caps:
+        listed = ", ".join(f"{name} {cap:g}" for name, cap in outcome.caps.items())
         say(f"  Caps: {listed}. They are on everything in a hospital's ledger, earlier runs and searches included;")
         say(f"  what that comes to is in the reports: fedgan-secure audit show {root}")
     if outcome.several_hospitals is not None:

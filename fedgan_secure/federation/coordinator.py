@@ -29,8 +29,10 @@ from fedgan_secure.federation.distributed_round import StepwiseRound
 from fedgan_secure.federation.entropy import Entropy
 from fedgan_secure.federation.family import Family, KeptOptimiser, concluded
 from fedgan_secure.federation.fedavg import model_digest
+from fedgan_secure.federation.late_sums import NAME, read_late, write_late
 from fedgan_secure.federation.models_found import averaged
 from fedgan_secure.federation.published_files import JUDGED, Published
+from fedgan_secure.federation.received_sums import LateSum
 from fedgan_secure.federation.storage import (
     explain_disk,
     read_array,
@@ -160,8 +162,18 @@ class Coordinator:
         decay = self.policy.average_decay if self.state.finished else 0.0
         return vector, averaged(self.average, vector, decay)
 
-    def stage(self, round_number: int, files: Mapping[str, bytes], vector: np.ndarray, average: np.ndarray) -> Path:
-        """Lay a round's public files and the next model down beside the old ones, without the report yet."""
+    def stage(
+        self,
+        round_number: int,
+        files: Mapping[str, bytes],
+        vector: np.ndarray,
+        average: np.ndarray,
+        late: LateSum | None = None,
+    ) -> Path:
+        """Lay a round's public files and the next model down beside the old ones, without the report yet.
+
+        `late` is the round's sum where a hospital did not receive it.
+        """
         folder = self.run.staged(round_number)
         with explain_disk(folder):
             shutil.rmtree(folder, ignore_errors=True)
@@ -172,6 +184,8 @@ class Coordinator:
                 write_bytes(target, data)
             write_array(folder / "global.npy", vector)
             write_array(folder / "average.npy", average)
+            if late is not None:
+                write_late(folder, late)
             if self._optimiser is not None:
                 self._optimiser.save(folder / "optimiser.npz")
         return folder
@@ -224,9 +238,15 @@ class Coordinator:
         self._save_model()
         if (folder / "optimiser.npz").exists():
             write_bytes(self._kept_optimiser, (folder / "optimiser.npz").read_bytes(), private=True)
+        if (folder / NAME).exists():
+            write_bytes(self.run.checkpoints / NAME, (folder / NAME).read_bytes(), private=True)
         self.stepwise = None
         self._save_state(State(round_number + 1, None, draft.digest, self.state.finished + int(applied)))
         shutil.rmtree(folder, ignore_errors=True)
+
+    def late_sum(self, round_number: int) -> LateSum | None:
+        """The sum of a published round that not every hospital received, or None where none is kept of it."""
+        return read_late(self.run.checkpoints, round_number)
 
     def draft_manifest(
         self, outcome: RunOutcome, reason: str, started: Any, ended: Any, incidents: Sequence[Incident]

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from fedgan_audits import envelope
+from fedgan_audits.caps import smallest
 from fedgan_audits.envelope import Signature
 from fedgan_audits.errors import BudgetRefused
 from fedgan_audits.ledger import Ledger
@@ -28,7 +29,6 @@ from fedgan_protocols.keys import Identity
 from fedgan_protocols.parameters import PolicyFloors, SessionParameters
 from fedgan_protocols.session import ClientSession
 from fedgan_secure.data.patients import PatientDataset
-from fedgan_secure.errors import FedganError
 from fedgan_secure.federation.annex import commitment_of, plain, read_annex, write_annex
 from fedgan_secure.federation.attempt import Attempt
 from fedgan_secure.federation.directories import SiteDirectory
@@ -38,9 +38,14 @@ from fedgan_secure.federation.family import Family, family_of
 from fedgan_secure.federation.fedavg import model_digest
 from fedgan_secure.federation.models_found import ModelsFound
 from fedgan_secure.federation.published_files import Published, listed_files, objections_to_manifest
+from fedgan_secure.federation.received_sums import LateSum, SumKeeper
+from fedgan_secure.federation.refusals import SessionRefused, SignatureRefused
 from fedgan_secure.federation.result_review import ResultReview
 from fedgan_secure.federation.self_tests import open_release_watch, open_watch, published, save_watch
+from fedgan_secure.federation.session_review import SessionReview
+from fedgan_secure.federation.start_model import StartBundle, own_start
 from fedgan_secure.federation.storage import private_folder
+from fedgan_secure.federation.turns import foreign_parameters, open_once, out_of_turn, refuse_foreign
 from fedgan_secure.federation.withdrawals import take_effect
 from fedgan_secure.policy import FederationPolicy
 from fedgan_secure.privacy.errors import MechanismContradicted
@@ -49,20 +54,6 @@ from fedgan_secure.processors import processors
 from fedgan_secure.starts.start import PublicStart
 
 Step = Callable[[int, int], None]
-_ENDS = frozenset({"session_opened", "round_finished", "round_aborted", "report_signed"})
-"""Entries of the ledger after which a round's reservation pays for no session any more."""
-
-
-class SignatureRefused(FedganError):  # noqa: N818 - a refusal is an outcome, not a defect
-    """A hospital does not sign: the report differs from what it knows."""
-
-    exit_code = 4
-
-
-class SessionRefused(FedganError):  # noqa: N818 - a refusal is an outcome, not a defect
-    """A hospital does not take part: what the coordinator asks for is not what the policy says."""
-
-    exit_code = 4
 
 
 @dataclass(repr=False)
@@ -75,9 +66,10 @@ class Hospital:
         ledger: its privacy ledger, open.
         dataset: its patients; never leaves this object.
         policy: the federation's policy, already checked.
-        cap: its own bound on epsilon over its whole ledger, or None.
+        cap: what its settings say bounds epsilon over its whole ledger, or None; a smaller one in the ledger counts.
         findings: what its loader found; goes to the confidential annex alone.
         start: the public start that the policy names, or None where it names none.
+        bundle: the released model that the run starts from, as this hospital was given it; None where there is none.
     """
 
     site: SiteDirectory
@@ -91,6 +83,7 @@ class Hospital:
     entropy: Entropy
     journal: Journal
     start: PublicStart | None = None
+    bundle: StartBundle | None = None
     _family: Family | None = None
     _trainer: Any = None
     _watch: MechanismWatch | None = None
@@ -162,23 +155,49 @@ class Hospital:
 
     def refusal(self, round_number: int) -> BudgetRefused | None:
         """Why this hospital would refuse a round, or None; asked before anybody reserves, so nobody pays in vain."""
+        return self.ledger.refusal(self.run_id, round_number, **self._asked(round_number))
+
+    def _asked(self, round_number: int) -> dict[str, Any]:
+        """What a round asks of the ledger."""
         mechanism = self.policy.mechanism
-        record = self.policy.record_of(round_number)
-        return self.ledger.refusal(self.run_id, round_number, record, mechanism.delta, self.cap)
+        limits = {"delta": mechanism.delta, "cap": self.cap, "target": mechanism.epsilon_target}
+        return {"mechanism": self.policy.record_of(round_number), **limits}
+
+    @property
+    def standing_cap(self) -> float | None:
+        """The cap that counts now: the smallest of the settings' and the ledger's."""
+        return smallest(self.cap, self.ledger.standing_cap())
+
+    def cap_in(self, round_number: int) -> float | None:
+        """The cap that a round's reservation was held against; where nothing is reserved, the one that counts now."""
+        reserved = self._reserved(round_number) is not None
+        return self.ledger.cap_of(self.run_id, round_number) if reserved else self.standing_cap
 
     def refuse(self, round_number: int) -> None:
         """Let the ledger refuse a round that :meth:`refusal` foresaw, and keep that it did."""
         with suppress(BudgetRefused):
             self.reserve(round_number)
 
+    def out_of_turn(self, round_number: int) -> str | None:
+        """Why this hospital does not begin a round now, whatever its budget, or None; asked before anybody reserves."""
+        return out_of_turn(self.policy, self.ledger, self._models, round_number)
+
+    def _refuse_out_of_turn(self, round_number: int) -> None:
+        if (why := self.out_of_turn(round_number)) is not None:
+            raise SessionRefused(
+                f"hospital {self.name} does not begin round {round_number}: {why}",
+                hint="finish the run's rounds in order and get each report signed; more rounds are a new run",
+            )
+
     def reserve(self, round_number: int) -> None:
         """Spend the round's mechanism in the ledger, durably, before the step that uses it.
 
         Raises:
-            BudgetRefused: the hospital's cap does not allow it.
+            BudgetRefused: the hospital's cap or the policy's target does not allow it.
+            SessionRefused: it is not the round's turn (`turns`).
         """
-        record = self.policy.record_of(round_number)
-        self.ledger.reserve(self.run_id, round_number, record, self.policy.mechanism.delta, self.cap)
+        self._refuse_out_of_turn(round_number)
+        self.ledger.reserve(self.run_id, round_number, **self._asked(round_number))
 
     def open_session(self, parameters: SessionParameters, vector: np.ndarray, layout_hash: str) -> ClientSession:
         """A client of this round's secure aggregation, bound to the global model `vector`, float32[d].
@@ -189,15 +208,17 @@ class Hospital:
         a coordinator that sends different models to different hospitals finds that nobody's masks cancel (Pasquini et
         al. 2021).
 
-        One reservation pays for one session: which one is written to the ledger first, so that a round is never opened
-        again, under another session or after a restart, for fresh coins and noise that nobody has paid for.
+        What it receives is in its ledger before its receipt leaves (`received_sums`). One reservation pays for one
+        session: which one is written to the ledger first, so that a round is never opened again, under another session
+        or after a restart, for fresh coins and noise that nobody has paid for.
 
         Raises:
             SessionRefused: naming what differs, or that the round was opened before.
         """
         model = model_digest(layout_hash, vector)
         self._check_session(parameters, vector.size, model)
-        self._open_once(parameters)
+        self._refuse_out_of_turn(parameters.round)
+        open_once(self.policy, self.ledger, parameters, self.name)
         client = ClientSession(
             parameters,
             self.identity,
@@ -210,48 +231,19 @@ class Hospital:
             ),
             journal=self.journal,
             threads=processors(),
+            on_receipt=lambda sums, who: self._sums.keep(parameters.round, vector, layout_hash, sums, who),
         )
-        self._attempt = Attempt(parameters, client, vector, layout_hash, self.policy, self.name, self.family)
+        self._attempt = Attempt(parameters, client, vector, layout_hash, self.policy)
         return client
 
     def _check_session(self, parameters: SessionParameters, size: int, model: bytes) -> None:
-        policy = self.policy
-        roster = tuple((entry.name, bytes.fromhex(entry.public_key)) for entry in policy.hospitals)
-        last = self._models.newest() or self._first_model()
-        update = size if policy.start is None else self.family.update_size
-        expected: list[tuple[str, object, object]] = [
-            ("the roster", tuple((member.name, member.public_key) for member in parameters.roster), roster),
-            ("the coordinator's key", parameters.server_public_key, bytes.fromhex(policy.coordinator.public_key)),
-            ("the threshold", parameters.threshold, policy.threshold),
-            ("the ring", parameters.ring_bits, policy.ring_bits),
-            ("the graph of masks", parameters.graph, None),
-            ("the policy", parameters.policy_hash, policy.digest()),
-            ("the vectors' lengths", parameters.lengths, policy.lengths(update, parameters.round)),
-            ("the model", model.hex(), model.hex() if last is None else last),
-            ("the reservation of the round", self._reserved(parameters.round), policy.record_of(parameters.round)),
-        ]
-        wrong = [what for what, found, wanted in expected if found != wanted]
-        if wrong:
-            raise SessionRefused(
-                f"hospital {self.name} does not take part in round {parameters.round}: {', '.join(wrong)} differ(s) "
-                "from its own copy of the policy, ledger or last report",
-                hint="compare the coordinator's policy with the hospitals' before going on",
-            )
-
-    def _open_once(self, parameters: SessionParameters) -> None:
-        number = parameters.round
-        before = {
-            entry.kind
-            for entry in self.ledger.entries()
-            if entry.run_id == self.run_id and entry.round == number and entry.kind in _ENDS
-        }
-        if before:
-            raise SessionRefused(
-                f"hospital {self.name} does not open round {number} again ({', '.join(sorted(before))}): "
-                "one reservation pays for one session",
-                hint="go on with the next scheduled round",
-            )
-        self.ledger.record("session_opened", self.run_id, number, {"session": parameters.session.hex()})
+        update = size if self.policy.start is None else self.family.update_size
+        wrong = foreign_parameters(self.policy, parameters, update)
+        if model.hex() != (self._models.newest() or self.first_model() or model.hex()):
+            wrong.append("the model")
+        if self._reserved(parameters.round) != self.policy.record_of(parameters.round):
+            wrong.append("the reservation of the round")
+        refuse_foreign(wrong, self.name, parameters.round)
 
     def train(self, progress: Step | None) -> np.ndarray:
         """Train the open round's steps on this hospital's patients, from the model that the session is bound to.
@@ -357,7 +349,7 @@ class Hospital:
             reserved=self._reserved(round_number),
             this_run=self._spent(),
             earlier=self.ledger.mechanisms(exclude_run=self.run_id),
-            cap=self.cap,
+            cap=self.cap_in(round_number),
             ledger_lifetime="site" if self.site.lasting else "run",
             annex_commitment=self._commitment(round_number),
             self_test=overall(row.outcome for row in self._self_tests(round_number)),
@@ -377,21 +369,20 @@ class Hospital:
         Compared are its own reservations, cap and annex, the policy and its contents, the report and the model it
         knows last, the transcript (verified again, against this hospital's own session and model), the model that the
         report names as the result, which must be the one that the sum this hospital received leads to, and what a
-        whole round publishes: models and samples must be those that this hospital makes itself from that result.
+        whole round publishes: models and samples must be those that this hospital makes itself from that result. All
+        of this comes from its ledger and its folder, so that it holds after a restart. A hospital that holds no sum
+        signs as one that has seen the report (`models_found`).
         """
         record = record_of(read_payload(payload)[0])
         number = record.header.round
-        found = [] if self._attempt is None else self._attempt.objections(record, transcript)
-        last = self._models.newest(before=number)
-        if last is not None and record.aggregation.model_before != last:
-            found.append("the model that the round started from is not the one that the last report led to")
+        found = SessionReview(self._sums, self.ledger).objections(record, transcript, self._attempt)
         found += disagreements(
             payload,
             self.name,
             reserved=self._reserved(number),
             this_run=self._spent(),
             earlier=self.ledger.mechanisms(exclude_run=self.run_id),
-            cap=self.cap,
+            cap=self.cap_in(number),
             annex_commitment=self._commitment(number),
             self_tests=self._self_tests(number),
             policy_sha256=self.policy.digest().hex(),
@@ -408,6 +399,19 @@ class Hospital:
     def result_review(self) -> ResultReview:
         """Return this hospital's review of what a whole round publishes."""
         return ResultReview(self._models, lambda: self.family, self.policy.average_decay)
+
+    def waits_for(self) -> int | None:
+        """Return the round whose report this hospital has only seen, since it does not hold its sum, or None."""
+        waiting = self._models.waits_for()
+        return None if waiting is None else waiting[0]
+
+    def take_late(self, late: LateSum) -> None:
+        """Take the sum of the round that it waits for; raises SessionRefused where it is not the one."""
+        self._sums.take_late(late)
+
+    @property
+    def _sums(self) -> SumKeeper:
+        return SumKeeper(self.policy, self.name, self._models, lambda: self.family, self.first_model)
 
     @property
     def _models(self) -> ModelsFound:
@@ -432,7 +436,8 @@ class Hospital:
         if signed is None:
             model = record.aggregation.model_after or record.aggregation.model_before
             facts = {"digest": digest, "model": model, "files": listed_files(record)}
-            facts |= self._models.facts(number, whole=record.header.status == "complete")
+            whole = record.header.status == "complete"
+            facts |= self._models.facts(number, whole=whole, named_sum=record.aggregation.sum_sha256)
             self.ledger.record("report_signed", self.run_id, number, facts)
         elif signed != digest:
             raise SignatureRefused(
@@ -443,10 +448,11 @@ class Hospital:
 
     def sign_manifest(self, payload: bytes) -> Signature | None:
         """Sign the list of public files where its newest report is the one this hospital signed last, and its models
-        and samples are those of reports that it signed."""
+        and samples are those of reports that it signed. After one that calls the run complete no round is begun."""
         manifest, subjects = read_manifest(payload)
         if manifest.head != self.head() or objections_to_manifest(subjects, self._models.signed()):
             return None
+        self.ledger.end_run(self.run_id, manifest.run.outcome)
         return envelope.sign(payload, self.identity.private_key, self.name)
 
     def finish_round(self, round_number: int, outcome: str) -> None:
@@ -469,13 +475,13 @@ class Hospital:
         kept = read_annex(self.site.annex(round_number))
         return published(None if kept is None else kept["annex"])
 
-    def _first_model(self) -> str | None:
-        """The model (SHA-256, hex) that the policy's seed gives, computed here; None for a start from another run.
+    def first_model(self) -> str:
+        """The model (SHA-256, hex) that the run starts from, made here from the seed, public start or bundle; raises
+        SessionRefused where it cannot be, or is not the policy's (`start_model.own_start`).
 
         Weights that a hostile coordinator makes could amplify rounding (docs/privacy.md, "Floating point in the clip").
         """
-        initial = self.policy.initial_model
-        return self.family.first_model(initial.seed) if initial.from_run is None else None
+        return own_start(self.policy, self.family, self.ledger, self.bundle, self.name)
 
     def _commitment(self, round_number: int) -> str | None:
         """The commitment to the annex of a round, from the annex itself."""

@@ -1,8 +1,9 @@
 """What a hospital itself found each whole round to lead to, kept in its own folder so that a restart does not lose it.
 
-After a kill a hospital has no session any more, but it still has to compare the staged files with its own result before
-it signs. So before it answers whether it would sign, the model that the sum led to is on the disk, and its digests are
-in the ledger.
+Before a hospital acknowledges a sum, the sum's digest and that of the model that it leads to are in its ledger, and the
+published average is on the disk. After a kill it has no session any more, and still signs no other model than that, and
+trains from no other. A hospital that holds no sum signs a whole round's report as one that it has *seen*: it vouches
+for its own facts and for no result, and begins no round until it holds the sum that the receipts name.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from fedgan_secure.errors import InputError
 from fedgan_secure.federation.storage import private_folder, read_array, write_array
 
 KIND = "model_found"
+RECEIVED = "sum_received"
+_NAMED = ("model", "average")
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +36,19 @@ class Found:
 
     model: str
     average: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class Received:
+    """A round's sum as a hospital received it.
+
+    Attributes:
+        named: the digest that stands for it, or for all of them where there are several, hex.
+        survivors: whose vectors are in the last sum.
+    """
+
+    named: str
+    survivors: tuple[str, ...]
 
 
 def averaged(average: np.ndarray, vector: np.ndarray, decay: float) -> np.ndarray:
@@ -65,25 +81,35 @@ class ModelsFound:
         Raises:
             InputError: the kept average is missing or damaged.
         """
-        before = self._signed(round_number)
-        if decay == 0.0 or before is None:
+        known, kept = self._kept_average(round_number)
+        if decay == 0.0 or not self.signed(round_number):
             return vector.copy()
-        if "average" not in before:
+        if not known:
             return None
-        kept = before["average"]
-        return vector.copy() if kept is None else averaged(self._read(str(kept)), vector, decay)
+        return vector.copy() if kept is None else averaged(self._read(kept), vector, decay)
 
     def keep(self, round_number: int, found: Found) -> None:
-        """Write down, durably, what a round led to; once for each round."""
-        digest = None
-        if found.average is not None:
-            digest = average_digest(found.average)
-            private_folder(self._folder)
-            if not self._place(digest).exists():
-                write_array(self._place(digest), found.average)
-        facts = {"model": found.model, "average": digest}
+        """Write down, durably, what a round led to where its sums alone do not say; once for each round."""
+        facts = self._stored(found)
         if self._noted(round_number) != facts:
             self._ledger.record(KIND, self._run_id, round_number, facts)
+
+    def keep_received(self, round_number: int, received: Received, found: Found | None) -> None:
+        """Write down, durably, a sum that is about to be acknowledged, and what it leads to (None: it does not say)."""
+        facts = {"sum": received.named, "survivors": list(received.survivors), "model": None, "average": None}
+        if found is not None:  # the array first: an entry never names an average that is not there
+            facts |= self._stored(found)
+        self._ledger.record(RECEIVED, self._run_id, round_number, facts)
+
+    def received(self, round_number: int) -> Received | None:
+        """Return the sum of a round that this hospital holds or held, or None."""
+        entries = self._entries(RECEIVED, round_number)
+        return Received(str(entries[-1]["sum"]), tuple(entries[-1]["survivors"])) if entries else None
+
+    def knows(self, round_number: int) -> str | None:
+        """Return the model (SHA-256, hex) that this hospital itself found a round to lead to, or None."""
+        noted = self._noted(round_number)
+        return None if noted is None else str(noted["model"])
 
     def of(self, round_number: int) -> Found | None:
         """Return what a round led to, or None where nothing was kept.
@@ -97,17 +123,20 @@ class ModelsFound:
         digest = noted["average"]
         return Found(str(noted["model"]), None if digest is None else self._read(digest))
 
-    def facts(self, round_number: int, *, whole: bool) -> dict[str, str | None]:
-        """Return what the entry on the signature of a round's report says of the average, and drop older ones.
+    def facts(self, round_number: int, *, whole: bool, named_sum: str | None) -> dict[str, Any]:
+        """Return what the entry on the signature of a round's report says of its result, and drop older averages.
 
         Args:
             round_number: of the report.
             whole: whether the round led to a model; where it did not, the average is the one before.
+            named_sum: the digest of the sum that the report names.
         """
-        source = self._noted(round_number) if whole else self._signed(round_number) or {"average": None}
-        if source is None or "average" not in source or (whole and source["average"] is None):
+        noted = self._noted(round_number)
+        if whole and noted is None:
+            return {"seen": True, "sum": named_sum}
+        known, digest = (True, noted["average"]) if whole and noted is not None else self._kept_average(round_number)
+        if not known or (whole and digest is None):
             return {}
-        digest = source["average"]
         for place in self._folder.glob("*.npy") if self._folder.is_dir() else ():
             if place.stem != digest:
                 with suppress(OSError):
@@ -123,26 +152,54 @@ class ModelsFound:
         signed = self.signed(before)
         return str(signed[-1]["model"]) if signed and "model" in signed[-1] else None
 
+    def waits_for(self, before: int | None = None) -> tuple[int, dict[str, Any]] | None:
+        """Return the first round whose report was only seen and whose sum is still missing, with what was signed."""
+        for number, facts in self._signed_rounds(before):
+            if facts.get("seen") and self.knows(number) is None:
+                return number, facts
+        return None
+
     def signed(self, before: int | None = None) -> list[dict[str, Any]]:
         """Return what the ledger says of the reports of this run that were signed, in the order of their rounds."""
+        return [facts for _, facts in self._signed_rounds(before)]
+
+    def _signed_rounds(self, before: int | None) -> list[tuple[int, dict[str, Any]]]:
         found = {
             entry.round: entry.facts
             for entry in self._ledger.entries()
             if entry.kind == "report_signed" and entry.run_id == self._run_id and entry.round is not None
         }
-        return [found[number] for number in sorted(found) if before is None or number < before]
+        return [(number, found[number]) for number in sorted(found) if before is None or number < before]
 
-    def _signed(self, before: int) -> dict[str, Any] | None:
-        signed = self.signed(before)
-        return signed[-1] if signed else None
+    def _kept_average(self, before: int) -> tuple[bool, str | None]:
+        """Whether the average after the last signed report is known, and its digest (None: no round led to one)."""
+        known, digest = True, None
+        for number, facts in self._signed_rounds(before):
+            noted = self._noted(number) if facts.get("seen") else facts
+            known = noted is not None and "average" in noted
+            digest = noted["average"] if known and noted is not None else digest
+        return known, digest
 
-    def _noted(self, round_number: int) -> dict[str, str | None] | None:
-        noted = [
+    def _entries(self, kind: str, round_number: int) -> list[dict[str, Any]]:
+        return [
             entry.facts
             for entry in self._ledger.entries()
-            if entry.kind == KIND and entry.run_id == self._run_id and entry.round == round_number
+            if entry.kind == kind and entry.run_id == self._run_id and entry.round == round_number
         ]
-        return {name: noted[-1][name] for name in ("model", "average")} if noted else None
+
+    def _noted(self, round_number: int) -> dict[str, str | None] | None:
+        noted = [*self._entries(RECEIVED, round_number), *self._entries(KIND, round_number)]
+        noted = [facts for facts in noted if facts["model"] is not None]
+        return {name: noted[-1][name] for name in _NAMED} if noted else None
+
+    def _stored(self, found: Found) -> dict[str, str | None]:
+        digest = None
+        if found.average is not None:
+            digest = average_digest(found.average)
+            private_folder(self._folder)
+            if not self._place(digest).exists():
+                write_array(self._place(digest), found.average)
+        return {"model": found.model, "average": digest}
 
     def _place(self, digest: str) -> Path:
         return self._folder / f"{digest}.npy"

@@ -24,6 +24,7 @@ from fedgan_secure.federation.directories import RunDirectory, SiteDirectory
 from fedgan_secure.federation.drivers.local import parse_drop
 from fedgan_secure.federation.entropy import entropy_for
 from fedgan_secure.federation.family import family_of, refuse_other_dimension, spec_of
+from fedgan_secure.federation.fedavg import model_digest
 from fedgan_secure.federation.hospital import Hospital
 from fedgan_secure.federation.key_rotation import KeyPlace, refuse_revoked
 from fedgan_secure.federation.mechanisms import (
@@ -36,8 +37,8 @@ from fedgan_secure.federation.mechanisms import (
 from fedgan_secure.federation.settings import TrainingSettings
 from fedgan_secure.federation.site_keys import load_identity, load_secret
 from fedgan_secure.federation.sources import Source, names_of, read
+from fedgan_secure.federation.start_model import StartBundle, start_vector
 from fedgan_secure.federation.storage import explain_disk, private_folder, write_bytes
-from fedgan_secure.federation.transfer import initial_vector, read_initial
 from fedgan_secure.models.spec import ModelSpec
 from fedgan_secure.policy import (
     CoordinatorEntry,
@@ -48,7 +49,7 @@ from fedgan_secure.policy import (
     InitialModel,
     MechanismPolicy,
 )
-from fedgan_secure.settings import RunSettings, TrainingSection
+from fedgan_secure.settings import RunSettings, TrainingSection, own_cap
 from fedgan_secure.starts.shared import refuse_shared_images
 from fedgan_secure.starts.start import PublicStart
 
@@ -74,6 +75,7 @@ class Request:
         drops: rehearsed drop-outs, as given.
         insecure_seed: fixes all randomness (tests only), or None.
         patients_of: lasting sites of the same hospitals, whose pseudonyms and withdrawals count in this run, too.
+        init_trust: whose keys or which digest says that `init_from` is what it is taken for (`transfer.read_initial`).
         public_pretraining: which public images `init_from` was trained on, as the operator declares, or None.
     """
 
@@ -81,6 +83,7 @@ class Request:
     output: Path
     site_dir: Path | None = None
     init_from: Path | None = None
+    init_trust: tuple[str, ...] = ()
     drops: tuple[str, ...] = ()
     insecure_seed: int | None = None
     public_pretraining: str | None = None
@@ -236,13 +239,8 @@ def _start(
     sites = _sites(run, request.site_dir, names, run_id, request.patients_of)
     if request.init_from is not None:
         before_models()
-    if request.public_pretraining is not None and request.init_from is None:
-        raise InputError("--public-pretraining without --init-from: no other run is started from", hint="leave it out")
-    initial = (
-        None
-        if request.init_from is None
-        else read_initial(request.init_from, settings.privacy.no_privacy, request.public_pretraining)
-    )
+    given = start_bundle(request)
+    initial = None if given is None else given.initial
     source = read(settings, run, sites, progress)
     before_models()
     declared = settings.privacy.declared_patients or (
@@ -254,9 +252,9 @@ def _start(
     )
     public = start_of(settings, source.preprocessing, from_run=initial is not None)
     if public is None:
-        trained, spec = _from_seed(settings, declared, len(names), source.classes)
+        trained = _from_seed(settings, declared, len(names), source.classes)
     else:
-        terms, spec = adapted_terms(settings, public, declared, len(names), source.classes), None
+        terms = adapted_terms(settings, public, declared, len(names), source.classes)
         trained = {name: getattr(terms, name) for name in TRAINED} | {"average_decay": 0.0}
         trained |= {"start": terms.start, "release": terms.release}
     policy = FederationPolicy.build(
@@ -294,6 +292,9 @@ def _start(
         ),
         governance=declarations(settings, sites),
     )
+    family = family_of(policy, public)
+    vector = start_vector(policy, family, initial)
+    policy = policy.starting_from(model_digest(family.layout.layout_hash, vector).hex())
     run.write_info(
         {
             "run_id": run_id,
@@ -316,19 +317,31 @@ def _start(
         drops=request.drops,
         create=True,
         start=public,
+        bundle=given,
     )
     keys = {hospital.name: hospital.identity.private_key.public_key() for hospital in federation.hospitals.values()}
     with explain_disk(run.public):
         bundle.publish_trust(
             run.public, {**keys, "coordinator": federation.coordinator.identity.private_key.public_key()}
         )
-    layout = federation.coordinator.layout
-    if spec is None:
-        federation.coordinator.begin(layout.initial_vector(settings.seed))
-    else:
-        federation.coordinator.begin(initial_vector(layout, settings.seed, initial, spec))
+    federation.coordinator.begin(vector)
     write_bytes(run.policy, policy.canonical())
     return federation
+
+
+def start_bundle(request: Request) -> StartBundle | None:
+    """Return the bundle that a request names, for the coordinator and every hospital of one process; None without one.
+
+    Raises:
+        InputError: something is said of a bundle, and none is named.
+    """
+    if request.init_from is None:
+        for option, given in (("--public-pretraining", request.public_pretraining), ("--trust", request.init_trust)):
+            if given:
+                raise InputError(f"{option} without --init-from: no other run is started from", hint="leave it out")
+        return None
+    no_privacy = request.settings.privacy.no_privacy
+    return StartBundle(request.init_from, request.init_trust, no_privacy, request.public_pretraining)
 
 
 def _assemble(
@@ -343,6 +356,7 @@ def _assemble(
     drops: tuple[str, ...],
     create: bool,
     start: PublicStart | None,
+    bundle: StartBundle | None = None,
 ) -> Federation:
     if (insecure_seed is not None) != policy.flags.insecure_deterministic:
         raise InputError(
@@ -374,12 +388,15 @@ def _assemble(
             dataset=source.datasets[entry.name],
             policy=policy,
             name=entry.name,
-            cap=settings.privacy.epsilon_cap,
+            cap=own_cap(site.settings, settings.privacy.epsilon_cap),
             findings=source.findings[entry.name],
             entropy=entropy_for(f"hospital/{entry.name}", insecure_seed=insecure_seed),
             journal=Journal(site.journal),
             start=start,
+            bundle=bundle,
         )
+        if create and bundle is not None:
+            hospitals[entry.name].first_model()
     own = _coordinator_identity(run, site_dir, insecure_seed)
     if site_dir is not None:
         refuse_revoked(KeyPlace.of(site_dir / "coordinator" / "identity.pem", "coordinator"))
@@ -399,7 +416,7 @@ def _assemble(
     return Federation(run, settings, policy, coordinator, hospitals, source, drops)
 
 
-def _from_seed(settings: RunSettings, declared: int, hospitals: int, classes: int) -> tuple[dict[str, Any], ModelSpec]:
+def _from_seed(settings: RunSettings, declared: int, hospitals: int, classes: int) -> dict[str, Any]:
     """What a policy says of a run without a public start: its networks and their training."""
     recipe = recipe_of(settings, declared)
     if settings.privacy.release_noise_multiplier is not None:
@@ -414,7 +431,7 @@ def _from_seed(settings: RunSettings, declared: int, hospitals: int, classes: in
     mechanism, ring = mechanism_and_ring(settings, recipe, declared, hospitals, spec)
     table = _training_table(recipe, settings.training, mechanism, rounds)
     own = {"rounds": rounds, "mechanism": mechanism, "ring": ring, "model": spec.to_json(), "training": table}
-    return own | {"average_decay": recipe.average_decay}, spec
+    return own | {"average_decay": recipe.average_decay}
 
 
 def _ledger(site: SiteDirectory, name: str, *, create: bool) -> Ledger:

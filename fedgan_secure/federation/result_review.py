@@ -30,6 +30,9 @@ class ResultReview:
     def objections(self, record: RoundRecord, published: Published | None, attempt: Attempt | None) -> list[str]:
         """Return what stands against a report's files; empty where they are what the round leads to.
 
+        A hospital that knows no result, since it holds no sum, judges the list of files alone: it has seen the report
+        and vouches for no result (`models_found`).
+
         Args:
             record: of the report.
             published: the files as the hospital was shown them, None where it was shown none.
@@ -41,29 +44,33 @@ class ResultReview:
         try:
             led_to = self._led_to(record, published, attempt)
             if led_to is None:
+                return []
+            if led_to.model != record.aggregation.model_after:
                 return ["the model that the report names is none that this hospital knows its round to lead to"]
             return objections_to_files(self._family(), published, led_to)
         except InputError as error:
             return [str(error)]
 
     def _led_to(self, record: RoundRecord, published: Published, attempt: Attempt | None) -> Found | None:
-        """What this hospital knows a whole round to lead to, kept on first use; None where that is not what is shown.
+        """What this hospital knows a whole round to lead to; None where it holds no sum that says so.
 
-        Without a sum of its own it believes the model that the report names, but only in a round that it is in: after
-        a restart it knows what it kept, and nothing else.
+        Where the coordinator's steps lie between the sums that it holds, it believes the model that the report names,
+        in the process that took its own steps, and keeps which one that was.
         """
         number = record.header.round
         found = self._models.of(number)
-        if found is None and attempt is not None and attempt.parameters.round == number:
-            vector = attempt.led_to(len(record.aggregation.survivors))
-            if vector is None:
-                vector = self._believed(record, published, attempt)
-            if vector is None:
-                return None
-            average = self._models.next_average(number, vector, self._decay)
-            found = Found(model_digest(attempt.layout_hash, vector).hex(), average)
-            self._models.keep(number, found)
-        return found if found is not None and found.model == record.aggregation.model_after else None
+        if found is not None or self._models.received(number) is None:
+            return found
+        if attempt is None or attempt.parameters.round != number:
+            return None
+        vector = self._believed(record, published, attempt)
+        if vector is None:
+            return Found("", None)
+        found = Found(
+            model_digest(attempt.layout_hash, vector).hex(), self._models.next_average(number, vector, self._decay)
+        )
+        self._models.keep(number, found)
+        return found
 
     def _believed(self, record: RoundRecord, published: Published, attempt: Attempt) -> np.ndarray | None:
         """The model that the report names, as the coordinator has it; None where it has another one."""

@@ -30,8 +30,8 @@ from fedgan_audits.records import (
 from fedgan_audits.records import Flags as ReportFlags
 from fedgan_protocols.session import AggregateResult, ServerSession
 from fedgan_secure.data.fields import fields_read
-from fedgan_secure.federation.distributed import sums_digest
 from fedgan_secure.federation.distributed_round import left_on_the_way
+from fedgan_secure.federation.expectations import named_of
 from fedgan_secure.policy import FederationPolicy, ReleasePolicy
 
 DEIDENTIFICATION = (
@@ -236,8 +236,7 @@ def release_facts(policy: FederationPolicy, release: ReleasePolicy) -> ReleaseFa
 
 def named_sum(policy: FederationPolicy, round_number: int, result: AggregateResult) -> str:
     """The digest that stands for a round's sum, or for all its sums where there are several; 64 hexadecimal digits."""
-    digests = result.sum_digests
-    return (sums_digest(digests) if policy.is_stepwise(round_number) else digests[0]).hex()
+    return named_of(policy, round_number, result.sum_digests)
 
 
 def left_incidents(number: int, result: AggregateResult, names: Sequence[str]) -> list[Incident]:

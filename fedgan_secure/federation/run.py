@@ -22,10 +22,12 @@ from fedgan_protocols.errors import ProtocolError
 from fedgan_protocols.session import ClientSession
 from fedgan_secure.federation.coordinator import ArtefactKind, RunOutcome, artefact
 from fedgan_secure.federation.drivers.local import LocalDriver, parse_drop
-from fedgan_secure.federation.hospital import Hospital, SignatureRefused
+from fedgan_secure.federation.hospital import Hospital
 from fedgan_secure.federation.interruption import Interruption
+from fedgan_secure.federation.late_sums import hand_over, late_of
 from fedgan_secure.federation.prepare import Federation, model_of
 from fedgan_secure.federation.published_files import JUDGED, Published
+from fedgan_secure.federation.refusals import SignatureRefused
 from fedgan_secure.federation.rounds import RoundFacts, left_incidents, now, record_of
 from fedgan_secure.federation.storage import sole_owner
 from fedgan_secure.privacy.errors import MechanismContradicted
@@ -49,6 +51,7 @@ class Outcome:
         finished: rounds whose sum was applied.
         epsilons: hospital -> epsilon at the policy's delta over this run, rounded up ("unbounded" without privacy).
         score: what the generator reaches on fresh phantoms (`scoring.phantom_score`); None for any other data.
+        caps: hospital -> the cap that its ledger holds it to, where there is one.
         several_hospitals: epsilon of a patient in as many hospitals as the policy declares; None where that is one.
     """
 
@@ -57,6 +60,7 @@ class Outcome:
     finished: int
     epsilons: dict[str, str]
     score: dict[str, Any] | None
+    caps: dict[str, float]
     several_hospitals: str | None = None
 
     @property
@@ -92,10 +96,14 @@ class _Run:
         if (ended := self._ended_before()) is not None:
             return ended
         self._finish_interrupted()
+        hand_over(self.hospitals.values(), self.coordinator.late_sum, self.display.note)
         status, reason, last_complete = "complete", "all scheduled rounds were attempted", True
         if (broken := self._broken()) is not None:
             status, reason = "aborted", f"{broken}; the run cannot go on, and what was reserved stays spent"
         while status == "complete" and (number := self.coordinator.state.next_round) <= self.policy.rounds:
+            if (why := self._out_of_turn(number)) is not None:
+                status, reason = "aborted", why
+                break
             refusal = self._refusal(number)
             if refusal is not None:
                 status, reason = "refused", refusal
@@ -119,7 +127,7 @@ class _Run:
         ends: dict[str, RunOutcome] = {"complete": "complete", "refused": "refused", "aborted": "ended early"}
         self._manifest(ends[status], reason, ended=now())
         score = self._score() if finished else None
-        outcome = Outcome(status, reason, finished, self.epsilons(), score, self._several_hospitals())
+        outcome = Outcome(status, reason, finished, self.epsilons(), score, self._caps(), self._several_hospitals())
         self._status(
             status, reason=reason, ended=now().isoformat(), epsilon=outcome.epsilons, score=score,
             finished_rounds=finished,
@@ -140,6 +148,7 @@ class _Run:
             self.coordinator.state.finished,
             self.epsilons(),
             score if isinstance(score, dict) else None,
+            self._caps(),
             self._several_hospitals(),
         )
 
@@ -150,6 +159,10 @@ class _Run:
             name: round_up(epsilon(hospital.ledger.mechanisms(run_id=self.policy.run_id), delta))
             for name, hospital in self.hospitals.items()
         }
+
+    def _caps(self) -> dict[str, float]:
+        caps = {name: hospital.standing_cap for name, hospital in self.hospitals.items()}
+        return {name: cap for name, cap in caps.items() if cap is not None}
 
     def _several_hospitals(self) -> str | None:
         """The same for a patient in as many hospitals as the policy declares, those with the largest figures."""
@@ -283,7 +296,8 @@ class _Run:
             facts.model_after = model_digest(self.coordinator.layout.layout_hash, vector)
         files = self._files(facts, average)
         facts.ended = now()
-        self.coordinator.stage(number, files, vector, average)
+        late = late_of(facts, tuple(self.hospitals), self.coordinator.vector, vector)
+        self.coordinator.stage(number, files, vector, average, late)
         shown = Published({name: data for name, data in files.items() if name.startswith(JUDGED)}, vector)
         draft = self._draft(facts, files, incidents, colluders, shown)
         self.coordinator.seal(number, draft, applied)
@@ -336,17 +350,19 @@ class _Run:
                 if name not in missing and (found := hospital.review(draft.payload, facts.transcript, sample, shown))
             }
             if not objections:
-                self._note_dispute(facts.number, missing)
+                self._note_dispute(facts, missing)
                 return draft
             missing.update({name: "; ".join(found)[:1000] for name, found in objections.items()})
 
-    def _note_dispute(self, number: int, missing: dict[str, str]) -> None:
+    def _note_dispute(self, facts: RoundFacts, missing: dict[str, str]) -> None:
+        """End the run where fewer hospitals than the threshold sign, of a whole round those that hold its sum."""
         for name, reason in missing.items():
-            self.display.note(f"hospital {name} does not sign the report of round {number}: {reason}")
-        if len(self.hospitals) - len(missing) < self.policy.threshold:
+            self.display.note(f"hospital {name} does not sign the report of round {facts.number}: {reason}")
+        holding = [name for name in self.hospitals if not facts.complete or facts.hospital(name)["receipt"] == "signed"]
+        if len(set(holding) - set(missing)) < self.policy.threshold:
             self.dispute = (
-                f"{len(missing)} of {len(self.hospitals)} hospitals did not sign the report of round {number}; fewer "
-                f"than {self.policy.threshold} agree on what happened"
+                f"{len(missing)} of {len(self.hospitals)} hospitals did not sign the report of round {facts.number}; "
+                f"fewer than {self.policy.threshold} agree on what happened"
             )
 
     def _publish(self, number: int, draft: RoundDraft, outcome: str) -> None:
@@ -356,6 +372,7 @@ class _Run:
         for hospital in self.hospitals.values():
             hospital.finish_round(number, outcome)
         self.coordinator.publish(number, draft, signatures)
+        hand_over(self.hospitals.values(), self.coordinator.late_sum, self.display.note)
 
     # before, between and after --------------------------------------------------------------------------------
 
@@ -418,6 +435,16 @@ class _Run:
         from fedgan_audits.report import read_payload
 
         return facts_of(read_payload(parse(newest.read_bytes()).payload)[0]).header.status == "complete"
+
+    def _out_of_turn(self, number: int) -> str | None:
+        """Why a hospital does not begin the round, whatever its budget, or None; asked before anyone pays."""
+        for name, hospital in self.hospitals.items():
+            if (why := hospital.out_of_turn(number)) is not None:
+                text = f"round {number} did not take place: hospital {name} does not begin it: {why}"
+                self.incidents.append(Incident(kind="refusal", round=number, text=text))
+                self.display.note(text)
+                return text
+        return None
 
     def _refusal(self, number: int) -> str | None:
         """Ask every hospital before anyone pays; a refusal ends the run in order."""

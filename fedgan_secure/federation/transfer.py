@@ -13,6 +13,8 @@ its images are public.
 from __future__ import annotations
 
 import hashlib
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -32,6 +34,7 @@ from fedgan_secure.settings import CLAIMS
 
 CONDITIONED = ("generator/g_dense/", "generator/g_scale", "generator/g_shift")
 """The generator's layers that read the noise vector, followed by the label's where there is one."""
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 MAY_DIFFER = ("channels", "classes")
 """What of the architecture a start from another run need not share."""
 
@@ -55,15 +58,20 @@ class Initial:
     weights: dict[str, np.ndarray]
 
 
-def read_initial(root: Path, no_privacy: bool, declared_public: str | None = None) -> Initial:
+def read_initial(
+    root: Path, no_privacy: bool, declared_public: str | None = None, trust: Sequence[str] = ()
+) -> Initial:
     """Read ``public/model`` of a run (or of a copied ``public`` folder, or a bundle), once it verifies and is PASS.
+
+    `trust` says whose model it is: files or folders with keys from elsewhere, as `audit verify` takes them, or the
+    digest of the run's newest report (64 hexadecimal digits), which vouches for the weights.
 
     The statement carries the whole chain of earlier runs. A model that was trained without privacy starts a run that
     claims none (`no_privacy`), or one whose operator declares the images public (`declared_public`: which, in words).
 
     Raises:
-        InputError: no run, no model in it, not PASS, or a declaration that does not fit (exit code 2).
-        VerificationFailed: its reports or files do not verify (exit code 5).
+        InputError: no run, no model in it, not PASS, no `trust`, or a declaration that does not fit (exit code 2).
+        VerificationFailed: its reports or files do not verify, or not against `trust` (exit code 5).
     """
     public = root / "public" if (root / "public").is_dir() else root
     policy_file, folder = public / "policy.json", public / "model"
@@ -79,7 +87,14 @@ def read_initial(root: Path, no_privacy: bool, declared_public: str | None = Non
             f"--init-from {root}: {missing[0]} does not exist; expected a run with at least one finished round",
             hint="give the folder of a finished run",
         )
-    verified = verify_run(root, trust=None, transcript_check=None)
+    keys, head = _trusted(root, trust)
+    verified = verify_run(root, trust=keys or None, transcript_check=None, head=head)
+    if head is not None and verified.ok and verified.digests[-1] != head:
+        raise VerificationFailed(
+            f"--init-from {root}: its newest report is {verified.digests[-1]}, and the digest that you "
+            "trust is an older report's",
+            hint="give the digest of the newest report, as you received it from the run's people",
+        )
     if not verified.ok:
         failed = next(check for check in verified.checks if check.outcome == "FAIL")
         raise VerificationFailed(
@@ -100,6 +115,32 @@ def read_initial(root: Path, no_privacy: bool, declared_public: str | None = Non
     }
     statement = _statement(public, policy, declared_public)
     return Initial(policy.run_id, digest, statement, spec, weights)
+
+
+def _trusted(root: Path, trust: Sequence[str]) -> tuple[list[Path], str | None]:
+    """The places with keys and the digest in `trust`; raises InputError where they prove nothing."""
+    if not trust:
+        raise InputError(
+            f"--init-from {root}: nothing says whose model that is, and hostile weights would break the privacy proof",
+            hint="give --trust KEYS (the keys of that run's hospitals, as you received them) or --trust DIGEST (of its "
+            "newest report: `head` in `fedgan-secure audit verify RUN --json`, as its people tell it)",
+        )
+    heads = [item for item in trust if _DIGEST.fullmatch(item)]
+    keys = [Path(item) for item in trust if item not in heads]
+    if len(set(heads)) > 1:
+        raise InputError("--trust: several digests are given, and a run has one newest report", hint="give one of them")
+    for place in keys:
+        if not place.exists():
+            raise InputError(
+                f"--trust {place}: there is no such file or folder, and it is no digest of 64 hexadecimal digits",
+                hint="give key files, a folder with them, or the digest of the newest report",
+            )
+        if place.resolve().is_relative_to(root.resolve()):
+            raise InputError(
+                f"--trust {place}: these keys lie in the run itself, so they say nothing of whose it is",
+                hint="give the keys as you received them from the run's hospitals, or the digest of its newest report",
+            )
+    return keys, heads[0] if heads else None
 
 
 def _check_standing(

@@ -78,13 +78,12 @@ def what_if(
 
 
 def _held(ledger: Path | None, run_id: str) -> tuple[dict[str, list[MechanismRecord]], list[float], float | None]:
-    """What a ledger holds, by run in the order in which they began, its deltas, and its newest cap.
+    """What a ledger holds, by run in the order in which they began, its deltas, and the cap that stands.
 
     This run keeps its place but holds nothing: what is asked about it goes there.
     """
     if ledger is None:
         return {}, [], None
-    cap = None
     found: dict[str, list[MechanismRecord]] = {}
     deltas = []
     with Ledger.open(ledger, read_only=True) as book:
@@ -94,8 +93,7 @@ def _held(ledger: Path | None, run_id: str) -> tuple[dict[str, list[MechanismRec
                 if entry.run_id != run_id:
                     mechanisms.append(entry.mechanism)
                 deltas.append(float(entry.facts["delta"]))
-                cap = entry.facts["cap"]
-    return found, deltas, None if cap is None else float(cap)
+        return found, deltas, book.standing_cap()
 
 
 class _Question:
@@ -257,7 +255,8 @@ class _Question:
         low, high = 0, self.policy.rounds + 1
         while high - low > 1:
             middle = (low + high) // 2
-            if self.epsilon(self.round, middle, cap) <= cap:
+            own = budget.scheduled(self.round, middle, self.release)
+            if budget.allows({**self.held, self.policy.run_id: own}, self.policy.run_id, self.delta, cap):
                 low = middle
             else:
                 high = middle

@@ -14,7 +14,7 @@ from fedgan_audits.mechanism import SearchMechanism, SearchTerms, TrialSetting
 from fedgan_secure.errors import InputError
 from fedgan_secure.federation.mechanisms import hospital_mechanism, recipe_of, rounds_of
 from fedgan_secure.federation.sources import names_of
-from fedgan_secure.settings import RunSettings
+from fedgan_secure.settings import RunSettings, own_cap
 from fedgan_secure.tuning import space as spaces
 from fedgan_secure.tuning.experiment import SHAPES, Experiment
 from fedgan_secure.tuning.space import Value
@@ -177,18 +177,19 @@ def reserve(experiment: Experiment, charge: Charge, search_id: str) -> None:
     """
     if experiment.patients is None:
         raise InputError("only a search on patients reserves a budget", hint="set search.trains_on = patients")
-    cap = experiment.settings_of({}).privacy.epsilon_cap
-    run_id = search_run_id(search_id)
-    ledgers = [_open(experiment.patients.site_dir / name, name) for name in charge.hospitals]
+    sites, run_id = experiment.patients.site_dir, search_run_id(search_id)
+    caps = {name: _cap(experiment, sites / name) for name in charge.hospitals}
+    ledgers = [_open(sites / name, name) for name in charge.hospitals]
     try:
         unpaid = [ledger for ledger in ledgers if SEARCH_ROUND not in ledger.reservations(run_id)]
         for ledger in unpaid:
+            cap = caps[ledger.hospital]
             refusal = ledger.refusal(run_id, SEARCH_ROUND, charge.mechanism, charge.delta, cap)
             if refusal is not None:
                 ledger.reserve(run_id, SEARCH_ROUND, charge.mechanism, charge.delta, cap)  # keeps that it refused
                 raise refusal
         for ledger in unpaid:
-            ledger.reserve(run_id, SEARCH_ROUND, charge.mechanism, charge.delta, cap)
+            ledger.reserve(run_id, SEARCH_ROUND, charge.mechanism, charge.delta, caps[ledger.hospital])
         for ledger in ledgers:
             paid = [entry for entry in ledger.entries() if entry.kind == "reserved" and entry.run_id == run_id]
             if any((entry.mechanism, entry.facts["delta"]) != (charge.mechanism, charge.delta) for entry in paid):
@@ -203,11 +204,11 @@ def reserve(experiment: Experiment, charge: Charge, search_id: str) -> None:
 
 def refusal(experiment: Experiment, charge: Charge) -> Exception | None:
     """What `reserve` would raise because of a cap, or None; nothing is written, and no ledger is made."""
-    cap = experiment.settings_of({}).privacy.epsilon_cap
-    if experiment.patients is None or cap is None:
+    if experiment.patients is None:
         return None
     with tempfile.TemporaryDirectory(prefix="fedgan-secure-") as empty:
         for name in charge.hospitals:
+            cap = _cap(experiment, experiment.patients.site_dir / name)
             path = experiment.patients.site_dir / name / "ledger.sqlite"
             there = path.exists()
             path = path if there else Path(empty) / f"{name}.sqlite"
@@ -216,6 +217,11 @@ def refusal(experiment: Experiment, charge: Charge) -> Exception | None:
             if found is not None:
                 return found
     return None
+
+
+def _cap(experiment: Experiment, site: Path) -> float | None:
+    """The cap of the hospital whose site it is, as it and the federation set it; its ledger may hold a smaller one."""
+    return own_cap(site / "hospital.toml", experiment.settings_of({}).privacy.epsilon_cap)
 
 
 def _open(site: Path, name: str) -> Ledger:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -28,6 +28,9 @@ from fedgan_protocols.keys import Entropy, Identity
 from fedgan_protocols.parameters import PolicyFloors, SessionParameters, sum_digest
 from fedgan_protocols.server_states import Drop, Failure
 from fedgan_protocols.transitions import ClientPhase, Stage
+
+OnReceipt = Callable[[tuple[np.ndarray, ...], tuple[str, ...]], None]
+"""(every sum, uint32[d] or uint64[d], names of the survivors of the last one): called before a receipt is released."""
 
 
 @dataclass(frozen=True)
@@ -211,7 +214,9 @@ class ClientSession:
 
     Raises ParameterError when the identity is not in the roster or the policy is below this member's floors. With a
     `journal`, every reply is durable before it is returned. `threads` mask together; the vector is the same for any
-    number.
+    number. `on_receipt` is called with the verified sums before the receipt is released, and before it is in the
+    journal: what it makes durable is on the disk whenever anybody holds this member's receipt. Where it raises, the
+    session is dead and no receipt exists.
     """
 
     def __init__(
@@ -224,6 +229,7 @@ class ClientSession:
         floors: PolicyFloors | None = None,
         journal: Journal | None = None,
         threads: int = 1,
+        on_receipt: OnReceipt | None = None,
     ) -> None:
         (floors or PolicyFloors()).check(parameters)
         keys = [member.public_key for member in parameters.roster]
@@ -240,6 +246,7 @@ class ClientSession:
         self.name = parameters.name_of(member)
         self._entropy = entropy
         self._journal = journal
+        self._on_receipt = on_receipt
         self._state: client_states.State | None = client_states.Invited(context)
         self._sums: tuple[np.ndarray, ...] = ()
         self._inputs: dict[int, tuple[np.ndarray, bytes | None]] = {}
@@ -317,6 +324,9 @@ class ClientSession:
         new, (reply,) = client_machine.step(state, event)
         if new is state:
             return reply
+        if isinstance(new, client_states.Finished) and self._on_receipt is not None:
+            u3 = getattr(state, "u3", ())
+            self._on_receipt(new.received, tuple(self.parameters.name_of(member) for member in u3))
         if self._journal is not None:
             p = self.parameters
             self._journal.record(p.session, p.round, stage, j, digest("request", payload), reply)

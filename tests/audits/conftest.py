@@ -101,6 +101,7 @@ class Run:
     mechanism: MechanismRecord = MECHANISM
     target: float | None = 8.0
     release: MechanismRecord | None = None
+    first_model: str | None = None
     flags: Flags = field(default_factory=Flags)
     keys: dict[str, Ed25519PrivateKey] = field(default_factory=dict)
     drafts: list[RoundDraft] = field(default_factory=list)
@@ -131,7 +132,10 @@ class Run:
                     "taken_from_data": [],
                 },
                 "data": {"image_size": 64, "channels": 3, "classes": 5, "phantoms": True, "unit_remark": ""},
-                "initial_model": {"pretraining": "none"},
+                "initial_model": {
+                    "pretraining": "none",
+                    **({} if self.first_model is None else {"vector_digest": self.first_model}),
+                },
                 **self._release_policy(),
             }
         )

@@ -246,6 +246,16 @@ def test_every_round_starts_from_the_last_complete_rounds_model(new_run: MakeRun
     assert len(found) == 1 and found[0].startswith("reports/round-0002.dsse.json")
 
 
+@pytest.mark.parametrize("named", [True, False])
+def test_the_first_round_starts_from_the_model_that_the_policy_names(
+    new_run: MakeRun, transcript_check: Any, named: bool
+) -> None:
+    run = new_run(rounds=2, first_model=hashlib.sha256(b"model 0" if named else b"other weights").hexdigest())
+    result = verify_run(run.all_rounds().folder, trust=run.public_keys, transcript_check=transcript_check)
+    found = [check.file for check in result.checks if check.name == "models" and check.outcome == "FAIL"]
+    assert result.ok == named and found == ["reports/round-0001.dsse.json"] * (not named)
+
+
 @pytest.mark.parametrize("faithful", [True, False])
 def test_an_incomplete_round_leaves_the_model_alone(new_run: MakeRun, transcript_check: Any, faithful: bool) -> None:
     run = new_run(rounds=3)

@@ -202,6 +202,27 @@ def test_a_hospital_signs_only_what_it_knows(whole_run: Any) -> None:
     assert any("follow from its facts" in found for found in disagreements(forged, "a", **known))
 
 
+def test_the_order_of_earlier_runs_is_the_hospitals_own(whole_run: Any) -> None:
+    """The filter under a cap is fixed by what came first: in another order a report would count other rounds left."""
+    quiet = whole_run.mechanism.model_copy(update={"noise_multiplier": 9.0})
+    record, earlier = record_of(whole_run.drafts[0].report), (whole_run.mechanism, quiet)
+    rows = tuple(row.model_copy(update={"earlier": earlier}) if row.name == "a" else row for row in record.hospitals)
+    draft = build_round(record.model_copy(update={"hospitals": rows}))
+    own = rows[0]
+    known: dict[str, Any] = {
+        "reserved": own.reserved,
+        "this_run": own.this_run,
+        "cap": own.cap,
+        "annex_commitment": own.annex_commitment,
+        "policy_sha256": record.header.policy_sha256,
+        "previous_report": None,
+        "transcript_sha256": record.aggregation.transcript_sha256,
+    }
+    assert own.name == "a" and disagreements(draft.payload, "a", earlier=earlier, **known) == []
+    found = disagreements(draft.payload, "a", earlier=earlier[::-1], **known)
+    assert found == ["the first mechanism of earlier runs differs from the hospital's own record"]
+
+
 @pytest.mark.parametrize(
     "change",
     [

@@ -191,6 +191,7 @@ def test_a_cap_ends_the_run_in_order(tmp_path: Path) -> None:
     root = tmp_path / "run"
     done = fedgan("run", *SMALL, "--rounds", "3", "--epsilon-cap", f"{cap:.3f}", "--output", root)
     assert done.code == 3, done.err
+    assert f"Caps: a {cap:.3f}".rstrip("0") in done.out
     assert [r["verdict"]["verdict"] for r in reports(root)] == ["PASS", "STOP"]  # type: ignore[index]
     assert fedgan("audit", "verify", root, "--trust", root / "public" / "trust").code == 0
     from fedgan_audits.ledger import Ledger
@@ -288,8 +289,13 @@ def test_no_privacy_is_loud(tmp_path: Path) -> None:
 
 
 def test_a_run_can_start_from_another(finished: Path, tmp_path: Path) -> None:
-    done = fedgan("run", *SMALL, "--rounds", "1", "--init-from", finished, "--output", tmp_path / "next")
+    start = ["run", *SMALL, "--rounds", "1", "--init-from", finished]
+    done = fedgan(*start, "--output", tmp_path / "next")
+    assert done.code == 2 and "nothing says whose model that is" in done.err and not (tmp_path / "next").exists()
+    head = json.loads(fedgan("audit", "verify", finished, "--json").out)["run"]["head"]
+    done = fedgan(*start, "--trust", head, "--output", tmp_path / "next")
     assert done.code == 0, done.err
+    assert fedgan("audit", "verify", tmp_path / "next").code == 0
     policy = json.loads((tmp_path / "next" / "public" / "policy.json").read_text())
     assert policy["initial_model"]["from_run"] == json.loads((finished / "run.json").read_text())["run_id"]
     missing = fedgan("run", *SMALL, "--init-from", tmp_path / "nothing", "--output", tmp_path / "other")

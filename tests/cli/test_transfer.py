@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from fedgan_audits.envelope import parse
 from fedgan_audits.errors import VerificationFailed
 from fedgan_secure.errors import InputError
+from fedgan_secure.federation.fedavg import model_digest
 from fedgan_secure.federation.prepare import Federation, Request, start
+from fedgan_secure.federation.refusals import SessionRefused
+from fedgan_secure.federation.run import carry_on
 from fedgan_secure.federation.transfer import initial_vector, read_initial
 from fedgan_secure.settings import RunSettings
 from tests.cli.conftest import fedgan
 from tests.fedgan_secure.data.conftest import make_dicom
+from tests.fedgan_secure.federation.adapted_world import Silent
 
 PUBLIC = "drawn slices, public"
 
@@ -41,6 +49,12 @@ def ct(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root / "run"
 
 
+def trust(run: Path) -> tuple[str]:
+    """The digest of a run's newest report, as its people would tell it."""
+    newest = sorted((run / "public/reports").glob("round-*.dsse.json"))[-1]
+    return (hashlib.sha256(parse(newest.read_bytes()).payload).hexdigest(),)
+
+
 def fundus(tmp_path: Path, source: Path, public: str | None = None, **data: object) -> Federation:
     """A colour run on fundus phantoms, prepared up to its first round."""
     settings = RunSettings.merged(
@@ -51,7 +65,9 @@ def fundus(tmp_path: Path, source: Path, public: str | None = None, **data: obje
         },
         {},
     )
-    request = Request(settings, tmp_path / "fundus", init_from=source, public_pretraining=public)
+    request = Request(
+        settings, tmp_path / "fundus", init_from=source, init_trust=trust(source), public_pretraining=public
+    )
     return start(request, None)
 
 
@@ -94,6 +110,14 @@ def test_pretrained_on_grey_ct_the_colour_fundus_model_holds_its_weights(ct: Pat
         "discriminator/d_label/embeddings", "generator/g_label/embeddings",
     }  # fmt: skip
     assert not np.array_equal(vector, seeded)
+    named = federation.policy.initial_model.vector_digest
+    assert named == model_digest(layout.layout_hash, vector).hex()
+    for hospital in federation.hospitals.values():
+        kept = [entry.facts["model"] for entry in hospital.ledger.entries() if entry.kind == "start_derived"]
+        assert kept == [named] and hospital.first_model() == named
+    federation.coordinator.begin(seeded)
+    with pytest.raises(SessionRefused, match="the model differ"):
+        carry_on(federation, Silent())
     report = json.loads((ct / "public/policy.json").read_text())
     said = federation.policy.initial_model.pretraining
     assert (
@@ -108,7 +132,7 @@ def test_the_reports_of_the_new_run_state_what_pretraining_cost(ct: Path) -> Non
     from fedgan_audits.report import build_report
     from tests.audits.conftest import Run
 
-    statement = read_initial(ct, no_privacy=False).statement
+    statement = read_initial(ct, no_privacy=False, trust=trust(ct)).statement
     run = Run(ct.parent / "audit")
     record = run.record(1)
     told = build_report(record.model_copy(update={"data": record.data.model_copy(update={"pretraining": statement})}))
@@ -123,12 +147,12 @@ def test_what_is_not_verified_or_not_pass_or_not_alike_is_refused(
     policy = copy / "public" / "policy.json"
     policy.write_bytes(policy.read_bytes().replace(b'"threshold":3', b'"threshold":2'))
     with pytest.raises(VerificationFailed, match="does not verify"):
-        read_initial(copy, no_privacy=False)
+        read_initial(copy, no_privacy=False, trust=trust(copy))
     for name in ("compliant", "x"):
         with pytest.raises(InputError, match="--public-pretraining"):
-            read_initial(ct, no_privacy=False, declared_public=name)
+            read_initial(ct, no_privacy=False, declared_public=name, trust=trust(ct))
     with pytest.raises(InputError, match="another architecture: latent_dim 64 there, 32 here"):
-        initial = read_initial(ct, no_privacy=False)
+        initial = read_initial(ct, no_privacy=False, trust=trust(ct))
         from dataclasses import replace
 
         from fedgan_secure.models.vectors import VectorLayout
@@ -141,7 +165,7 @@ def test_what_is_not_verified_or_not_pass_or_not_alike_is_refused(
         real = transfer.verify_run
 
         def changed(*words: object, **more: object) -> object:
-            found = real(ct, trust=None, transcript_check=None)
+            found = real(ct, trust=None, transcript_check=None, head=trust(ct)[0])
             found.run = {**found.run, "verdicts": [word]}
             return found
 
@@ -151,12 +175,38 @@ def test_what_is_not_verified_or_not_pass_or_not_alike_is_refused(
         with monkeypatch.context():
             with_verdict(word)
             with pytest.raises(InputError, match=f"verdict of its last round is {word}, expected PASS"):
-                read_initial(ct, no_privacy=False)
+                read_initial(ct, no_privacy=False, trust=trust(ct))
             monkeypatch.undo()
 
 
+def test_whose_model_it_is_has_to_come_from_elsewhere(ct: Path, tmp_path: Path) -> None:
+    """A bundle vouches for nobody: whoever makes one signs it with keys of their own."""
+    elsewhere = Path(shutil.copytree(ct / "public/trust", tmp_path / "keys"))
+    assert read_initial(ct, no_privacy=False, trust=(str(elsewhere),)).run_id
+    for given, said in (
+        ((), "nothing says whose model that is"),
+        ((str(ct / "public/trust"),), "keys lie in the run itself"),
+        ((str(tmp_path / "none"),), "no such file or folder"),
+        (("0" * 64, "1" * 64), "several digests"),
+    ):
+        with pytest.raises(InputError, match=said) as caught:
+            read_initial(ct, no_privacy=False, trust=given)
+        assert caught.value.hint
+    with pytest.raises(VerificationFailed, match="does not verify: head"):
+        read_initial(ct, no_privacy=False, trust=("0" * 64,))
+    stranger = tmp_path / "stranger"
+    stranger.mkdir()
+    for name in ("a", "b", "c", "coordinator"):
+        key = Ed25519PrivateKey.generate().public_key()
+        (stranger / f"{name}.pub.pem").write_bytes(
+            key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+        )
+    with pytest.raises(VerificationFailed, match="does not verify: keys"):
+        read_initial(ct, no_privacy=False, trust=(str(stranger),))
+
+
 def test_public_pretraining_is_declared_and_said(ct: Path) -> None:
-    said = read_initial(ct, no_privacy=False, declared_public=PUBLIC).statement
+    said = read_initial(ct, no_privacy=False, declared_public=PUBLIC, trust=trust(ct)).statement
     assert f"on images that the operator declares public ({PUBLIC})" in said and "patients" not in said
 
 

@@ -20,7 +20,8 @@ from fedgan_secure.data.patients import PatientDataset
 from fedgan_secure.federation.directories import SiteDirectory
 from fedgan_secure.federation.distributed import step_digest, sums_digest
 from fedgan_secure.federation.fedavg import model_digest
-from fedgan_secure.federation.hospital import Hospital, SessionRefused
+from fedgan_secure.federation.hospital import Hospital
+from fedgan_secure.federation.refusals import SessionRefused
 from fedgan_secure.policy import CoordinatorEntry, FederationPolicy, HospitalEntry
 from tests.fedgan_secure.federation.test_distributed_policy import RING, mechanism
 from tests.fedgan_secure.federation.test_policy import fields
@@ -98,7 +99,7 @@ class World:
 @pytest.fixture(autouse=True)
 def any_first_model(monkeypatch: pytest.MonkeyPatch) -> None:
     """These hospitals get toy vectors; `test_first_model.py` has real ones."""
-    monkeypatch.setattr(Hospital, "_first_model", lambda self: None)
+    monkeypatch.setattr(Hospital, "first_model", lambda self: None)
 
 
 @pytest.fixture
@@ -160,7 +161,7 @@ def test_a_report_is_held_against_the_weights_and_the_sums_that_were_received(wo
 
     def objections(hashes: list[bytes], named: str | None) -> list[str]:
         record: Any = SimpleNamespace(aggregation=SimpleNamespace(sum_sha256=named))
-        return attempt._objections_to_sums(record, hashes)
+        return attempt.objections_to_sums(record, hashes)
 
     hashes = [model_digest(LAYOUT, VECTOR), step_digest(LAYOUT, WEIGHTS), b"x" * 32]
     right = sums_digest(tuple(sum_digest(vector) for vector in sums)).hex()

@@ -17,7 +17,8 @@ from fedgan_protocols.keys import Identity
 from fedgan_protocols.parameters import Member, SessionParameters
 from fedgan_secure.data.patients import PatientDataset
 from fedgan_secure.federation.directories import SiteDirectory
-from fedgan_secure.federation.hospital import Hospital, SessionRefused, SignatureRefused
+from fedgan_secure.federation.hospital import Hospital
+from fedgan_secure.federation.refusals import SessionRefused, SignatureRefused
 from fedgan_secure.policy import CoordinatorEntry, FederationPolicy, HospitalEntry
 from fedgan_secure.processors import processors
 from tests.audits.conftest import Run
@@ -67,11 +68,17 @@ class World:
             policy_hash=self.policy.digest(),
         )
 
+    def follow(self, policy: FederationPolicy) -> None:
+        """Let coordinator and hospital hold another policy."""
+        self.policy = self.hospital.policy = policy
+        self.hospital._family = None
+        self.parameters = replace(self.parameters, policy_hash=policy.digest())
+
 
 @pytest.fixture(autouse=True)
 def any_first_model(monkeypatch: pytest.MonkeyPatch) -> None:
     """These hospitals get toy vectors; `test_first_model.py` has real ones."""
-    monkeypatch.setattr(Hospital, "_first_model", lambda self: None)
+    monkeypatch.setattr(Hospital, "first_model", lambda self: None)
 
 
 @pytest.fixture
@@ -150,6 +157,58 @@ def test_a_round_is_opened_once_whatever_the_session_and_after_a_restart(world: 
                 hospital.open_session(parameters, VECTOR, LAYOUT)
             assert caught.value.hint
     restarted.ledger.close()
+
+
+def test_no_round_beyond_the_schedule_is_reserved_or_opened(world: World) -> None:
+    """Each one would be spent, trained and summed, and the run's reports would say nothing of it."""
+    hospital, last = world.hospital, world.policy.rounds
+    for number in (0, last + 1, last + 7):
+        assert "schedules rounds" in str(hospital.out_of_turn(number))
+        with pytest.raises(SessionRefused, match="schedules rounds") as caught:
+            hospital.reserve(number)
+        assert caught.value.hint and caught.value.exit_code == 4
+    assert hospital.ledger.mechanisms() == ()
+    # A ledger that an earlier version wrote may hold such a reservation: it opens nothing.
+    record = world.policy.record_of(last + 1)
+    hospital.ledger.reserve(world.policy.run_id, last + 1, record, world.policy.mechanism.delta)
+    with pytest.raises(SessionRefused, match="schedules rounds"):
+        hospital.open_session(replace(world.parameters, round=last + 1), VECTOR, LAYOUT)
+    assert hospital.out_of_turn(last) is None
+
+
+def test_no_round_is_begun_while_an_opened_one_has_no_signed_report(world: World) -> None:
+    """Else a coordinator would collect sums of which no report tells."""
+    hospital = world.hospital
+    hospital.reserve(1)
+    assert hospital.out_of_turn(2) is None  # what was never opened gave nothing away: a kill between is no dead end
+    hospital.reserve(2)
+    hospital.open_session(world.parameters, VECTOR, LAYOUT)
+    restarted = replace_hospital(world)
+    for one in (hospital, restarted):
+        with pytest.raises(SessionRefused, match="round 1 was opened, and this hospital has signed no report"):
+            one.reserve(3)
+        with pytest.raises(SessionRefused, match="round 1 was opened"):
+            one.open_session(replace(world.parameters, round=2), VECTOR, LAYOUT)
+    assert set(hospital.ledger.reservations(world.policy.run_id)) == {1, 2}
+    hospital.ledger.record("report_signed", world.policy.run_id, 1, {"digest": "ab" * 32})
+    hospital.open_session(replace(world.parameters, round=2), VECTOR, LAYOUT)
+    hospital.ledger.record("report_signed", world.policy.run_id, 2, {"digest": "ab" * 32})
+    assert "rounds go forwards" in str(hospital.out_of_turn(1)) and hospital.out_of_turn(3) is None
+    restarted.ledger.close()
+
+
+def test_after_the_run_was_signed_as_complete_nothing_is_reserved(world: World) -> None:
+    hospital, run = world.hospital, world.policy.run_id
+    for outcome in ("running", "refused", "ended early"):
+        hospital.ledger.end_run(run, outcome)
+    hospital.reserve(1)
+    for _ in range(2):
+        hospital.ledger.end_run(run, "complete")
+    assert [entry.kind for entry in hospital.ledger.entries()].count("run_ended") == 1
+    with pytest.raises(SessionRefused, match="signed that the run is complete"):
+        hospital.reserve(2)
+    with pytest.raises(SessionRefused, match="signed that the run is complete"):
+        hospital.open_session(world.parameters, VECTOR, LAYOUT)
 
 
 def replace_hospital(world: World) -> Hospital:

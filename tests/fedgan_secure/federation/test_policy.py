@@ -114,3 +114,14 @@ def test_the_divisor_is_public() -> None:
     mechanism = fields()["mechanism"].model_copy(update={"expected_batch_size": 11.0})
     with pytest.raises(InputError, match="expected_batch_size"):
         FederationPolicy.build(**fields(mechanism=mechanism))
+
+
+def test_a_policy_names_the_model_that_round_1_starts_from_and_an_older_one_keeps_its_bytes() -> None:
+    older = FederationPolicy.build(**fields())
+    assert b"vector_digest" not in older.canonical()
+    named = older.starting_from("ab" * 32)
+    assert named.initial_model.vector_digest == "ab" * 32 and named.digest() != older.digest()
+    assert FederationPolicy.parse(named.canonical()) == named
+    assert named.model_copy(update={"initial_model": older.initial_model}).canonical() == older.canonical()
+    with pytest.raises(InputError, match="vector_digest"):
+        older.starting_from("weights")

@@ -14,8 +14,8 @@ import pytest
 from fedgan_audits.envelope import parse
 from fedgan_audits.report import read_payload, record_of
 from fedgan_secure.federation import prepare
-from fedgan_secure.federation.hospital import SignatureRefused
 from fedgan_secure.federation.published_files import Published
+from fedgan_secure.federation.refusals import SignatureRefused
 from fedgan_secure.federation.run import _Run, carry_on
 from fedgan_secure.models.keras_file import KerasForm
 from tests.fedgan_secure.federation.adapted_world import Silent, federation, small_adaptations
