@@ -288,6 +288,23 @@ class RunSettings(_Section):
             hint = "see `fedgan-secure run --help`; `fedgan-secure init -` prints every key of the file"
             raise _wrong(error, source, hint) from error
 
+    def resolved(self) -> RunSettings:
+        """Return these settings with every place absolute, as a run keeps them: it may go on from another folder."""
+        data, training = self.data, self.training
+        places = {
+            "dataset": None if data.dataset is None else data.dataset.resolve(),
+            "hospital": {name: place.resolve() for name, place in data.hospital.items()},
+        }
+        start = training.start
+        if start is not None and Path(start).is_file():
+            start = str(Path(start).resolve())
+        return self.model_copy(
+            update={
+                "data": data.model_copy(update=places),
+                "training": training.model_copy(update={"start": start}),
+            }
+        )
+
 
 def read_toml(path: Path) -> dict[str, Any]:
     """The raw tables of a TOML file; raises InputError where it cannot be read."""

@@ -299,7 +299,7 @@ def _start(
         {
             "run_id": run_id,
             "status": "prepared",
-            "settings": settings.model_dump(mode="json", exclude_none=True),
+            "settings": settings.resolved().model_dump(mode="json", exclude_none=True),
             "site_dir": None if request.site_dir is None else str(request.site_dir.resolve()),
             "patients_of": None if request.patients_of is None else str(request.patients_of.resolve()),
             "drops": list(request.drops),
