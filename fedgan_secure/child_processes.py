@@ -44,9 +44,7 @@ def child_environment(**settings: str) -> dict[str, str]:
 def inherited(environment: Mapping[str, str]) -> dict[str, str]:
     """Return the part of `environment` that a child process gets."""
     kept = {
-        name: value
-        for name, value in environment.items()
-        if name in INHERITED or name.startswith(INHERITED_PREFIXES)
+        name: value for name, value in environment.items() if name in INHERITED or name.startswith(INHERITED_PREFIXES)
     }
     for name in SEARCH_PATHS & environment.keys():
         folders = [entry for entry in environment[name].split(os.pathsep) if Path(entry).is_absolute()]

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from fedgan_secure.child_processes import child_environment, inherited
-from fedgan_secure.data.decode import DecodeSettings, Decoded
+from fedgan_secure.data.decode import Decoded, DecodeSettings
 from fedgan_secure.data.gdcm_process import CRASHED, Decoder
 from fedgan_secure.data.parallel import map_batches
 from fedgan_secure.data.plans import Item
@@ -98,7 +98,9 @@ def test_whatever_starts_a_process_starts_it_by_these_rules(room: str) -> None:
             if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
                 continue
             owner = node.func.value.id if isinstance(node.func.value, ast.Name) else ""
-            assert not (owner == "os" and node.func.attr.startswith(("exec", "spawn", "posix_spawn", "system", "popen")))
+            assert not (
+                owner == "os" and node.func.attr.startswith(("exec", "spawn", "posix_spawn", "system", "popen"))
+            )
             if owner == "subprocess" and node.func.attr in starters:
                 given = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
                 assert given.get("env", "").startswith("child_environment("), f"{path}:{node.lineno}"

@@ -1,6 +1,6 @@
 """A worker that trains nothing: it answers a job with a score of its settings, and ends with its parent.
 
-It never answers for the trial number FEDGAN_FAKE_HOLD and later ones, so that a search stands still when it comes to them.
+It never answers for the trial number FEDGAN_FAKE_HOLD and later ones: a search stands still when it comes to them.
 """
 
 from __future__ import annotations
