@@ -70,8 +70,12 @@ class Decoder:
         if self._process is not None and self._process.poll() is not None:
             self.close()
         if self._process is None:
+            # Not at the top: as a script, this file needs the standard library and GDCM alone.
+            from fedgan_secure.child_processes import child_environment, python_command
+
             self._process = subprocess.Popen(  # noqa: S603 - our own interpreter, this very file
-                [sys.executable, "-P", str(Path(__file__).resolve())],
+                python_command(str(Path(__file__).resolve())),
+                env=child_environment(),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,

@@ -8,17 +8,16 @@ the items of its batch are tried again one by one, so that one hostile file cost
 from __future__ import annotations
 
 import importlib
-import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
+from fedgan_secure.child_processes import child_environment, python_command
 from fedgan_secure.processors import processors
 
 SECONDS_PER_ITEM = 30.0
@@ -147,9 +146,11 @@ class _Pool:
             return None
         ours, theirs = socket.socketpair()
         code = f"from fedgan_secure.data.parallel import serve; serve({theirs.fileno()})"
-        environment = dict(os.environ, OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", **KEEPS_MEMORY)
         process = subprocess.Popen(  # noqa: S603 - our own interpreter, our own code
-            [sys.executable, "-c", code], pass_fds=[theirs.fileno()], env=environment, stdin=subprocess.DEVNULL
+            python_command("-c", code),
+            pass_fds=[theirs.fileno()],
+            env=child_environment(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", **KEEPS_MEMORY),
+            stdin=subprocess.DEVNULL,
         )
         theirs.close()
         connection = Connection(ours.detach())

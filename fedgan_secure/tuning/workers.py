@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from fedgan_secure.child_processes import child_environment, python_command
 from fedgan_secure.errors import FedganError
 
-COMMAND = (sys.executable, "-m", "fedgan_secure.tuning.worker")
+COMMAND = tuple(python_command("-m", "fedgan_secure.tuning.worker"))
 
 
 class WorkerEnded(FedganError):  # noqa: N818 - named after what happened
@@ -53,12 +53,11 @@ class Worker:
 
     def _started(self) -> subprocess.Popen[str]:
         if self._process is None:
-            environment = {**os.environ, "TF_NUM_INTRAOP_THREADS": str(self._threads)}
             descriptor = os.open(self._log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
             try:
                 self._process = subprocess.Popen(  # noqa: S603 - our own module
                     self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=descriptor, text=True,
-                    env=environment, start_new_session=True,
+                    env=child_environment(TF_NUM_INTRAOP_THREADS=str(self._threads)), start_new_session=True,
                 )  # fmt: skip
             finally:
                 os.close(descriptor)

@@ -1,6 +1,6 @@
 """A worker that trains nothing: it answers a job with a score of its settings, and ends with its parent.
 
-It never answers for the trial number FAKE_HOLD and later ones, so that a search stands still when it comes to them.
+It never answers for the trial number FEDGAN_FAKE_HOLD and later ones: a search stands still when it comes to them.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from fedgan_secure.tuning.trial import Job
 
 
 def fake_trial(job: Job) -> dict[str, Any]:
-    with Path(os.environ["FAKE_LOG"]).open("a") as log:
+    with Path(os.environ["FEDGAN_FAKE_LOG"]).open("a") as log:
         log.write(json.dumps([str(job.folder), os.getpid()]) + "\n")
-    if int(job.folder.parent.name) >= int(os.environ.get("FAKE_HOLD", "1000000")):
+    if int(job.folder.parent.name) >= int(os.environ.get("FEDGAN_FAKE_HOLD", "1000000")):
         threading.Event().wait()
-    if os.environ.get("FAKE_FAILS") == job.folder.parent.name:
+    if os.environ.get("FEDGAN_FAKE_FAILS") == job.folder.parent.name:
         os._exit(9)
     privacy = job.settings["privacy"]
     noise, clip = privacy.get("noise_multiplier", 1.0), privacy.get("l2_clip_norm", 4.0)
-    lost = int(os.environ.get("FAKE_LOST", "0"))
+    lost = int(os.environ.get("FEDGAN_FAKE_LOST", "0"))
     job.folder.mkdir(parents=True, exist_ok=True)
     return {
         "score": noise * 10 + clip + job.seed / 1e6, "epsilon": 10 / noise, "noise_multiplier": noise,

@@ -46,7 +46,7 @@ def search(tmp_path: Path, changes: dict[str, Any]) -> searching.SearchDirectory
 def test_axe_finds_nothing(
     show: Show, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]  # noqa: F811 - the fixture
 ) -> None:  # fmt: skip
-    monkeypatch.setenv("FAKE_LOG", str(tmp_path / "log"))
+    monkeypatch.setenv("FEDGAN_FAKE_LOG", str(tmp_path / "log"))
     monkeypatch.setattr(outcome, "_tried", with_picture(tmp_path))
     written = write_report(search(tmp_path, changes), tmp_path / "report")
     for width, scheme in (("wide", "light"), ("narrow", "dark")):

@@ -59,7 +59,7 @@ class Display:
 @pytest.fixture(autouse=True)
 def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     place = tmp_path / "log"
-    monkeypatch.setenv("FAKE_LOG", str(place))
+    monkeypatch.setenv("FEDGAN_FAKE_LOG", str(place))
     return place
 
 
@@ -135,7 +135,7 @@ def test_a_search_that_is_killed_twice_tries_the_same_and_pays_once(
 ) -> None:
     directory = searching.begin(experiment(tmp_path), tmp_path / "search")
     for least in (1, 3):
-        monkeypatch.setenv("FAKE_HOLD", str(least))
+        monkeypatch.setenv("FEDGAN_FAKE_HOLD", str(least))
         process = subprocess.Popen([sys.executable, "-c", DRIVE, str(directory.root), *FAKE], stdout=subprocess.PIPE)
         wait_until(partial(has_come_to, least, directory, process))
         process.send_signal(signal.SIGKILL)
@@ -144,7 +144,7 @@ def test_a_search_that_is_killed_twice_tries_the_same_and_pays_once(
         assert completed(directory) == least
     workers = [json.loads(line)[1] for line in log.read_text().splitlines()]
     wait_until(lambda: all(map(has_ended, workers)))  # no orphan goes on: it ended when its parent did
-    monkeypatch.delenv("FAKE_HOLD")
+    monkeypatch.delenv("FEDGAN_FAKE_HOLD")
     display = Display()
     outcome = searching.carry_on(directory, display, command=FAKE)
     assert (outcome.tried, outcome.scored) == (6, 6)
@@ -185,7 +185,7 @@ def test_the_page_says_which_trials_lost_a_round_and_that_a_search_is_not_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     directory = searching.begin(experiment(tmp_path, on="phantoms"), tmp_path / "search")
-    monkeypatch.setenv("FAKE_LOST", "1")
+    monkeypatch.setenv("FEDGAN_FAKE_LOST", "1")
     searching.carry_on(directory, Display(), command=FAKE)
     page = write_report(directory, tmp_path / "report").page.read_text()
     assert "each lost a round for good" in page and "(chosen), 1 round lost" in page and "NOT COMPLETE" not in page
@@ -306,10 +306,10 @@ def test_a_worker_that_dies_leaves_a_search_that_can_be_resumed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     directory = searching.begin(experiment(tmp_path, on="phantoms"), tmp_path / "search")
-    monkeypatch.setenv("FAKE_FAILS", "0002")
+    monkeypatch.setenv("FEDGAN_FAKE_FAILS", "0002")
     with pytest.raises(WorkerEnded, match="exit code 9"):
         searching.carry_on(directory, Display(), command=FAKE)
-    monkeypatch.delenv("FAKE_FAILS")
+    monkeypatch.delenv("FEDGAN_FAKE_FAILS")
     assert searching.carry_on(directory, Display(), command=FAKE).scored == 6
 
 
