@@ -166,8 +166,25 @@ def share_noise(
 
 
 def delta_of(settings: RunSettings, declared: int) -> float:
-    """Return the delta that is asked for, or the one advised for this cohort in two digits."""
-    return settings.privacy.delta or _two_digits_down(advised_delta(declared))
+    """Return the delta that is asked for, or the one advised for this cohort in two digits.
+
+    Raises:
+        InputError: a delta of 1 / `declared` or more, at which the mechanism may give one of the cohort away as they
+            are and still keep its promise.
+    """
+    asked = settings.privacy.delta
+    if asked is not None and asked * declared >= 1.0 and not settings.privacy.no_privacy:
+        raise InputError(
+            f"delta {asked:g} for a declared cohort of {declared} {_units(settings)} a hospital: from 1 / {declared} "
+            "on a mechanism may publish one of them as they are and still keep its promise, whatever its epsilon",
+            hint=f"leave --delta out (it is then {_two_digits_down(advised_delta(declared)):g}, at most 1 / (10 x the "
+            "cohort)), or give a smaller one",
+        )
+    return asked or _two_digits_down(advised_delta(declared))
+
+
+def _units(settings: RunSettings) -> str:
+    return "images" if settings.data.unit == "image" else "patients"
 
 
 def _two_digits_down(delta: float) -> float:
