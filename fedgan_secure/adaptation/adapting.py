@@ -27,6 +27,7 @@ from fedgan_secure.adaptation.heads import HeadsLayout
 from fedgan_secure.adaptation.pool import BATCH, Pool, draw_pool, floats, transfer_shape
 from fedgan_secure.adaptation.rounding import TRANSFER_GRID, on_grid
 from fedgan_secure.adaptation.sources import Sources, chances_of, posterior_of
+from fedgan_secure.adaptation.tilting import tilts
 from fedgan_secure.adaptation.transfer import build_transfer
 from fedgan_secure.adaptation.vector import AdaptedLayout, Noise, heads_spec
 from fedgan_secure.starts.networks import Features, build_start_generator
@@ -51,11 +52,14 @@ class Adaptation:
         judge: from features, float32[n, d], to the posterior by the discriminant of the released means,
             float64[n, classes]; ones where there are no classes.
         posterior: of the pool, float64[m, classes].
+        tilt: float64[classes or 1, m], by how much the logarithms of chances are raised (`tilting`); zeros without a
+            release. It follows from the judge's chances, whatever heads judge later.
         histogram: float64[cells] of mean colours; bins: what the cells are.
         centre: float32[d], what the heads' inputs are centred by.
         fitted: the transfer's weights before they were rounded to their grid, as `get_weights` gives them.
         colours: float32[m, C], the mean colours that `features` are of.
         distance: of the moments before and after the fit (the mean of the last steps), or None without a release.
+        moments: the released ones, or None.
     """
 
     layout: AdaptedLayout
@@ -65,12 +69,14 @@ class Adaptation:
     features: np.ndarray
     judge: Callable[[np.ndarray], np.ndarray]
     posterior: np.ndarray
+    tilt: np.ndarray
     histogram: np.ndarray
     bins: ColourBins
     centre: np.ndarray
     fitted: tuple[np.ndarray, ...]
     colours: np.ndarray
     distance: tuple[float, float] | None
+    moments: Moments | None
 
     def chances(self, vector: np.ndarray | None) -> np.ndarray:
         """Return how likely each picture of the pool is for each class, float64[classes or 1, m].
@@ -82,7 +88,7 @@ class Adaptation:
         judged = self.posterior
         if vector is not None and self.layout.spec.conditional:
             judged = class_posterior(self.layout, vector, self.features, self.centre)
-        return chances_of(judged, self.layout.spec.purity)
+        return chances_of(judged, self.layout.spec.purity, self.tilt)
 
     def sources(self, vector: np.ndarray | None) -> Sources:
         """Return where pictures and colours of a class come from."""
@@ -104,7 +110,9 @@ class Adaptation:
         transfer = build_transfer(transfer_shape(self.layout.spec))
         transfer.set_weights(list(weights))
         features = _features_after(transfer, feature_network(self.layout), self.pool.pictures, self.colours)
-        return replace(self, transfer=transfer, features=features, posterior=self.judge(features))
+        posterior = self.judge(features)
+        tilt = _tilt_of(features, posterior, self.layout.spec.purity, self.moments)
+        return replace(self, transfer=transfer, features=features, posterior=posterior, tilt=tilt)
 
     def fakes(self, vector: np.ndarray | None, seed: int) -> FakeFeatures:
         """Return features of generated pictures for a round of the heads; equal seeds give the same pictures."""
@@ -199,10 +207,18 @@ def _adapt(layout: AdaptedLayout, moments: Moments | None, progress: Progress | 
     if distance is not None:
         colours = even.colours(spec.pool, rng)
         features = features_now(colours)
+    judged_now = posterior(features)
+    tilt = _tilt_of(features, judged_now, spec.purity, moments)
     return Adaptation(
-        layout, start_generator, transfer, pool, features, posterior, posterior(features), histogram, bins,
-        layout.centre(moments), fitted, colours, distance,
+        layout, start_generator, transfer, pool, features, posterior, judged_now, tilt, histogram, bins,
+        layout.centre(moments), fitted, colours, distance, moments,
     )  # fmt: skip
+
+
+def _tilt_of(features: np.ndarray, posterior: np.ndarray, purity: float, moments: Moments | None) -> np.ndarray:
+    if moments is None:
+        return np.zeros(posterior.T.shape)
+    return tilts(features, chances_of(posterior, purity), moments)
 
 
 def _features_after(transfer: Any, network: Features, pictures: np.ndarray, colours: np.ndarray) -> np.ndarray:

@@ -51,7 +51,18 @@ def posterior_of(logits: np.ndarray) -> np.ndarray:
     return np.asarray(likely / likely.sum(axis=1, keepdims=True))
 
 
-def chances_of(posterior: np.ndarray, purity: float) -> np.ndarray:
-    """Turn posteriors, float64[m, classes], into chances, float64[classes, m]: each row ~ posterior^purity."""
+def chances_of(posterior: np.ndarray, purity: float, tilt: np.ndarray | None = None) -> np.ndarray:
+    """Turn posteriors into chances.
+
+    Args:
+        posterior: float64[m, classes].
+        purity: rows are in proportion to posterior^purity.
+        tilt: float64[classes, m], by how much the logarithms of chances are raised; None for nothing.
+
+    Returns:
+        float64[classes, m], rows that add up to 1.
+    """
     weights = np.power(posterior.T, purity) + 1e-9
+    if tilt is not None:
+        weights = weights * np.exp(tilt - tilt.max(axis=1, keepdims=True))
     return np.asarray(weights / weights.sum(axis=1, keepdims=True))
