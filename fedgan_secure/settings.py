@@ -65,6 +65,7 @@ class DataSection(_Section):
         None, ge=1, le=64, description="public bound: images of a patient used in one step; default 2 (phantoms: 1)"
     )
     exclude_patient: tuple[str, ...] = Field((), description="patients that a person has withdrawn")
+    exclude_unknown_ok: bool = Field(False, description="also where nobody has a name in `exclude_patient`")
     patient_pattern: str | None = Field(None, description="regular expression with a group `patient` (class folders)")
     phantom_patients: int = Field(3000, ge=8, le=100_000, description="patients drawn for each hospital, without data")
 

@@ -71,6 +71,7 @@ command.add_command(withdraw)
 @click.option("--label-column", metavar="NAME", help="For a table of labels: the column with the label.")
 @click.option("--patient-column", metavar="NAME", help="For a table of labels: the column that names the patient.")
 @click.option("--exclude-patient", "exclude", multiple=True, metavar="ID", help="Leave this patient out (repeatable).")
+@click.option("--unknown-ok", is_flag=True, help="Go on where nobody has the name of a patient to exclude.")
 @click.option(
     "--html",
     "page",
@@ -92,6 +93,7 @@ def check(
     label_column: str | None,
     patient_column: str | None,
     exclude: tuple[str, ...],
+    unknown_ok: bool,
     page: Path | None,
     as_json: bool,
     quiet: bool,
@@ -103,7 +105,7 @@ def check(
     and counts patients. No value of a header is shown.
     """
     from fedgan_cli import data_page
-    from fedgan_secure.data import LoadSettings, load
+    from fedgan_secure.data import LoadSettings, load, unknown_exclusions, unknown_names
     from fedgan_secure.errors import InputError
 
     settings = LoadSettings(
@@ -120,6 +122,9 @@ def check(
     )
     with progress(quiet=quiet) as shown:
         findings = load(path, settings, shown.update).findings
+    unknown = unknown_exclusions(exclude, [findings])
+    if unknown and not unknown_ok:
+        raise unknown_names(tuple(dict.fromkeys(exclude)), unknown)
     if page is not None:
         try:
             data_page.write(page, data_page.render(str(path), findings))

@@ -65,6 +65,7 @@ Examples:
 @click.option("--unit", type=click.Choice(["patient", "image"]), help="What epsilon protects. [default: patient]")
 @click.option("--images-per-patient", type=int, help="Images of a patient used in one step. [default: 2; phantoms: 1]")
 @click.option("--exclude-patient", multiple=True, metavar="ID", help="Leave a patient out (repeatable).")
+@click.option("--unknown-ok", is_flag=True, help="Go on where nobody has the name of a patient to exclude.")
 @click.option("--patient-pattern", metavar="REGEX", help="Names the patient in a file name: (?P<patient>...).")
 @click.option("--phantom-patients", type=int, help="Patients drawn for each hospital when no data are given.")
 @click.option("--declared-patients", type=int, help="Public nominal cohort of a hospital.")
@@ -174,6 +175,8 @@ def _request(options: dict[str, Any]) -> Any:
             overrides[f"data.{name}"] = int(options[name])
     if options["exclude_patient"]:
         overrides["data.exclude_patient"] = list(options["exclude_patient"])
+    if options["unknown_ok"]:
+        overrides["data.exclude_unknown_ok"] = True
     if options["no_privacy"]:
         overrides["privacy.no_privacy"] = True
     if options["hospital"]:
@@ -212,7 +215,23 @@ def _announce(federation: Federation, display: terminal.Progress) -> None:
         amount = _amount(policy.mechanism.unit, hospital.dataset.patients, len(hospital.dataset))
         aside = () if shared is not None else federation.source.findings[name].get("quarantined", ())
         display.note(f"hospital {name}: {amount}" + (f", {len(aside)} files set aside" if aside else ""))
+    _left_out(federation, display)
     _remarks(federation, display)
+
+
+def _left_out(federation: Federation, display: terminal.Progress) -> None:
+    """How many were asked to be left out, and how many were found: for the hospital's own eyes."""
+    from fedgan_secure.federation.withdrawals import standing
+
+    asked = {"patients to exclude": federation.source.excluded}
+    for name, hospital in federation.hospitals.items():
+        told = standing(hospital.site.withdrawals)
+        asked[f"hospital {name}: withdrawn patients"] = (told.asked, told.found or 0)
+    for whose, (count, found) in asked.items():
+        if found < count:
+            display.warn(f"{whose}: asked {count}, found {found}; for a name that nobody has, nothing is left out")
+        elif count:
+            display.note(f"{whose}: asked {count}, found {found}")
 
 
 def _amount(unit: str, patients: int, images: int) -> str:

@@ -90,6 +90,13 @@ class Progress:
         else:
             note(text)
 
+    def warn(self, text: str) -> None:
+        """A line that is shown whatever was asked for: somebody would decide otherwise for it."""
+        if self._bar is not None:
+            self._bar.console.print(f"warning: {text}", highlight=False, markup=False, style="bold")
+        else:
+            note(f"warning: {text}")
+
     def close(self) -> None:
         if self._bar is not None:
             self._bar.stop()

@@ -2,7 +2,15 @@
 
 from fedgan_secure.data.findings import DataFindings
 from fedgan_secure.data.layouts import KNOWN_LAYOUTS, SUPPORTED_LAYOUTS
-from fedgan_secure.data.loading import LoadResult, LoadSettings, Resolved, load, resolve
+from fedgan_secure.data.loading import (
+    LoadResult,
+    LoadSettings,
+    Resolved,
+    load,
+    resolve,
+    unknown_exclusions,
+    unknown_names,
+)
 from fedgan_secure.data.partitions import Partition, hospital_names, parse_partition, split
 from fedgan_secure.data.patients import PatientDataset, pseudonym
 from fedgan_secure.data.preprocess import IMAGE_SIZES, PREPROCESSING
@@ -24,4 +32,6 @@ __all__ = [
     "pseudonym",
     "resolve",
     "split",
+    "unknown_exclusions",
+    "unknown_names",
 ]

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from fedgan_secure.data.dicom import read_dicom
 from fedgan_secure.data.identifiers import HeaderFacts
+from fedgan_secure.data.patients import normal_identifier
 from fedgan_secure.data.pictures import Unreadable, read_picture
 from fedgan_secure.data.plans import Item
 from fedgan_secure.data.preprocess import CT_ABDOMEN, preprocess
@@ -22,7 +23,7 @@ TARGET = "fedgan_secure.data.decode:decode_batch"
 
 @dataclass(frozen=True)
 class DecodeSettings:
-    """The same for every file of a data set."""
+    """The same for every file of a data set. `excluded`: normal forms of identifiers and of paths to leave out."""
 
     root: Path
     preprocessing: str
@@ -56,8 +57,15 @@ def decode_batch(settings: DecodeSettings, items: list[Item]) -> list[Decoded]:
     return [_decode(settings, item) for item in items]
 
 
+def is_excluded(excluded: frozenset[str], *names: str | None) -> bool:
+    """Return whether the normal form of one of `names` is in `excluded`."""
+    return bool(excluded) and any(name is not None and normal_identifier(name) in excluded for name in names)
+
+
 def _decode(settings: DecodeSettings, item: Item) -> Decoded:
     patient = item.patient
+    if is_excluded(settings.excluded, patient, item.path):
+        return Decoded(patient, None, excluded=True)  # before anything of the file is read
     try:
         path = settings.root / item.path
         images: list[NDArray[np.uint8]] = []
@@ -73,7 +81,7 @@ def _decode(settings: DecodeSettings, item: Item) -> Decoded:
             patient = patient or header.patient_id or None
         if settings.needs_patient and patient is None:
             return Decoded(None, None, reason="its PatientID is missing or empty")
-        if settings.excluded and (patient in settings.excluded or item.path in settings.excluded):
+        if is_excluded(settings.excluded, patient, item.path):
             return Decoded(patient, None, excluded=True)
         for pixels, stored in frames:
             images.append(preprocess(pixels, settings.preprocessing, settings.size, settings.channels))

@@ -209,7 +209,6 @@ def _plan_eyepacs(listing: Listing, kinds: Kinds, options: LayoutOptions) -> Pla
     table = _table_with(listing, kinds, {"image", "level"}, "trainLabels.csv with the columns image,level")
     index = NameIndex(kinds.pictures)
     labels = labels_of(plan, table, "image", "level", options, DR_GRADES, shared=_shared(index, "image"))
-    plan.folds_case = True
 
     def patient_of(stem: str) -> str:
         match = _EYE.match(stem)
@@ -256,7 +255,7 @@ def _plan_messidor(listing: Listing, kinds: Kinds, options: LayoutOptions) -> Pl
             if {left, right} & by_stem:
                 exam = min(exams.get(left, left), exams.get(right, right), left, right)
                 exams.update({left: exam, right: exam})
-    plan = Plan("messidor", listing.root, names_patient=bool(exams), preprocessing=FUNDUS, folds_case=True)
+    plan = Plan("messidor", listing.root, names_patient=bool(exams), preprocessing=FUNDUS)
     index = NameIndex(kinds.pictures)
     key = "image_id"
     labels = labels_of(plan, table, key, "adjudicated_dr_grade", options, DR_GRADES, shared=_shared(index, key))
@@ -310,7 +309,7 @@ def _plan_folders(listing: Listing, kinds: Kinds, options: LayoutOptions) -> Pla
     names = options.label_names or tuple(found)
     pattern = _compile(options.patient_pattern or DEFAULT_PATTERN)
     matches = {entry.path: _patient(pattern, PurePosixPath(entry.path).stem) for entry in kinds.pictures}
-    plan = Plan("folders", listing.root, names_patient=any(matches.values()), label_names=names, folds_case=True)
+    plan = Plan("folders", listing.root, names_patient=any(matches.values()), label_names=names)
     plan.labels_fixed = options.label_names is not None
     if options.patient_pattern and not plan.names_patient:
         raise InputError(

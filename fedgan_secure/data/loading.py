@@ -6,7 +6,7 @@ import hashlib
 import hmac
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -16,20 +16,26 @@ from numpy.typing import NDArray
 
 from fedgan_secure.data import cache
 from fedgan_secure.data.arrays import Arrays, blocks, open_arrays
-from fedgan_secure.data.decode import TARGET, Decoded, DecodeSettings
+from fedgan_secure.data.decode import TARGET, Decoded, DecodeSettings, is_excluded
 from fedgan_secure.data.findings import DataFindings, findings_from_dict, reasons
 from fedgan_secure.data.identifiers import IdentifierCounter
 from fedgan_secure.data.layouts import KNOWN_LAYOUTS, plan_folder, unsupported
 from fedgan_secure.data.listing import list_folder
 from fedgan_secure.data.parallel import Failed, default_workers, map_batches
-from fedgan_secure.data.patients import MINIMUM_SECRET_BYTES, PatientDataset, pseudonym
+from fedgan_secure.data.patients import (
+    MINIMUM_SECRET_BYTES,
+    PatientDataset,
+    normal_identifier,
+    person_pseudonym,
+    pseudonym,
+)
 from fedgan_secure.data.plans import LayoutOptions, Plan
 from fedgan_secure.data.preprocess import IMAGE_SIZES, PLAIN, PREPROCESSING, preprocess
 from fedgan_secure.errors import InputError
 
 Progress = Callable[[str, int, int], None]
 TASK = "reading images"
-CACHE_VERSION = 3
+CACHE_VERSION = 4
 BATCH = 64
 MOST_LISTED = 100_000
 
@@ -105,7 +111,8 @@ class Resolved:
 class LoadResult:
     """The data set, what was found on the way (confidential), and the public choices that were made.
 
-    `unit_remark` and `labels_fixed` as in :class:`Resolved`.
+    `unit_remark` and `labels_fixed` as in :class:`Resolved`. `people`: the pseudonyms of all persons whose images are
+    here, those included who were left out (see :func:`person_pseudonym`).
     """
 
     dataset: PatientDataset
@@ -115,6 +122,7 @@ class LoadResult:
     label_names: tuple[str, ...]
     unit_remark: str = ""
     labels_fixed: bool = False
+    people: frozenset[str] = frozenset()
 
 
 def resolve(path: Path | str, settings: LoadSettings) -> Resolved:
@@ -159,14 +167,48 @@ def load(path: Path | str, settings: LoadSettings, progress: Progress | None = N
             else:
                 collected.take_files()
             findings = collected.findings()
-            facts = {"findings": findings.to_dict(), "pseudonyms": collected.pseudonyms}
+            facts = {
+                "findings": findings.to_dict(),
+                "pseudonyms": collected.pseudonyms,
+                "people": collected.people,
+                "excluded_people": [person_pseudonym(secret, name) for name in findings.excluded_found],
+            }
             entry = building.finish(collected.labels(), collected.patient(), facts)
     dataset = PatientDataset(
-        entry.images, entry.labels, entry.patient, findings.classes, tuple(entry.facts["pseudonyms"])
+        entry.images,
+        entry.labels,
+        entry.patient,
+        findings.classes,
+        tuple(entry.facts["pseudonyms"]),
+        people=tuple(entry.facts["people"]),
     )
     plan = source.plan
     return LoadResult(
-        dataset, findings, plan.layout, plan.preprocessing, plan.label_names, plan.unit_remark, plan.labels_fixed
+        dataset,
+        findings,
+        plan.layout,
+        plan.preprocessing,
+        plan.label_names,
+        plan.unit_remark,
+        plan.labels_fixed,
+        frozenset(entry.facts["people"]) | frozenset(entry.facts["excluded_people"]),
+    )
+
+
+def unknown_exclusions(exclude: Iterable[str], found: Iterable[DataFindings]) -> tuple[str, ...]:
+    """Return those of the identifiers and paths to leave out that are in none of the data sets with these findings."""
+    known = {normal_identifier(name) for findings in found for name in findings.excluded_found}
+    return tuple(name for name in dict.fromkeys(exclude) if normal_identifier(name) not in known)
+
+
+def unknown_names(names: Sequence[str], unknown: Sequence[str]) -> InputError:
+    """Return the error for patients to exclude that nobody is; it repeats no identifier, only its place."""
+    places = ", ".join(str(number) for number, name in enumerate(names, 1) if name in unknown)
+    return InputError(
+        f"patients to exclude: asked {len(names)}, found {len(names) - len(unknown)}: nobody has the name given as "
+        f"number {places}",
+        hint="check the identifiers against the data (blanks around them and case do not matter); add --unknown-ok "
+        "where their images are not there any more",
     )
 
 
@@ -243,12 +285,6 @@ def _entry_name(source: _Source, settings: LoadSettings, secret: bytes) -> str:
     return "-".join(digests)
 
 
-def _excluded_names(plan: Plan, settings: LoadSettings) -> frozenset[str]:
-    """The patients and paths to leave out, as this layout writes its identifiers."""
-    folded = (name.casefold() for name in settings.exclude) if plan.folds_case else ()
-    return frozenset((*settings.exclude, *folded))
-
-
 class _Collector:
     """Gathers images, labels, pseudonyms and findings while the pixels go straight to the cache's file."""
 
@@ -264,6 +300,8 @@ class _Collector:
         self._patient: list[int] = []
         self._known: dict[str, int] = {}
         self.pseudonyms: list[str] = []
+        self.people: list[str] = []
+        self._to_exclude = frozenset(normal_identifier(name) for name in settings.exclude)
         self._digests: dict[bytes, list[tuple[str, str]]] = {}
         self._quarantined = list(plan.quarantined)
         self._unlabelled: list[str] = []
@@ -285,7 +323,7 @@ class _Collector:
             plan.preprocessing,
             settings.image_size,
             settings.channels,
-            _excluded_names(plan, settings),
+            self._to_exclude,
             needs_patient=settings.unit == "patient",
         )
         workers = settings.workers or default_workers()
@@ -301,8 +339,7 @@ class _Collector:
 
     def _take_file(self, path: str, label: int, decoded: Decoded) -> None:
         if decoded.excluded:
-            self._excluded.add(path if path in self._settings.exclude else str(decoded.patient))
-            self._excluded_images += 1
+            self._leave_out(path, decoded.patient)
             return
         if decoded.images is None:
             self._quarantined.append((path, decoded.reason))
@@ -319,21 +356,23 @@ class _Collector:
         several = len(decoded.images) > 1
         for frame, digest in enumerate(decoded.digests):
             name = f"{path}#{frame + 1}" if several else path
-            self._add(name, decoded.patient, label, digest)
+            self._add(name, path, decoded.patient, label, digest)
+
+    def _leave_out(self, name: str, patient: str | None) -> None:
+        self._excluded |= {one for one in (name, patient) if one and normal_identifier(one) in self._to_exclude}
+        self._excluded_images += 1
 
     def take_arrays(self, arrays: Arrays) -> None:
         settings, total, done = self._settings, arrays.shape[0], 0
         classes = len(self._plan.label_names)
-        excluded = frozenset(settings.exclude)
         for block in blocks(arrays):
             prepared: list[NDArray[np.uint8]] = []
             for offset, pixels in enumerate(block):
                 index = done + offset
                 patient = arrays.patients[index] if arrays.patients is not None else None
                 name = f"{arrays.name}[{index}]"
-                if excluded and (patient in excluded or name in excluded):
-                    self._excluded.add(str(patient) if patient in excluded else name)
-                    self._excluded_images += 1
+                if is_excluded(self._to_exclude, patient, name):
+                    self._leave_out(name, patient)
                     continue
                 label = int(arrays.labels[index]) if arrays.labels is not None else -1
                 if label >= classes or label < -1:
@@ -342,19 +381,21 @@ class _Collector:
                 if label < 0 and classes:
                     self._unlabelled.append(name)
                 prepared.append(preprocess(pixels, self._plan.preprocessing, settings.image_size, settings.channels))
-                self._add(name, patient, label, hashlib.sha256(pixels.tobytes()).digest()[:16])
+                self._add(name, name, patient, label, hashlib.sha256(pixels.tobytes()).digest()[:16])
             if prepared:
                 self._building.append(np.stack(prepared))
             done += len(block)
             self._report(done, total)
         self._files = 1
 
-    def _add(self, name: str, patient: str | None, label: int, digest: bytes) -> None:
+    def _add(self, name: str, file: str, patient: str | None, label: int, digest: bytes) -> None:
         owner = name if self._settings.unit == "image" or patient is None else patient
         index = self._known.get(owner)
         if index is None:
             index = self._known[owner] = len(self._known)
             self.pseudonyms.append(pseudonym(self._secret, owner))
+            # Whatever the unit, beside every image stands whose it is: by that somebody is left out.
+            self.people.append(person_pseudonym(self._secret, file if patient is None else patient))
         self._labels.append(label)
         self._patient.append(index)
         self._digests.setdefault(digest, []).append((name, patient if patient is not None else name))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
@@ -32,6 +33,22 @@ def pseudonym(secret: bytes, patient_id: str) -> str:
     return digest.hexdigest()[:PSEUDONYM_HEX_DIGITS]
 
 
+def normal_identifier(name: str) -> str:
+    """Return the form in which identifiers are compared where a patient is to be left out.
+
+    Blanks and NULs at the ends, the number of blanks inside, case, and the ways Unicode writes one letter count for
+    nothing. Patients are told apart by their identifiers as the data have them; but who asks for `p1` leaves out
+    `P1` too.
+    """
+    text = unicodedata.normalize("NFKC", name.replace("\0", " ")).casefold()
+    return " ".join(unicodedata.normalize("NFKC", text).split())
+
+
+def person_pseudonym(secret: bytes, name: str) -> str:
+    """Return the pseudonym by which a person is left out: of the identifier's :func:`normal_identifier`."""
+    return pseudonym(secret, normal_identifier(name))
+
+
 class PatientDataset:
     """Images of one hospital with the patient each belongs to. Immutable.
 
@@ -42,14 +59,17 @@ class PatientDataset:
         classes: number of classes the labels may take (0: no labels).
         pseudonyms: P keyed pseudonyms (see :func:`pseudonym`); ``p0``, ``p1``, ... when empty.
         rows: int64[N], which rows of `images` these are; all of them when None (then M = N).
+        people: P pseudonyms of the persons behind the patients (see :func:`person_pseudonym`), by which somebody is
+            left out; `pseudonyms` when empty. Where every image is a patient of its own, several have one person.
 
     Raises ValueError when the arrays disagree with each other.
     """
 
-    __slots__ = ("_labels", "_order", "_patient", "_rows", "_starts", "_store", "classes", "pseudonyms")
+    __slots__ = ("_labels", "_order", "_patient", "_rows", "_starts", "_store", "classes", "people", "pseudonyms")
 
     classes: int
     pseudonyms: tuple[str, ...]
+    people: tuple[str, ...]
     _store: NDArray[np.uint8]
     _labels: NDArray[np.int32]
     _patient: NDArray[np.int32]
@@ -65,6 +85,7 @@ class PatientDataset:
         classes: int,
         pseudonyms: Sequence[str] = (),
         rows: NDArray[np.int64] | None = None,
+        people: Sequence[str] = (),
     ) -> None:
         if images.ndim != 4 or images.dtype != np.uint8:
             raise ValueError(f"images must be uint8[N,H,W,C], not {images.dtype}{list(images.shape)}")
@@ -83,6 +104,9 @@ class PatientDataset:
         names = tuple(pseudonyms) or tuple(f"p{index}" for index in range(len(sizes)))
         if len(names) != len(sizes) or len(set(names)) != len(names):
             raise ValueError("there must be one distinct pseudonym for every patient")
+        persons = tuple(people) or names
+        if len(persons) != len(names):
+            raise ValueError("there must be one person for every patient")
         row_array = None if rows is None else np.array(rows, dtype=np.int64)
         if row_array is not None and count and (row_array.min() < 0 or row_array.max() >= len(images)):
             raise ValueError("rows must lie inside images")
@@ -100,6 +124,7 @@ class PatientDataset:
             ("_starts", starts),
             ("classes", int(classes)),
             ("pseudonyms", names),
+            ("people", persons),
         ):
             object.__setattr__(self, name, value)
 
@@ -191,7 +216,7 @@ class PatientDataset:
         renumbered = np.full(self.patients, -1, dtype=np.int64)
         renumbered[chosen] = np.arange(len(chosen))
         kept = np.flatnonzero(renumbered[self._patient] >= 0)
-        return self._keep(kept, renumbered[self._patient[kept]], [self.pseudonyms[index] for index in chosen])
+        return self._keep(kept, renumbered[self._patient[kept]], chosen)
 
     def labelled(self) -> PatientDataset:
         """Only the images that have a label; patients left without an image are dropped.
@@ -207,8 +232,9 @@ class PatientDataset:
         if len(kept) == len(self):
             return self
         remaining, patient = np.unique(self._patient[kept], return_inverse=True)
-        return self._keep(kept, patient, [self.pseudonyms[index] for index in remaining])
+        return self._keep(kept, patient, remaining)
 
-    def _keep(self, kept: NDArray[np.int64], patient: Any, names: Sequence[str]) -> PatientDataset:
+    def _keep(self, kept: NDArray[np.int64], patient: Any, who: NDArray[Any]) -> PatientDataset:
         rows = kept if self._rows is None else self._rows[kept]
-        return PatientDataset(self._store, self._labels[kept], patient, self.classes, names, rows)
+        names, people = [self.pseudonyms[index] for index in who], [self.people[index] for index in who]
+        return PatientDataset(self._store, self._labels[kept], patient, self.classes, names, rows, people)

@@ -35,7 +35,7 @@ class Plan:
     """What a layout found: the files to read, and what is wrong with the rest (paths relative to the folder).
 
     `labels_fixed` False: the label vocabulary was collected from the data. `unit_remark`: what a report should say
-    about who the unit is. `folds_case`: identifiers were taken by a pattern and stand in lower case. `patient_labels`
+    about who the unit is. `patient_labels`
     by the identifier in a file's header; `file_labels` by path and that identifier, and before the item's own label.
     """
 
@@ -47,7 +47,6 @@ class Plan:
     preprocessing: str = PLAIN
     labels_fixed: bool = True
     unit_remark: str = ""
-    folds_case: bool = False
     patient_labels: dict[str, int] = field(default_factory=dict)
     file_labels: dict[tuple[str, str], int] = field(default_factory=dict)
     quarantined: list[tuple[str, str]] = field(default_factory=list)

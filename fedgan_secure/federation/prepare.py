@@ -151,7 +151,7 @@ def resume(root: Path, progress: Progress | None, before_models: Hook = _nothing
     site_dir = Path(str(info["site_dir"])) if info.get("site_dir") else None
     patients_of = Path(str(info["patients_of"])) if info.get("patients_of") else None
     sites = _sites(run, site_dir, policy.names, policy.run_id, patients_of)
-    source = read(settings, run, sites, progress)
+    source = read(settings, run, sites, progress, unknown_ok=True)
     before_models()
     if source.classes != policy.data.classes:
         raise InputError(
@@ -243,7 +243,8 @@ def _start(
         if request.init_from is None
         else read_initial(request.init_from, settings.privacy.no_privacy, request.public_pretraining)
     )
-    source = read(settings, run, sites, progress)
+    # A trial of a search runs after its charge: the search's own run is what says that a name is unknown.
+    source = read(settings, run, sites, progress, unknown_ok=request.patients_of is not None)
     before_models()
     declared = settings.privacy.declared_patients or (
         settings.data.phantom_patients

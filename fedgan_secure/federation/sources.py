@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from fedgan_secure.data.loading import LoadResult, LoadSettings, load, resolve
+from fedgan_secure.data.findings import DataFindings
+from fedgan_secure.data.loading import LoadResult, LoadSettings, load, resolve, unknown_exclusions, unknown_names
 from fedgan_secure.data.partitions import hospital_names, parse_partition, split
 from fedgan_secure.data.patients import PatientDataset
 from fedgan_secure.data.phantoms import CLASSES, GRADES, PhantomSettings, write_hospitals
@@ -15,6 +16,7 @@ from fedgan_secure.errors import InputError
 from fedgan_secure.federation.directories import RunDirectory, SiteDirectory
 from fedgan_secure.federation.site_keys import load_secret
 from fedgan_secure.federation.storage import private_folder
+from fedgan_secure.federation.withdrawals import note_people
 from fedgan_secure.settings import RunSettings, check_hospital_name
 
 Progress = Callable[[str, int, int], None]
@@ -24,7 +26,8 @@ Progress = Callable[[str, int, int], None]
 class Source:
     """What the hospitals hold and how it was read.
 
-    `datasets` and `findings` are private, each to its hospital; the rest is public.
+    `datasets`, `findings` and `excluded` (how many were to be left out by name, and how many of them were found) are
+    private, each to its hospital; the rest is public.
     """
 
     datasets: dict[str, PatientDataset]
@@ -36,6 +39,7 @@ class Source:
     phantoms: bool
     taken_from_data: tuple[str, ...] = ()
     unit_remark: str = ""
+    excluded: tuple[int, int] = (0, 0)
 
 
 def names_of(settings: RunSettings) -> tuple[str, ...]:
@@ -59,13 +63,32 @@ def names_of(settings: RunSettings) -> tuple[str, ...]:
 
 
 def read(
-    settings: RunSettings, run: RunDirectory, sites: Mapping[str, SiteDirectory], progress: Progress | None
+    settings: RunSettings,
+    run: RunDirectory,
+    sites: Mapping[str, SiteDirectory],
+    progress: Progress | None,
+    *,
+    unknown_ok: bool = False,
 ) -> Source:
     """Read (or draw, write and read back) all images of a run.
 
+    `unknown_ok`: a patient to exclude need not be there, whatever the settings say (the images may have been erased).
+
     Raises:
-        InputError: as the loaders do, and where a conditional model finds no labels.
+        InputError: as the loaders do, where a conditional model finds no labels, and where nobody has the name of a
+            patient to exclude.
     """
+    source, findings = _read(settings, run, sites, progress)
+    names = tuple(dict.fromkeys(settings.data.exclude_patient))
+    unknown = unknown_exclusions(names, findings)
+    if unknown and not (unknown_ok or settings.data.exclude_unknown_ok):
+        raise unknown_names(names, unknown)
+    return replace(source, excluded=(len(names), len(names) - len(unknown)))
+
+
+def _read(
+    settings: RunSettings, run: RunDirectory, sites: Mapping[str, SiteDirectory], progress: Progress | None
+) -> tuple[Source, list[DataFindings]]:
     data = settings.data
     base = LoadSettings(
         layout=data.layout,
@@ -86,8 +109,8 @@ def read(
     phantoms = PhantomSettings(patients=data.phantom_patients, image_size=data.image_size, seed=settings.seed)
     folders = write_hospitals(run.phantoms, names, phantoms, progress)
     base = replace(base, layout="dicom", preprocessing="fundus-crop/1", label_names=GRADES, classes=CLASSES)
-    read_back = _folders(folders, settings, sites, base, progress)
-    return replace(read_back, phantoms=True, taken_from_data=())
+    read_back, found = _folders(folders, settings, sites, base, progress)
+    return replace(read_back, phantoms=True, taken_from_data=()), found
 
 
 def _folders(
@@ -96,7 +119,7 @@ def _folders(
     sites: Mapping[str, SiteDirectory],
     base: LoadSettings,
     progress: Progress | None,
-) -> Source:
+) -> tuple[Source, list[DataFindings]]:
     found = {name: resolve(place, base) for name, place in folders.items()}
     preprocessing = sorted({item.preprocessing for item in found.values()})
     if len(preprocessing) > 1:
@@ -118,7 +141,8 @@ def _folders(
             cache_dir=sites[name].cache,
         )
         results[name] = load(place, wanted, _named(progress, f"hospital {name}"))
-    return Source(
+        note_people(sites[name].withdrawals, results[name].people)
+    source = Source(
         datasets={name: _trainable(result.dataset, settings, name) for name, result in results.items()},
         findings={name: result.findings.to_dict() for name, result in results.items()},
         layouts=tuple(sorted({item.layout for item in found.values()})),
@@ -129,9 +153,12 @@ def _folders(
         taken_from_data=_undeclared(settings, all(item.labels_fixed for item in found.values()), shared=False),
         unit_remark=" ".join(sorted({item.unit_remark for item in found.values() if item.unit_remark})),
     )
+    return source, [result.findings for result in results.values()]
 
 
-def _shared(settings: RunSettings, run: RunDirectory, base: LoadSettings, progress: Progress | None) -> Source:
+def _shared(
+    settings: RunSettings, run: RunDirectory, base: LoadSettings, progress: Progress | None
+) -> tuple[Source, list[DataFindings]]:
     if settings.data.dataset is None:
         raise InputError("no data set was named", hint="give --dataset PATH")
     cache = private_folder(run.cache)
@@ -141,7 +168,7 @@ def _shared(settings: RunSettings, run: RunDirectory, base: LoadSettings, progre
     dataset = _trainable(result.dataset, settings, "the data set")
     parts = split(dataset, len(names), parse_partition(settings.data.partition), settings.seed)
     findings = {"shared data set": result.findings.to_dict(), "partition": settings.data.partition}
-    return Source(
+    source = Source(
         datasets=parts,
         findings=dict.fromkeys(names, findings),
         layouts=(result.layout,),
@@ -152,6 +179,7 @@ def _shared(settings: RunSettings, run: RunDirectory, base: LoadSettings, progre
         taken_from_data=_undeclared(settings, result.labels_fixed, shared=True),
         unit_remark=result.unit_remark,
     )
+    return source, [result.findings]
 
 
 def _undeclared(settings: RunSettings, labels_fixed: bool, *, shared: bool) -> tuple[str, ...]:

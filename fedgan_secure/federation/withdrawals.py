@@ -4,6 +4,10 @@ The list (`SITE/withdrawn.json`, owner-only) holds keyed pseudonyms and never an
 round begins, before anything is reserved, so that a withdrawal reaches a run that is going on. It lasts as long as the
 site, over all its runs.
 
+Identifiers are compared in one form (`normal_identifier`): blanks at the ends, case and the like count for nothing.
+Beside the list lies whose images the last loading of this site found (`people-read.json`, keyed pseudonyms,
+owner-only): a name that nobody has is refused at once.
+
 What it does: the patient is in no step of any later round. What it cannot undo: rounds that are over, models that were
 released, and what was spent for them. No sampling probability, divisor or noise changes: those are public constants
 that do not depend on who is there.
@@ -15,7 +19,7 @@ covers (ADR 12). It says the same of withdrawals in every round; the row is in t
 from __future__ import annotations
 
 import datetime
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -23,14 +27,23 @@ from typing import Annotated
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-from fedgan_secure.data.patients import PSEUDONYM_HEX_DIGITS, PatientDataset, pseudonym
+from fedgan_secure.data.patients import (
+    PSEUDONYM_HEX_DIGITS,
+    PatientDataset,
+    normal_identifier,
+    pseudonym,
+)
 from fedgan_secure.errors import InputError
 from fedgan_secure.federation.storage import in_turn, read_json, write_json
 
 FILE = "withdrawn.json"
+READ = "people-read.json"
 _SECRET = "pseudonym.key"  # noqa: S105 - a file's name
 _LOCK = ".withdrawn.lock"
 _LARGEST = 1_000_000
+
+
+_Pseudonym = Annotated[str, StringConstraints(pattern=rf"^[0-9a-f]{{{PSEUDONYM_HEX_DIGITS}}}$")]
 
 
 class _Withdrawn(BaseModel):
@@ -38,7 +51,7 @@ class _Withdrawn(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    pseudonyms: tuple[Annotated[str, StringConstraints(pattern=rf"^[0-9a-f]{{{PSEUDONYM_HEX_DIGITS}}}$")], ...]
+    pseudonyms: tuple[_Pseudonym, ...]
     told: datetime.datetime
     since: dict[str, Annotated[int, Field(ge=1)]] = Field(default_factory=dict)
 
@@ -50,9 +63,24 @@ class _List(BaseModel):
     withdrawn: tuple[_Withdrawn, ...] = Field((), max_length=_LARGEST)
 
 
+class _PeopleRead(BaseModel):
+    """Whose images the last loading found."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: int = Field(1, ge=1, le=1)
+    people: tuple[_Pseudonym, ...]
+
+
 TEXT = (
     "patients withdrew: from this round on none of them is in any step. Not undone: earlier rounds, the models "
     "released after them, and the budget spent for them"
+)
+
+
+TEXT_NOBODY = (
+    "Names on the list of withdrawn patients are of nobody whose images are trained on here (`asked` less `found`): "
+    "for these names nothing was left out"
 )
 
 
@@ -62,23 +90,41 @@ class Withdrawals:
 
     Attributes:
         patients: those who may still be trained on.
-        incidents: confidential: a row where entries take effect with this round, saying how many asked and how many
-            of all on the list the hospital holds.
+        incidents: confidential: where entries take effect with this round, a row that says how many asked, how many of
+            them were found, and how many units (patients, or images where the unit is the image) were left out for
+            them.
     """
 
     patients: PatientDataset
     incidents: tuple[dict[str, str | int], ...]
 
 
-def withdraw(site: Path, patients: Sequence[str]) -> int:
-    """Put patients on a site's list; returns how many were new to it.
+@dataclass(frozen=True)
+class Asked:
+    """What became of the names that were given.
+
+    Attributes:
+        asked: how many different names were given.
+        found: how many of them the last loading of the site knows; None where nothing was loaded yet.
+        new: how many were not on the list before.
+    """
+
+    asked: int
+    found: int | None
+    new: int
+
+
+def withdraw(site: Path, patients: Sequence[str], *, unknown_ok: bool = False) -> Asked:
+    """Put patients on a site's list.
 
     Args:
         site: a hospital's own folder, ``RUN/site/NAME`` or, with a lasting site directory, ``DIR/NAME``.
-        patients: identifiers as the data name them. Their case is kept and also folded, as some layouts do.
+        patients: identifiers, in any case and with or without blanks around them.
+        unknown_ok: also names that nobody has whose images were last loaded here.
 
     Raises:
-        InputError: no such site, no identifier, or a list that cannot be read.
+        InputError: no such site, no identifier, one that nobody has (then nothing is written), or a list that cannot
+            be read.
     """
     if not patients or any(not name.strip() for name in patients):
         raise InputError("no patient is named", hint="give the patient's identifier as the data name it")
@@ -91,18 +137,58 @@ def withdraw(site: Path, patients: Sequence[str]) -> int:
         )
     key = secret.read_bytes()
     told = datetime.datetime.now(datetime.UTC).replace(microsecond=0)
+    asked = {normal_identifier(name): name for name in reversed(patients)}
+    read = people_read(site)
+    missing = [] if read is None else [name for name in asked if pseudonym(key, name) not in read]
+    if missing and not unknown_ok:
+        raise InputError(
+            f"asked {len(asked)}, found {len(asked) - len(missing)}: nobody whose images were last read for this site "
+            f"has the name given as number {_positions(missing, patients)}; nothing was written",
+            hint="check the identifiers against the data (blanks around them and case do not matter); add --unknown-ok "
+            "for somebody whose images were not read yet, or could not be read",
+        )
     new = []
     with in_turn(site / _LOCK):
         kept = _read(site)
-        known = {entry.pseudonyms for entry in kept.withdrawn}
-        for name in dict.fromkeys(patients):
-            names = tuple(dict.fromkeys(pseudonym(key, form) for form in (name, name.casefold())))
-            if names not in known:
-                new.append(_Withdrawn(pseudonyms=names, told=told))
-                known.add(names)
+        known = {name for entry in kept.withdrawn for name in entry.pseudonyms}
+        for normal, name in asked.items():
+            if pseudonym(key, normal) not in known:
+                names = dict.fromkeys(pseudonym(key, form) for form in (name, name.casefold(), normal))
+                new.append(_Withdrawn(pseudonyms=tuple(names), told=told))
         if new:
             _write(site, _List(format=1, withdrawn=(*kept.withdrawn, *new)))
-    return len(new)
+    return Asked(len(asked), None if read is None else len(asked) - len(missing), len(new))
+
+
+def _positions(missing: Sequence[str], given: Sequence[str]) -> str:
+    """Where names were first given, counted from 1: a message, which may end in a log, repeats no identifier."""
+    normal = [normal_identifier(name) for name in given]
+    return ", ".join(str(normal.index(name) + 1) for name in reversed(missing))
+
+
+def note_people(site: Path, people: Iterable[str]) -> None:
+    """Keep whose images a loading found, by :func:`person_pseudonym`."""
+    write_json(site / READ, _PeopleRead(format=1, people=tuple(sorted(people))).model_dump(mode="json"), private=True)
+
+
+def people_read(site: Path) -> frozenset[str] | None:
+    """Return the pseudonyms of the persons whose images the last loading found; None where there was none yet."""
+    place = site / READ
+    if not place.exists():
+        return None
+    try:
+        return frozenset(_PeopleRead.model_validate(read_json(place, "the list of whose images were read")).people)
+    except ValidationError:
+        raise InputError(
+            f"{place} is not the list of whose images were read", hint="remove it; the next run writes it again"
+        ) from None
+
+
+def standing(site: Path) -> Asked:
+    """Return how many are on a site's list and how many of them the last loading found; `new` is 0."""
+    kept, read = _read(site), people_read(site)
+    found = None if read is None else sum(not read.isdisjoint(entry.pseudonyms) for entry in kept.withdrawn)
+    return Asked(len(kept.withdrawn), found, 0)
 
 
 def take_effect(site: Path, patients: PatientDataset, run_id: str, number: int) -> Withdrawals:
@@ -119,12 +205,23 @@ def take_effect(site: Path, patients: PatientDataset, run_id: str, number: int) 
         )
         if entries != kept.withdrawn:
             _write(site, _List(format=1, withdrawn=entries))
-    gone = {name for entry in entries for name in entry.pseudonyms}
-    staying = np.array([name not in gone for name in patients.pseudonyms], dtype=np.bool_)
-    held = int(np.count_nonzero(~staying))
-    new = sum(entry.since[run_id] == number for entry in entries)
-    row: dict[str, str | int] = {"kind": "withdrawal", "text": TEXT, "asked": new, "left_out": held}
-    return Withdrawals(patients if not held else patients.subset(staying), (row,) if new else ())
+    staying = ~_named(patients, entries)
+    new = tuple(entry for entry in entries if entry.since[run_id] == number)
+    held = {*patients.pseudonyms, *patients.people}
+    found = sum(not held.isdisjoint(entry.pseudonyms) for entry in new)
+    left_out = int(np.count_nonzero(_named(patients, new)))
+    text = TEXT if found == len(new) else f"{TEXT}. {TEXT_NOBODY}" if found else TEXT_NOBODY
+    row: dict[str, str | int] = {
+        "kind": "withdrawal", "text": text, "asked": len(new), "found": found, "left_out": left_out,
+    }  # fmt: skip
+    return Withdrawals(patients if np.all(staying) else patients.subset(staying), (row,) if new else ())
+
+
+def _named(patients: PatientDataset, entries: Sequence[_Withdrawn]) -> np.ndarray:
+    """bool[P]: whether a patient is one of these, by the name of the unit or of the person behind it."""
+    names = {name for entry in entries for name in entry.pseudonyms}
+    pairs = zip(patients.pseudonyms, patients.people, strict=True)
+    return np.array([one in names or person in names for one, person in pairs], dtype=np.bool_)
 
 
 def _read(site: Path) -> _List:

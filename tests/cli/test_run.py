@@ -252,6 +252,7 @@ def test_one_site_directory_counts_all_its_runs(tmp_path: Path, finished: Path) 
         (["--drop", "z@1"], "no hospital 'z'"),
         (["--drop", "a@1:lunch"], "no stage"),
         (["--seed", "-1"], "seed"),
+        (["--exclude-patient", "nobody"], "asked 1, found 0"),
         (["--epsilon", "3", "--noise-multiplier", "1"], "noise_multiplier"),
     ],
 )

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from multiprocessing import connection
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ from PIL import Image, ImageFile
 from pydicom.dataset import FileDataset
 from tests.patience import wait_until
 
-from fedgan_secure.data import LoadSettings, cache, load, loading, parallel, pictures, pseudonym
+from fedgan_secure.data import LoadSettings, cache, load, loading, parallel, pictures, pseudonym, unknown_exclusions
 from fedgan_secure.data.parallel import Failed, map_batches
 from fedgan_secure.errors import InputError
 
@@ -119,6 +119,26 @@ def test_an_excluded_patient_is_left_out(dicom_tree: Path, eyepacs_tree: Path) -
     assert any("none of the patients to exclude" in note for note in nobody.findings.notes)
 
 
+@pytest.mark.parametrize("given", ["ID-2", " id-2", "ID-2\u00a0", "p2/0.dcm"])
+@pytest.mark.parametrize("unit", ["patient", "image"])
+def test_whom_to_exclude_is_found_however_written(
+    dicom_tree: Path, given: str, unit: Literal["patient", "image"]
+) -> None:
+    found = load(dicom_tree, LoadSettings(exclude=(given, "ID-99"), unit=unit))
+    assert found.findings.excluded_images == (1 if given.endswith(".dcm") else 2)
+    assert len(found.dataset) == 10 - found.findings.excluded_images
+    assert unknown_exclusions((given, "ID-99"), [found.findings]) == ("ID-99",)
+    everybody = load(dicom_tree, LoadSettings(unit=unit)).people
+    assert len(everybody) == 5  # persons, not images
+
+
+def test_an_excluded_file_is_not_even_opened(eyepacs_tree: Path) -> None:
+    for path in eyepacs_tree.rglob("3_*.*"):
+        path.write_bytes(b"no picture")
+    found = load(eyepacs_tree, LoadSettings(exclude=("3",))).findings
+    assert (found.excluded_images, found.quarantined) == (2, ())
+
+
 def test_symbolic_links_out_of_the_folder_are_refused(dicom_tree: Path, tmp_path: Path) -> None:
     outside = tmp_path / "outside.dcm"
     outside.write_bytes((dicom_tree / "p0" / "0.dcm").read_bytes())
@@ -146,7 +166,7 @@ def test_nothing_of_the_headers_reaches_the_data_set(dicom_tree: Path, secret: b
     result = load(dicom_tree, LoadSettings(secret=secret, cache_dir=tmp_path / "cache"))
     assert result.dataset.pseudonyms == tuple(pseudonym(secret, f"ID-{number}") for number in range(5))
     assert set(result.dataset.__slots__) == {
-        "_labels", "_order", "_patient", "_rows", "_starts", "_store", "classes", "pseudonyms",
+        "_labels", "_order", "_patient", "_rows", "_starts", "_store", "classes", "people", "pseudonyms",
     }  # fmt: skip
     for path in (tmp_path / "cache").rglob("*"):
         if path.is_file():
