@@ -206,6 +206,8 @@ def _request(options: dict[str, Any]) -> Any:
 
 
 def _announce(federation: Federation, display: terminal.Progress) -> None:
+    from fedgan_secure.federation.mechanisms import delta_warnings
+
     policy = federation.policy
     display.note(schedule_line(policy))
     shared = next(iter(federation.source.findings.values())).get("shared data set")
@@ -215,6 +217,9 @@ def _announce(federation: Federation, display: terminal.Progress) -> None:
         amount = _amount(policy.mechanism.unit, hospital.dataset.patients, len(hospital.dataset))
         aside = () if shared is not None else federation.source.findings[name].get("quarantined", ())
         display.note(f"hospital {name}: {amount}" + (f", {len(aside)} files set aside" if aside else ""))
+    if not policy.flags.no_privacy:
+        for text in delta_warnings(policy.mechanism.delta, policy.mechanism.declared_patients):
+            display.warn(text)
     _left_out(federation, display)
     _remarks(federation, display)
 
