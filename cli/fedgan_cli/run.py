@@ -214,6 +214,8 @@ def _request(options: dict[str, Any]) -> Any:
 
 
 def _announce(federation: Federation, display: terminal.Progress) -> None:
+    from fedgan_secure.federation.mechanisms import delta_warnings
+
     policy = federation.policy
     display.note(schedule_line(policy))
     shared = next(iter(federation.source.findings.values())).get("shared data set")
@@ -223,29 +225,11 @@ def _announce(federation: Federation, display: terminal.Progress) -> None:
         amount = _amount(policy.mechanism.unit, hospital.dataset.patients, len(hospital.dataset))
         aside = () if shared is not None else federation.source.findings[name].get("quarantined", ())
         display.note(f"hospital {name}: {amount}" + (f", {len(aside)} files set aside" if aside else ""))
-    for text in weak_promises(policy.mechanism.declared_patients, policy.mechanism.delta):
-        display.warn(text)
+    if not policy.flags.no_privacy:
+        for text in delta_warnings(policy.mechanism.delta, policy.mechanism.declared_patients):
+            display.warn(text)
     _left_out(federation, display)
     _remarks(federation, display)
-
-
-SMALL_COHORT, LARGE_DELTA = 50, 1e-3
-
-
-def weak_promises(declared: int, delta: float) -> list[str]:
-    """Return what a reader of epsilon alone would miss: a small cohort, or a large delta."""
-    found = []
-    if declared < SMALL_COHORT:
-        found.append(
-            f"a declared cohort of {declared} a hospital is small: noise that hides one of so few leaves little "
-            "to learn, and whoever knows most of them knows much of the rest"
-        )
-    if delta > LARGE_DELTA:
-        found.append(
-            f"delta is {delta:g}: with about that chance epsilon does not hold, for each of them; the usual bound "
-            "is 1 / (10 x the cohort)"
-        )
-    return found
 
 
 def _left_out(federation: Federation, display: terminal.Progress) -> None:

@@ -166,25 +166,48 @@ def share_noise(
 
 
 def delta_of(settings: RunSettings, declared: int) -> float:
-    """Return the delta that is asked for, or the one advised for this cohort in two digits.
+    """Return the delta that is asked for, or the one advised for a cohort of `declared` in two digits.
 
     Raises:
-        InputError: a delta of 1 / `declared` or more, at which the mechanism may give one of the cohort away as they
-            are and still keep its promise.
+        InputError: the delta that is asked for is above one over the patients.
     """
     asked = settings.privacy.delta
-    if asked is not None and asked * declared >= 1.0 and not settings.privacy.no_privacy:
+    if asked is None:
+        return _two_digits_down(advised_delta(declared))
+    if asked > 1 / declared and not settings.privacy.no_privacy:
         raise InputError(
-            f"delta {asked:g} for a declared cohort of {declared} {_units(settings)} a hospital: from 1 / {declared} "
-            "on a mechanism may publish one of them as they are and still keep its promise, whatever its epsilon",
-            hint=f"leave --delta out (it is then {_two_digits_down(advised_delta(declared)):g}, at most 1 / (10 x the "
-            "cohort)), or give a smaller one",
+            f"privacy.delta: {asked:g} with a cohort of {declared}; expected at most 1/{declared} = {1 / declared:.2g}"
+            ": a larger one allows publishing somebody's record outright, whatever epsilon says",
+            hint=f"leave --delta out for {_two_digits_down(advised_delta(declared)):g}: 1 over ten times the patients",
         )
-    return asked or _two_digits_down(advised_delta(declared))
+    return asked
 
 
-def _units(settings: RunSettings) -> str:
-    return "images" if settings.data.unit == "image" else "patients"
+def with_delta_for(settings: RunSettings, largest: int) -> RunSettings:
+    """Return the settings with the delta of the largest cohort: that of a smaller one would be too large for it.
+
+    Raises:
+        InputError: as :func:`delta_of`.
+    """
+    privacy = settings.privacy.model_copy(update={"delta": delta_of(settings, largest)})
+    return settings.model_copy(update={"privacy": privacy})
+
+
+def delta_warnings(delta: float, declared: int) -> tuple[str, ...]:
+    """Return what whoever starts a run must hear of its delta and its cohort."""
+    found = []
+    if declared < 50:
+        found.append(
+            f"the cohort is of {declared} patients: below 50, neither noise nor delta leaves a promise of much worth"
+        )
+    if delta > 1e-3:
+        found.append(f"delta is {delta:g}, above 0.001: with that probability epsilon may not hold at all")
+    if delta > advised_delta(declared) * (1 + 1e-9):
+        found.append(
+            f"delta is {delta:g}, above {advised_delta(declared):.2g} = 1/(10 x {declared}): of so many patients, "
+            f"{delta * declared:.2g} on average may be exposed outright"
+        )
+    return tuple(found)
 
 
 def _two_digits_down(delta: float) -> float:

@@ -33,6 +33,7 @@ from fedgan_secure.federation.mechanisms import (
     mechanism_fields,
     recipe_of,
     rounds_of,
+    with_delta_for,
 )
 from fedgan_secure.federation.settings import TrainingSettings
 from fedgan_secure.federation.site_keys import load_identity, load_secret
@@ -244,18 +245,17 @@ def _start(
     # A trial of a search runs after its charge: the search's own run is what says that a name is unknown.
     source = read(settings, run, sites, progress, unknown_ok=request.patients_of is not None)
     before_models()
-    declared = settings.privacy.declared_patients or (
-        settings.data.phantom_patients
-        if source.phantoms
-        else min(
-            len(dataset) if settings.data.unit == "image" else dataset.patients for dataset in source.datasets.values()
-        )
-    )
+    by_image = settings.data.unit == "image"
+    sizes = [len(dataset) if by_image else dataset.patients for dataset in source.datasets.values()]
+    settled = settings.privacy.declared_patients or (settings.data.phantom_patients if source.phantoms else None)
+    # The smallest cohort decides how often somebody is drawn, the largest how small delta must be.
+    declared = settled or min(sizes)
+    shaped = with_delta_for(settings, settled or max(sizes))
     public = start_of(settings, source.preprocessing, from_run=initial is not None)
     if public is None:
-        trained = _from_seed(settings, declared, len(names), source.classes)
+        trained = _from_seed(shaped, declared, len(names), source.classes)
     else:
-        terms = adapted_terms(settings, public, declared, len(names), source.classes)
+        terms = adapted_terms(shaped, public, declared, len(names), source.classes)
         trained = {name: getattr(terms, name) for name in TRAINED} | {"average_decay": 0.0}
         trained |= {"start": terms.start, "release": terms.release}
     policy = FederationPolicy.build(
@@ -436,13 +436,27 @@ def _from_seed(settings: RunSettings, declared: int, hospitals: int, classes: in
 
 
 def _ledger(site: SiteDirectory, name: str, *, create: bool) -> Ledger:
-    """A hospital's ledger; one that is gone is never silently begun anew on resume: what was spent would be lost."""
+    """A hospital's ledger; one that is gone is never silently begun anew: what was spent would be lost.
+
+    A lasting site in which a run has left anything has spent something, whatever its ledger says.
+    """
+    if create and site.lasting and not site.ledger.exists() and _has_run_before(site):
+        raise InputError(
+            f"hospital {name}: its ledger {site.ledger} is missing, and {site.root / 'runs'} has earlier runs that "
+            "spent from it",
+            hint="restore it from a backup: begun anew, it would forget what these patients were exposed to",
+        )
     if not create and not site.ledger.exists():
         raise InputError(
             f"hospital {name}: its ledger {site.ledger} is missing, and it holds what was spent",
             hint="restore it from a backup; without it the run cannot go on",
         )
     return Ledger.open(site.ledger, hospital=name, create=create)
+
+
+def _has_run_before(site: SiteDirectory) -> bool:
+    others = (folder for folder in (site.root / "runs").glob("*") if folder != site.per_run)
+    return any(path.is_file() for folder in others for path in folder.rglob("*"))
 
 
 def _sites(

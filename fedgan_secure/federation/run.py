@@ -238,6 +238,8 @@ class _Run:
             incidents.append(Incident(kind="abort", round=number, text=facts.abort_detail or facts.abort_code))
         self._conclude(facts, vector, average, incidents, parameters.colluders)
         what = f"{len(facts.result.survivors)} of {len(self.hospitals)} hospitals" if facts.result else "aborted"
+        if not facts.complete and number == self.policy.rounds:
+            what += " (a run with --spare-rounds has rounds left for such a case)"
         spent = max(self.epsilons().values(), key=lambda text: float("inf") if text == "unbounded" else float(text))
         self.display.note(f"round {number} of {self.policy.rounds}: {what}, epsilon so far {spent}")
         return facts.complete

@@ -70,6 +70,13 @@ def test_settings_reach_the_loader(folder: Path) -> None:
     assert (found["preprocessing"], found["excluded_found"]) == ("plain/1", ["0"])
 
 
+def test_an_unknown_name_to_exclude_is_refused_or_said(folder: Path) -> None:
+    done = _run(str(folder), "--exclude-patient", "0", "--exclude-patient", "77")
+    assert done.exit_code != 0 and "asked 2, found 1" in str(done.exception) and "number 2" in str(done.exception)
+    done = _run(str(folder), "--exclude-patient", " 0", "--exclude-patient", "77", "--unknown-ok")
+    assert done.exit_code == 0 and "1 patients" in done.stdout
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

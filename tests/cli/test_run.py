@@ -218,7 +218,7 @@ def test_a_drop_out_is_survived_and_one_too_many_aborts(tmp_path: Path) -> None:
     assert fedgan("audit", "verify", root, "--trust", root / "public" / "trust").code == 0
     last = tmp_path / "last"
     done = fedgan("run", *SMALL, "--rounds", "1", "--output", last, "--drop", "a@1")
-    assert done.code == 4, done.err
+    assert done.code == 4 and "round 1 of 1: aborted" in done.err and "--spare-rounds" in done.err, done.err
 
 
 def test_one_site_directory_counts_all_its_runs(tmp_path: Path, finished: Path) -> None:
@@ -253,6 +253,8 @@ def test_one_site_directory_counts_all_its_runs(tmp_path: Path, finished: Path) 
         (["--drop", "z@1"], "no hospital 'z'"),
         (["--drop", "a@1:lunch"], "no stage"),
         (["--seed", "-1"], "seed"),
+        (["--delta", "0.3"], "at most 1/10"),
+        (["--exclude-patient", "nobody"], "asked 1, found 0"),
         (["--epsilon", "3", "--noise-multiplier", "1"], "noise_multiplier"),
     ],
 )

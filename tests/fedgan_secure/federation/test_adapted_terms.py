@@ -28,7 +28,6 @@ from fedgan_secure.federation.adapted_policy import (
     start_of,
 )
 from fedgan_secure.federation.defaults import LEAST_COHORT
-from fedgan_secure.federation.mechanisms import delta_of
 from fedgan_secure.models.adapted_spec import AdaptedSpec
 from fedgan_secure.settings import RunSettings
 from fedgan_secure.starts import start as start_module
@@ -241,19 +240,6 @@ def test_settings_of_steps_are_refused_where_the_release_is_all_there_is(given: 
         terms(declared=LEAST_COHORT - 1, **given)
     assert "--rounds 2" in refused.value.hint
     assert terms(declared=LEAST_COHORT - 1, federation__rounds=2, **given).rounds == 2
-
-
-@pytest.mark.parametrize("values", [{}, {"training__start": "none"}, SHARED, {"federation__rounds": 1}])
-def test_a_delta_that_lets_one_of_the_cohort_be_published_is_refused(values: dict[str, Any]) -> None:
-    given = settings(privacy__delta=1 / 60, **values)
-    with pytest.raises(InputError, match=r"delta 0\.0166667 for a declared cohort of 60 patients") as refused:
-        delta_of(given, 60)
-    assert "0.0016" in refused.value.hint
-    assert delta_of(given, 59) == 1 / 60 and delta_of(settings(**values), 60) <= 1 / 600
-    if "training__start" not in values:
-        with pytest.raises(InputError, match=r"delta 0\.3 for"):
-            terms(declared=60, privacy__delta=0.3, **values)
-    assert delta_of(settings(privacy__delta=0.3, privacy__no_privacy=True), 60) == 0.3
 
 
 def test_noise_of_a_release_without_privacy_is_refused() -> None:

@@ -1,0 +1,67 @@
+"""Delta against the cohort: what is refused, what is warned of, and which cohort decides."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fedgan_secure.errors import InputError
+from fedgan_secure.federation.directories import SiteDirectory
+from fedgan_secure.federation.mechanisms import delta_of, delta_warnings, with_delta_for
+from fedgan_secure.federation.prepare import _ledger, check_before_reading
+from fedgan_secure.settings import RunSettings
+
+
+def settings(**privacy: object) -> RunSettings:
+    return RunSettings.merged({}, {f"privacy.{name}": value for name, value in privacy.items()})
+
+
+@pytest.mark.parametrize(("delta", "declared"), [(0.3, 60), (0.0167, 60), (1e-4, 12_000)])
+def test_a_delta_above_one_over_the_patients_is_refused_before_anything_is_read(delta: float, declared: int) -> None:
+    asked = settings(delta=delta, declared_patients=declared)
+    with pytest.raises(InputError, match=f"at most 1/{declared}") as caught:
+        check_before_reading(asked, ("a", "b", "c"), ())
+    assert "--delta" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize(("delta", "declared"), [(1e-5, 12_000), (1 / 60, 60), (1e-3, 10)])
+def test_up_to_one_over_the_patients_is_taken(delta: float, declared: int) -> None:
+    assert delta_of(settings(delta=delta), declared) == delta
+
+
+def test_delta_follows_the_largest_cohort() -> None:
+    assert with_delta_for(settings(), 3000).privacy.delta == 3.3e-5
+    with pytest.raises(InputError, match="at most 1/3000"):
+        with_delta_for(settings(delta=1e-3), 3000)
+    assert with_delta_for(settings(delta=1e-3, no_privacy=True), 3000).privacy.delta == 1e-3
+
+
+@pytest.mark.parametrize(
+    ("delta", "declared", "words"),
+    [
+        (3.3e-5, 3000, []),
+        (1e-5, 12_000, ["1/(10 x 12000)"]),
+        (1e-3, 100, []),
+        (2e-3, 50, ["above 0.001"]),
+        (0.1 / 49, 49, ["below 50", "above 0.001"]),
+        (0.02, 10, ["below 50", "above 0.001", "1/(10 x 10)"]),
+    ],
+)
+def test_small_cohorts_and_large_deltas_are_warned_of(delta: float, declared: int, words: list[str]) -> None:
+    found = delta_warnings(delta, declared)
+    assert len(found) == len(words) and all(word in text for word, text in zip(words, found, strict=True))
+
+
+def test_a_lost_ledger_of_a_lasting_site_is_not_begun_anew(tmp_path: Path) -> None:
+    first = SiteDirectory(tmp_path / "a", "1" * 32, lasting=True).prepare()
+    _ledger(first, "a", create=True).close()
+    first.annex(1).write_text("{}")
+    second = SiteDirectory(tmp_path / "a", "2" * 32, lasting=True).prepare()
+    _ledger(second, "a", create=True).close()
+    second.ledger.unlink()
+    with pytest.raises(InputError, match=r"ledger\.sqlite is missing, and .* earlier runs") as caught:
+        _ledger(second, "a", create=True)
+    assert "backup" in str(caught.value.hint) and not second.ledger.exists()
+    first.annex(1).unlink()  # a start that came to nothing leaves folders alone
+    _ledger(second, "a", create=True).close()
