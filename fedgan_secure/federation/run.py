@@ -161,8 +161,7 @@ class _Run:
         }
 
     def _caps(self) -> dict[str, float]:
-        caps = {name: hospital.standing_cap for name, hospital in self.hospitals.items()}
-        return {name: cap for name, cap in caps.items() if cap is not None}
+        return {name: cap for name, one in self.hospitals.items() if (cap := one.standing_cap) is not None}
 
     def _several_hospitals(self) -> str | None:
         """The same for a patient in as many hospitals as the policy declares, those with the largest figures."""
@@ -237,9 +236,8 @@ class _Run:
         if facts.abort_code is not None:
             incidents.append(Incident(kind="abort", round=number, text=facts.abort_detail or facts.abort_code))
         self._conclude(facts, vector, average, incidents, parameters.colluders)
-        what = f"{len(facts.result.survivors)} of {len(self.hospitals)} hospitals" if facts.result else "aborted"
-        if not facts.complete and number == self.policy.rounds:
-            what += " (a run with --spare-rounds has rounds left for such a case)"
+        last = " (a run with --spare-rounds has rounds left for that)" if number == self.policy.rounds else ""
+        what = f"{len(facts.result.survivors)} of {len(self.hospitals)} hospitals" if facts.result else f"aborted{last}"
         spent = max(self.epsilons().values(), key=lambda text: float("inf") if text == "unbounded" else float(text))
         self.display.note(f"round {number} of {self.policy.rounds}: {what}, epsilon so far {spent}")
         return facts.complete

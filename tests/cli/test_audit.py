@@ -248,7 +248,10 @@ def test_a_release_with_shared_noise_is_one_sum(aggregated: Any) -> None:
         return {f"h{number}": reserved for number in range(1, 6)}
 
     header = {"rounds_scheduled": 2}
-    whole = aggregated(header=header, aggregation=of_sums, privacy={**said, "release": release}, **hospitals(noisy))
+    released = {**said, "release": release}
+    whole = aggregated(header=header, privacy=released, **hospitals(noisy))
     assert check_transcript(whole) == "round 1, last stage receipt"
+    with pytest.raises(ProtocolError, match="digests of the sums"):
+        check_transcript(aggregated(header=header, aggregation=of_sums, privacy=released, **hospitals(noisy)))
     with pytest.raises(ProtocolError):
         check_transcript(aggregated(header=header, aggregation=of_sums, privacy=said, **hospitals(steps)))
