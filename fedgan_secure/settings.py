@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -289,15 +290,19 @@ class RunSettings(_Section):
             hint = "see `fedgan-secure run --help`; `fedgan-secure init -` prints every key of the file"
             raise _wrong(error, source, hint) from error
 
-    def resolved(self) -> RunSettings:
-        """Return these settings with every place absolute, as a run keeps them: it may go on from another folder."""
+    def resolved(self, known_starts: Collection[str]) -> RunSettings:
+        """Return these settings with every place absolute, as a run keeps them: it may go on from another folder.
+
+        Args:
+            known_starts: names that `training.start` may have beside a file's; a file of such a name is not meant.
+        """
         data, training = self.data, self.training
         places = {
             "dataset": None if data.dataset is None else data.dataset.resolve(),
             "hospital": {name: place.resolve() for name, place in data.hospital.items()},
         }
         start = training.start
-        if start is not None and Path(start).is_file():
+        if start is not None and start not in known_starts:
             start = str(Path(start).resolve())
         return self.model_copy(
             update={

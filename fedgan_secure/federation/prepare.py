@@ -16,7 +16,7 @@ from fedgan_protocols.keys import Identity
 from fedgan_protocols.parameters import default_threshold
 from fedgan_secure.data.golden import golden_digest, refuse_other_preprocessing
 from fedgan_secure.errors import InputError
-from fedgan_secure.federation.adapted_policy import adapted_terms, start_of
+from fedgan_secure.federation.adapted_policy import NONE, adapted_terms, start_of
 from fedgan_secure.federation.coordinator import Coordinator
 from fedgan_secure.federation.declarations import declarations, refuse_foreign_declarations
 from fedgan_secure.federation.defaults import Recipe
@@ -52,7 +52,7 @@ from fedgan_secure.policy import (
 )
 from fedgan_secure.settings import RunSettings, TrainingSection, own_cap
 from fedgan_secure.starts.shared import refuse_shared_images
-from fedgan_secure.starts.start import PublicStart
+from fedgan_secure.starts.start import SHIPPED, PublicStart
 
 TRAINED = ("rounds", "mechanism", "ring", "model", "training")
 """What a policy says of the training, by the names that `AdaptedTerms` has, too."""
@@ -300,7 +300,7 @@ def _start(
         {
             "run_id": run_id,
             "status": "prepared",
-            "settings": settings.resolved().model_dump(mode="json", exclude_none=True),
+            "settings": settings.resolved((*SHIPPED, NONE)).model_dump(mode="json", exclude_none=True),
             "site_dir": None if request.site_dir is None else str(request.site_dir.resolve()),
             "patients_of": None if request.patients_of is None else str(request.patients_of.resolve()),
             "drops": list(request.drops),

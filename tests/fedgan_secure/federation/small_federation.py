@@ -58,6 +58,16 @@ class Toy:
         return [] if models == {MODEL: average.tobytes()} else ["another model is published"]
 
 
+def four_patients() -> PatientDataset:
+    """Four patients with a black image each, without labels."""
+    return PatientDataset(
+        images=np.zeros((4, 28, 28, 1), np.uint8),
+        labels=np.full(4, -1, np.int32),
+        patient=np.arange(4, dtype=np.int32),
+        classes=0,
+    )
+
+
 def digest(vector: np.ndarray) -> str:
     """How a model of the toy family is named."""
     return model_digest(LAYOUT, vector).hex()
@@ -105,12 +115,7 @@ class SmallFederation:
             site=site,
             identity=self.keys[name],
             ledger=Ledger.open(site.ledger, hospital=name, create=True),
-            dataset=PatientDataset(
-                images=np.zeros((4, 28, 28, 1), np.uint8),
-                labels=np.full(4, -1, np.int32),
-                patient=np.arange(4, dtype=np.int32),
-                classes=0,
-            ),
+            dataset=four_patients(),
             policy=self.policy,
             name=name,
             cap=None,

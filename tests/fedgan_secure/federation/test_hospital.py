@@ -15,13 +15,13 @@ from fedgan_audits.ledger import Ledger
 from fedgan_protocols.journal import Journal
 from fedgan_protocols.keys import Identity
 from fedgan_protocols.parameters import Member, SessionParameters
-from fedgan_secure.data.patients import PatientDataset
 from fedgan_secure.federation.directories import SiteDirectory
 from fedgan_secure.federation.hospital import Hospital
 from fedgan_secure.federation.refusals import SessionRefused, SignatureRefused
 from fedgan_secure.policy import CoordinatorEntry, FederationPolicy, HospitalEntry
 from fedgan_secure.processors import processors
 from tests.audits.conftest import Run
+from tests.fedgan_secure.federation.small_federation import four_patients
 from tests.fedgan_secure.federation.test_policy import fields
 
 LAYOUT = "ab" * 32
@@ -44,12 +44,7 @@ class World:
             site=site,
             identity=self.keys["a"],
             ledger=Ledger.open(site.ledger, hospital="a", create=True),
-            dataset=PatientDataset(
-                images=np.zeros((4, 28, 28, 1), np.uint8),
-                labels=np.full(4, -1, np.int32),
-                patient=np.arange(4, dtype=np.int32),
-                classes=0,
-            ),
+            dataset=four_patients(),
             policy=self.policy,
             name="a",
             cap=cap,

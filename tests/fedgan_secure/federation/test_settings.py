@@ -85,13 +85,17 @@ def test_paths_in_a_file_start_at_the_file(tmp_path: Path) -> None:
 
 def test_kept_settings_name_places_for_good(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run goes on from another folder: what it was given by relative paths must still be found."""
-    (tmp_path / "own.npz").write_bytes(b"a start")
+    for name in ("own.npz", "none", "fundus64/1"):  # files of the names that mean something else are not meant
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"a start")
+    known = ("fundus64/1", "none")
     monkeypatch.chdir(tmp_path)
     given = {"data.hospital": {"a": "one", "b": "two", "c": "three"}, "training.start": "own.npz"}
-    kept = RunSettings.merged({}, given).resolved()
+    kept = RunSettings.merged({}, given).resolved(known)
     assert kept.data.hospital == {"a": tmp_path / "one", "b": tmp_path / "two", "c": tmp_path / "three"}
     assert kept.training.start == str(tmp_path / "own.npz")
-    whole = RunSettings.merged({}, {"data.dataset": "all", "training.start": "fundus64/1"}).resolved()
+    whole = RunSettings.merged({}, {"data.dataset": "all", "training.start": "fundus64/1"}).resolved(known)
     assert (whole.data.dataset, whole.training.start) == (tmp_path / "all", "fundus64/1")
     assert RunSettings.merged(kept.model_dump(mode="json", exclude_none=True), {}) == kept
-    assert RunSettings.merged({}, {}).resolved() == RunSettings.merged({}, {})
+    for none in ({}, {"training.start": "none"}):
+        assert RunSettings.merged({}, none).resolved(known) == RunSettings.merged({}, none)
