@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from fedgan_audits.binding import colluders_against_lying
@@ -191,6 +192,24 @@ def with_delta_for(settings: RunSettings, largest: int) -> RunSettings:
     """
     privacy = settings.privacy.model_copy(update={"delta": delta_of(settings, largest)})
     return settings.model_copy(update={"privacy": privacy})
+
+
+def cohort_of(settings: RunSettings, sizes: Sequence[int], *, phantoms: bool) -> tuple[int, RunSettings]:
+    """Return the declared cohort of a hospital, and the settings with their delta.
+
+    Where nothing is declared the smallest cohort decides how often somebody is drawn, the largest how small delta must
+    be.
+
+    Args:
+        settings: what is asked for.
+        sizes: patients (or images, where these are the unit) of each hospital.
+        phantoms: whether the patients are phantoms, whose number is public.
+
+    Raises:
+        InputError: as :func:`delta_of`.
+    """
+    settled = settings.privacy.declared_patients or (settings.data.phantom_patients if phantoms else None)
+    return settled or min(sizes), with_delta_for(settings, settled or max(sizes))
 
 
 def delta_warnings(delta: float, declared: int) -> tuple[str, ...]:

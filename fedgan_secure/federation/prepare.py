@@ -28,12 +28,12 @@ from fedgan_secure.federation.fedavg import model_digest
 from fedgan_secure.federation.hospital import Hospital
 from fedgan_secure.federation.key_rotation import KeyPlace, refuse_revoked
 from fedgan_secure.federation.mechanisms import (
+    cohort_of,
     hospital_mechanism,
     mechanism_and_ring,
     mechanism_fields,
     recipe_of,
     rounds_of,
-    with_delta_for,
 )
 from fedgan_secure.federation.settings import TrainingSettings
 from fedgan_secure.federation.site_keys import load_identity, load_secret
@@ -247,10 +247,7 @@ def _start(
     before_models()
     by_image = settings.data.unit == "image"
     sizes = [len(dataset) if by_image else dataset.patients for dataset in source.datasets.values()]
-    settled = settings.privacy.declared_patients or (settings.data.phantom_patients if source.phantoms else None)
-    # The smallest cohort decides how often somebody is drawn, the largest how small delta must be.
-    declared = settled or min(sizes)
-    shaped = with_delta_for(settings, settled or max(sizes))
+    declared, shaped = cohort_of(settings, sizes, phantoms=source.phantoms)
     public = start_of(settings, source.preprocessing, from_run=initial is not None)
     if public is None:
         trained = _from_seed(shaped, declared, len(names), source.classes)

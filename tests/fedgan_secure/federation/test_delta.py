@@ -8,7 +8,7 @@ import pytest
 
 from fedgan_secure.errors import InputError
 from fedgan_secure.federation.directories import SiteDirectory
-from fedgan_secure.federation.mechanisms import delta_of, delta_warnings, with_delta_for
+from fedgan_secure.federation.mechanisms import cohort_of, delta_of, delta_warnings, with_delta_for
 from fedgan_secure.federation.prepare import _ledger, check_before_reading
 from fedgan_secure.settings import RunSettings
 
@@ -35,6 +35,18 @@ def test_delta_follows_the_largest_cohort() -> None:
     with pytest.raises(InputError, match="at most 1/3000"):
         with_delta_for(settings(delta=1e-3), 3000)
     assert with_delta_for(settings(delta=1e-3, no_privacy=True), 3000).privacy.delta == 1e-3
+
+
+def test_of_undeclared_cohorts_the_smallest_is_declared_and_the_largest_decides_delta() -> None:
+    sizes = (400, 30, 3000)
+    declared, shaped = cohort_of(settings(), sizes, phantoms=False)
+    assert (declared, shaped.privacy.delta) == (30, 3.3e-5)
+    declared, shaped = cohort_of(settings(declared_patients=100), sizes, phantoms=False)
+    assert (declared, shaped.privacy.delta) == (100, 1e-3)
+    declared, shaped = cohort_of(settings(), (30, 29), phantoms=True)
+    assert (declared, shaped.privacy.delta) == (3000, 3.3e-5)
+    with pytest.raises(InputError, match="at most 1/3000"):
+        cohort_of(settings(delta=1e-2), sizes, phantoms=False)
 
 
 @pytest.mark.parametrize(
