@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from fedgan_audits.mechanism import DistributedMechanism, MechanismRecord, NoiseShares
 from fedgan_protocols.quantization import FixedPoint
-from fedgan_secure.adaptation.layout import ReleaseLayout
+from fedgan_secure.moments.releases import AnyLayout, read_layout
 
 
 class PublicFacts(BaseModel):
@@ -39,7 +39,7 @@ class StartPolicy(PublicFacts):
 class ReleasePolicy(PublicFacts):
     """The first round: one noisy sum of a vector for every patient, in the accountant's terms and in the ring's.
 
-    `layout` says what the vector is (`adaptation.layout.ReleaseLayout`); `shares` is there where noise is shared.
+    `layout` says what the vector is (`moments.releases.read_layout`); `shares` is there where noise is shared.
     """
 
     noise_multiplier: float = Field(ge=0)
@@ -55,7 +55,7 @@ class ReleasePolicy(PublicFacts):
 
     @model_validator(mode="after")
     def _consistent(self) -> ReleasePolicy:
-        layout = ReleaseLayout.from_json(self.layout)
+        layout = read_layout(self.layout)
         if (layout.dimension, layout.digest()) != (self.dimension, self.layout_sha256):
             raise ValueError("the layout of the release is not the one that its dimension and digest name")
         if self.shares is not None and self.shares.dimension != self.dimension:
@@ -80,6 +80,6 @@ class ReleasePolicy(PublicFacts):
         """The encoder of the released vector."""
         return FixedPoint(self.ring.update_bound, self.ring.ring_bits, self.ring.fraction_bits)
 
-    def release_layout(self) -> ReleaseLayout:
+    def release_layout(self) -> AnyLayout:
         """What the released vector is made of."""
-        return ReleaseLayout.from_json(self.layout)
+        return read_layout(self.layout)

@@ -142,7 +142,7 @@ class TrainingSection(_Section):
         None,
         min_length=1,
         max_length=1000,
-        description="the public start to adapt: a name such as fundus64/1, a file, or none; default: where one fits",
+        description="the public start to adapt: fundus64/1, a file, moments, or none; default: where one fits",
     )
     update_bound: float = Field(1.0, gt=0, le=1000, description="box that every coordinate of an update is clamped to")
     ring_bits: Literal[32, 64] = Field(32, description="width of the ring that masks live in")

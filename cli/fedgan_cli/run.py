@@ -85,7 +85,10 @@ Examples:
 @click.option("--threshold", type=int, help="Hospitals that must finish a round. [default: floor(2n/3) + 1]")
 @click.option("--no-privacy", is_flag=True, help="A researcher's baseline: epsilon unbounded, reports say so.")
 @click.option(
-    "--start", metavar="START", help="Public start to adapt: fundus64/1, a file, or none. [default: where one fits]"
+    "--start",
+    metavar="START",
+    help="Public start to adapt: fundus64/1 or a file; moments: no start, one noisy sum of means and covariances; "
+    "none: train from a seed. [default: where one fits]",
 )
 @click.option("--release-noise", type=float, help="Noise multiplier of the release round (runs with a public start).")
 @click.option("--init-from", type=click.Path(path_type=Path), help="Start from another run's released model.")

@@ -15,7 +15,9 @@ def schedule_line(policy: FederationPolicy) -> str:
     steps = f"{mechanism.steps_per_round} steps, sampling probability {mechanism.sampling_probability:g}"
     if policy.start is None:
         return f"{hospitals}, {policy.rounds} rounds of {steps}, {_noise(policy, mechanism.noise_multiplier)}, {end}"
-    parts, first = [f"{hospitals} adapt the public start {policy.start.name}"], 1
+    moments = policy.model.get("family") == "moments/1"
+    does = "release moments of their images" if moments else f"adapt the public start {policy.start.name}"
+    parts, first = [f"{hospitals} {does}"], 1
     if policy.release is not None:
         which = "the only round" if policy.rounds == 1 else "round 1"
         noise = _noise(policy, policy.release.noise_multiplier)

@@ -34,6 +34,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -80,7 +81,7 @@ def patient_vectors(
     Raises:
         InputError: arrays that do not fit each other or the layout. Raised before the first chunk is asked for.
     """
-    _check(layout, features, codes, labels, patient, patients)
+    check_images(layout, features, codes, labels, patient, patients)
     order = np.argsort(patient, kind="stable")
     starts = np.searchsorted(patient[order], np.arange(patients + 1))
     cells = layout.colour_bins.index(codes)
@@ -126,14 +127,29 @@ def _add_moments(
             row[start + 1 + layout.features : start + layout.width] += second * weight * (exact * exact - 1.0)
 
 
-def _check(
-    layout: ReleaseLayout,
+class Sized(Protocol):
+    """What images are checked against: how many features and classes a layout has."""
+
+    @property
+    def features(self) -> int: ...
+
+    @property
+    def classes(self) -> int: ...
+
+
+def check_images(
+    layout: Sized,
     features: np.ndarray,
     codes: np.ndarray,
     labels: np.ndarray,
     patient: np.ndarray,
     patients: int,
 ) -> None:
+    """Refuse arrays, as `patient_vectors` takes them, that do not fit each other or the layout.
+
+    Raises:
+        InputError: what was found and expected.
+    """
     count = len(features)
     if features.dtype != np.float32 or features.shape != (count, layout.features):
         raise InputError(

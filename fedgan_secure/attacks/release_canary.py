@@ -18,11 +18,12 @@ import numpy as np
 from fedgan_audits import accountant
 from fedgan_audits.mechanism import DistributedMechanism, MechanismRecord
 from fedgan_protocols.quantization import FixedPoint
-from fedgan_secure.adaptation.layout import ReleaseLayout
 from fedgan_secure.adaptation.statistics import ImageStatistics
 from fedgan_secure.attacks.games import Bounds, GamesVerdict, Played, toss
 from fedgan_secure.errors import InputError
 from fedgan_secure.federation.release_ring import Draw, decode_release_sum, encode_release, noise_of, release_deviation
+from fedgan_secure.moments.layout import MomentsLayout
+from fedgan_secure.moments.releases import AnyLayout, release_sum
 from fedgan_secure.privacy import Entropy
 
 GAMES, MANY_GAMES = 40_000, 200_000
@@ -31,7 +32,7 @@ _OTHERS, _TOLD_EVERY = 16, 500
 
 
 def attack_release(
-    layout: ReleaseLayout,
+    layout: AnyLayout,
     record: MechanismRecord,
     codec: FixedPoint,
     *,
@@ -75,7 +76,7 @@ def attack_release(
 class _Game:
     """Two neighbouring hospitals, one with the canary, and the adversary's view of their releases."""
 
-    def __init__(self, layout: ReleaseLayout, record: MechanismRecord, codec: FixedPoint) -> None:
+    def __init__(self, layout: AnyLayout, record: MechanismRecord, codec: FixedPoint) -> None:
         self._record, self._codec = record, codec
         everybody, known = _made_up(layout), slice(0, _OTHERS)
         others = ImageStatistics(
@@ -85,8 +86,8 @@ class _Game:
             everybody.patient[known],
             _OTHERS,
         )
-        self._without = others.clipped_sum(layout, record.l2_clip_norm).total
-        self._with = everybody.clipped_sum(layout, record.l2_clip_norm).total
+        self._without = release_sum(layout, others, record.l2_clip_norm).total
+        self._with = release_sum(layout, everybody, record.l2_clip_norm).total
         canary = self._with - self._without
         self._direction = canary / np.linalg.norm(canary)
         self._shares = record.shares.honest_shares if isinstance(record, DistributedMechanism) else 1
@@ -110,11 +111,14 @@ class _Game:
         return np.zeros(size, np.int64 if isinstance(self._record, DistributedMechanism) else np.float32)
 
 
-def _made_up(layout: ReleaseLayout) -> ImageStatistics:
+def _made_up(layout: AnyLayout) -> ImageStatistics:
     """`_OTHERS` ordinary patients and the canary, whose features are far above the bound; all of a fixed pattern."""
     rows = _OTHERS + 1
     row, column = np.arange(rows)[:, None], np.arange(layout.features)
     features = (((29 * column + 13 * row) % 31 - 15) / 15).astype(np.float32)
     features[-1] *= 1e4
-    cells = layout.colour_bins.centres[np.arange(rows) % layout.colour_bins.cells]
+    if isinstance(layout, MomentsLayout):
+        cells = np.zeros((rows, 0), np.float32)
+    else:
+        cells = layout.colour_bins.centres[np.arange(rows) % layout.colour_bins.cells]
     return ImageStatistics(features, cells, np.arange(rows) % layout.blocks, np.arange(rows), rows)

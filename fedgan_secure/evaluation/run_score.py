@@ -20,7 +20,7 @@ from fedgan_secure.evaluation.realism import realism
 from fedgan_secure.evaluation.score import Draw, Effort, Measured, Progress, Score, score_pictures
 from fedgan_secure.models.adapted_spec import AdaptedSpec
 from fedgan_secure.models.dcgan import build_generator, draw_images, load_generator
-from fedgan_secure.models.spec import AnySpec, read_spec
+from fedgan_secure.models.spec import AnySpec, ModelSpec, read_spec
 
 JUDGE = "training the judge of realism"
 
@@ -79,7 +79,7 @@ def evaluate_run(request: EvaluationRequest, progress: Progress | None = None) -
     untrained, start = None, None
     if isinstance(spec, AdaptedSpec):
         start = start_alone(spec)
-    else:
+    elif isinstance(spec, ModelSpec):
         untrained = drawing(build_generator(spec, request.seed), spec)
     return measure(drawing(generator, spec), loaded.dataset, request, spec.classes, untrained, start, progress)
 

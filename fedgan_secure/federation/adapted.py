@@ -13,6 +13,7 @@ import numpy as np
 
 from fedgan_secure.adaptation.adapting import Adaptation, adaptation_of
 from fedgan_secure.adaptation.head_settings import HeadSettings
+from fedgan_secure.adaptation.layout import ReleaseLayout
 from fedgan_secure.adaptation.pool import StartAlone
 from fedgan_secure.adaptation.vector import AdaptedLayout, Noise, heads_spec
 from fedgan_secure.data.patients import PatientDataset
@@ -61,7 +62,10 @@ class AdaptedFamily:
         self._policy = policy
         self._spec = AdaptedSpec.from_json(policy.model)
         release = policy.release
-        self.layout = AdaptedLayout(self._spec, start, None if release is None else release.release_layout())
+        released = None if release is None else release.release_layout()
+        if released is not None and not isinstance(released, ReleaseLayout):
+            raise ModelError("the policy's release is not of a public start's features, which its model adapts")
+        self.layout = AdaptedLayout(self._spec, start, released)
         self.noise = Noise(0.0 if release is None else release_deviation(release.record(), 1) ** 2)
 
     @property

@@ -63,6 +63,13 @@ def adapted_recipe(*, declared_patients: int, phantoms: bool, unit: str) -> Reci
     )
 
 
+def moments_recipe() -> Recipe:
+    """Return the defaults of a run that starts from moments: one round, the release, with all of the budget."""
+    return Recipe(
+        sampling_probability=1.0, rounds=1, steps_per_round=1, images_per_patient=1, l2_clip_norm=1.0, average_decay=0.0
+    )
+
+
 def recipe_for(*, image_size: int, declared_patients: int, phantoms: bool, unit: str) -> Recipe:
     """Defaults from public facts alone: the image size, the declared cohort and the unit.
 

@@ -19,13 +19,16 @@ from fedgan_secure.federation.distributed_round import Optimiser
 from fedgan_secure.federation.fedavg import apply_sum
 from fedgan_secure.federation.published_files import Passed
 from fedgan_secure.models.adapted_spec import AdaptedSpec
+from fedgan_secure.models.errors import ModelError
+from fedgan_secure.models.moments_spec import FAMILY as MOMENTS
+from fedgan_secure.models.moments_spec import MomentsSpec
+from fedgan_secure.moments.start import AnyStart, MomentsStart
 from fedgan_secure.policy import FederationPolicy
 
 if TYPE_CHECKING:
     from fedgan_secure.data.patients import PatientDataset
     from fedgan_secure.privacy import Entropy
     from fedgan_secure.privacy.self_test import MechanismWatch
-    from fedgan_secure.starts.start import PublicStart
 
 Progress = Callable[[str, int, int], None]
 _PASSED = Passed()
@@ -104,7 +107,7 @@ class Family(Protocol):
         """Return what draws pictures of the public start alone; None without one."""
 
 
-def family_of(policy: FederationPolicy, start: PublicStart | None) -> Family:
+def family_of(policy: FederationPolicy, start: AnyStart | None) -> Family:
     """Return the family that a policy names.
 
     Args:
@@ -116,8 +119,14 @@ def family_of(policy: FederationPolicy, start: PublicStart | None) -> Family:
     """
     if policy.start is None:
         return DcganFamily(policy)
+    if policy.model.get("family") == MOMENTS:
+        from fedgan_secure.federation.moments_family import MomentsFamily
+
+        return MomentsFamily(policy, start)
     from fedgan_secure.federation.adapted import AdaptedFamily
 
+    if isinstance(start, MomentsStart):
+        raise ModelError("the run adapts a public start, and was given that of moments")
     return AdaptedFamily(policy, start)
 
 
@@ -237,9 +246,7 @@ def spec_of(policy: FederationPolicy) -> Any:
     from fedgan_secure.models.spec import read_spec
 
     spec = read_spec(policy.model)
-    if isinstance(spec, AdaptedSpec) != (policy.start is not None):
-        from fedgan_secure.models.errors import ModelError
-
+    if isinstance(spec, AdaptedSpec | MomentsSpec) != (policy.start is not None):
         raise ModelError("policy: the model adapts a public start and the policy names none, or the other way round")
     return spec
 

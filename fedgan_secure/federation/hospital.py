@@ -47,11 +47,11 @@ from fedgan_secure.federation.start_model import StartBundle, own_start
 from fedgan_secure.federation.storage import private_folder
 from fedgan_secure.federation.turns import foreign_parameters, open_once, out_of_turn, refuse_foreign
 from fedgan_secure.federation.withdrawals import take_effect
+from fedgan_secure.moments.start import AnyStart
 from fedgan_secure.policy import FederationPolicy
 from fedgan_secure.privacy.errors import MechanismContradicted
 from fedgan_secure.privacy.self_test import MechanismWatch
 from fedgan_secure.processors import processors
-from fedgan_secure.starts.start import PublicStart
 
 Step = Callable[[int, int], None]
 
@@ -82,7 +82,7 @@ class Hospital:
     findings: dict[str, Any]
     entropy: Entropy
     journal: Journal
-    start: PublicStart | None = None
+    start: AnyStart | None = None
     bundle: StartBundle | None = None
     _family: Family | None = None
     _trainer: Any = None

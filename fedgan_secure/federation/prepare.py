@@ -16,7 +16,7 @@ from fedgan_protocols.keys import Identity
 from fedgan_protocols.parameters import default_threshold
 from fedgan_secure.data.golden import golden_digest, refuse_other_preprocessing
 from fedgan_secure.errors import InputError
-from fedgan_secure.federation.adapted_policy import NONE, adapted_terms, start_of
+from fedgan_secure.federation.adapted_policy import KNOWN_STARTS, adapted_terms, start_of
 from fedgan_secure.federation.coordinator import Coordinator
 from fedgan_secure.federation.declarations import declarations, refuse_foreign_declarations
 from fedgan_secure.federation.defaults import Recipe
@@ -41,6 +41,7 @@ from fedgan_secure.federation.sources import Source, names_of, read
 from fedgan_secure.federation.start_model import StartBundle, start_vector
 from fedgan_secure.federation.storage import explain_disk, private_folder, write_bytes
 from fedgan_secure.models.spec import ModelSpec
+from fedgan_secure.moments.start import AnyStart
 from fedgan_secure.policy import (
     CoordinatorEntry,
     DataPolicy,
@@ -52,7 +53,7 @@ from fedgan_secure.policy import (
 )
 from fedgan_secure.settings import RunSettings, TrainingSection, own_cap
 from fedgan_secure.starts.shared import refuse_shared_images
-from fedgan_secure.starts.start import SHIPPED, PublicStart
+from fedgan_secure.starts.start import PublicStart
 
 TRAINED = ("rounds", "mechanism", "ring", "model", "training")
 """What a policy says of the training, by the names that `AdaptedTerms` has, too."""
@@ -297,7 +298,7 @@ def _start(
         {
             "run_id": run_id,
             "status": "prepared",
-            "settings": settings.resolved((*SHIPPED, NONE)).model_dump(mode="json", exclude_none=True),
+            "settings": settings.resolved(KNOWN_STARTS).model_dump(mode="json", exclude_none=True),
             "site_dir": None if request.site_dir is None else str(request.site_dir.resolve()),
             "patients_of": None if request.patients_of is None else str(request.patients_of.resolve()),
             "drops": list(request.drops),
@@ -353,7 +354,7 @@ def _assemble(
     insecure_seed: int | None,
     drops: tuple[str, ...],
     create: bool,
-    start: PublicStart | None,
+    start: AnyStart | None,
     bundle: StartBundle | None = None,
 ) -> Federation:
     if (insecure_seed is not None) != policy.flags.insecure_deterministic:
@@ -365,7 +366,7 @@ def _assemble(
     refuse_other_preprocessing(data.preprocessing_digest, data.preprocessing, data.image_size, data.channels)
     family = family_of(policy, start)
     refuse_other_dimension(policy, family)
-    if start is not None:
+    if isinstance(start, PublicStart):
         refuse_shared_images(start, source.datasets)
     hospitals: dict[str, Hospital] = {}
     for entry in policy.hospitals:

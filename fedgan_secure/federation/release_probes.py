@@ -14,8 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from fedgan_audits.self_tests import TestName
-from fedgan_secure.adaptation.layout import ReleaseLayout
-from fedgan_secure.adaptation.statistics import ImageStatistics, ReleasedSum, patients_at_a_time
+from fedgan_secure.adaptation.statistics import ImageStatistics, ReleasedSum
+from fedgan_secure.moments.layout import MomentsLayout
+from fedgan_secure.moments.releases import AnyLayout, patients_at_a_time
 
 Summing = Callable[[ImageStatistics], ReleasedSum]
 """From the statistics of images to the clipped sum over patients: what is under test."""
@@ -37,7 +38,7 @@ _TELLING = 1e-2
 """Share of the clip norm by which a clipped made-up patient may fall short of it."""
 
 
-def probe_sum(summing: Summing, layout: ReleaseLayout, clip_norm: float) -> Outcomes:
+def probe_sum(summing: Summing, layout: AnyLayout, clip_norm: float) -> Outcomes:
     """Send made-up patients through a release's sum.
 
     * clip_probe: a patient far above the bound, with one image or many, with one label or all, adds a vector of the
@@ -88,25 +89,30 @@ def probe_noise(noising: Noising, dimension: int, deviation: float, resolution: 
     return Outcomes({"noise_probe": worst <= allowed}, f"known noise is off by {worst:.3g} of at most {allowed:.3g}")
 
 
-def _allowed(layout: ReleaseLayout, clip_norm: float) -> float:
+def _allowed(layout: AnyLayout, clip_norm: float) -> float:
     """What truncation and float32 may move one patient's coordinate, with room; a wrong weight moves it by more."""
     least = min(layout.scales)
     return min(1e-6 * clip_norm, 0.01 * least)
 
 
-def _features(layout: ReleaseLayout, rows: int) -> np.ndarray:
+def _features(layout: AnyLayout, rows: int) -> np.ndarray:
     """float32[rows, d], a fixed pattern within +-1, every row another; nobody's."""
     column, row = np.arange(layout.features), np.arange(rows)[:, None]
-    return (((37 * column + 11 * row + 5 * (row // 7)) % 33 - 16) / 16).astype(np.float32)
+    pattern = ((37 * column + 11 * row + 5 * (row // 7)) % 33 - 16) / 16
+    if isinstance(layout, MomentsLayout):
+        pattern = pattern / math.sqrt(layout.features)  # a norm below 1, as those of real coefficients
+    return pattern.astype(np.float32)
 
 
-def _codes(layout: ReleaseLayout, rows: int) -> np.ndarray:
-    """float32[rows, axes], in the middle of cell 0, 1, 2, ... in turn."""
+def _codes(layout: AnyLayout, rows: int) -> np.ndarray:
+    """float32[rows, axes], in the middle of cell 0, 1, 2, ... in turn; no axes where there is no histogram."""
+    if isinstance(layout, MomentsLayout):
+        return np.zeros((rows, 0), np.float32)
     bins = layout.colour_bins
     return bins.centres[(7 * np.arange(rows) + 3) % bins.cells]
 
 
-def _made_up(layout: ReleaseLayout, labels: list[int], patient: list[int]) -> ImageStatistics:
+def _made_up(layout: AnyLayout, labels: list[int], patient: list[int]) -> ImageStatistics:
     rows = len(labels)
     return ImageStatistics(
         _features(layout, rows),
@@ -117,29 +123,37 @@ def _made_up(layout: ReleaseLayout, labels: list[int], patient: list[int]) -> Im
     )
 
 
-def _expected(layout: ReleaseLayout, images: ImageStatistics, clip_norm: float) -> np.ndarray:
+def _expected(layout: AnyLayout, images: ImageStatistics, clip_norm: float) -> np.ndarray:
     """float64[D], what these patients add together by the layout's public numbers."""
-    root, cells = math.sqrt(layout.features), layout.colour_bins.cells
     total = np.zeros(layout.dimension)
     rows_of: dict[int, list[int]] = {}
     for row, one in enumerate(images.patient.tolist()):
         rows_of.setdefault(one, []).append(row)
     for own in rows_of.values():
-        vector = np.zeros(layout.dimension)
-        blocks, histogram = vector[:-cells].reshape(layout.blocks, -1), vector[-cells:]
-        for row in own:
-            feature, label = images.features[row].astype(np.float64), int(images.labels[row])
-            histogram[(7 * row + 3) % cells] += layout.colour_weight / len(own)
-            if layout.classes and label < 0:
-                continue
-            moments = [layout.first_weight / root * feature, layout.second_weight / root * (feature**2 - 1)]
-            block = np.concatenate([[layout.count_weight], *moments])
-            blocks[label if layout.classes else 0] += block / len(own)
-        total += vector * min(1.0, clip_norm / float(np.linalg.norm(vector)))
+        vector = sum((_expected_of(layout, images, row) for row in own), np.zeros(layout.dimension)) / len(own)
+        total += vector * min(1.0, clip_norm / max(float(np.linalg.norm(vector)), 1e-12))
     return total
 
 
-def _clipped(summing: Summing, layout: ReleaseLayout, clip_norm: float) -> tuple[float, bool]:
+def _expected_of(layout: AnyLayout, images: ImageStatistics, row: int) -> np.ndarray:
+    """float64[D], what an image that is its patient's only one gives, unclipped."""
+    feature, label = images.features[row].astype(np.float64), int(images.labels[row])
+    vector = np.zeros(layout.dimension)
+    edge = layout.blocks * layout.width
+    if isinstance(layout, MomentsLayout):
+        lines = [one * np.append(one, math.sqrt(2) * feature[place + 1 :]) for place, one in enumerate(feature)]
+        moments = [layout.first_weight * feature, *(layout.second_weight * line for line in lines)]
+    else:
+        root = math.sqrt(layout.features)
+        moments = [layout.first_weight / root * feature, layout.second_weight / root * (feature**2 - 1)]
+        vector[edge + (7 * row + 3) % layout.colour_bins.cells] = layout.colour_weight
+    if label >= 0 or not layout.classes:
+        blocks = vector[:edge].reshape(layout.blocks, -1)
+        blocks[label if layout.classes else 0] = np.concatenate([[layout.count_weight], *moments])
+    return vector
+
+
+def _clipped(summing: Summing, layout: AnyLayout, clip_norm: float) -> tuple[float, bool]:
     """The longest vector that one made-up patient adds, and whether all are as they should be."""
     every = list(range(layout.classes)) or [0]
     norms = []
@@ -158,7 +172,7 @@ def _clipped(summing: Summing, layout: ReleaseLayout, clip_norm: float) -> tuple
     return max(norms), fits
 
 
-def _structure(summing: Summing, layout: ReleaseLayout, clip_norm: float) -> float:
+def _structure(summing: Summing, layout: AnyLayout, clip_norm: float) -> float:
     """By how much a coordinate of a made-up patient is off, over all labels, none, and three patients for one."""
     worst = 0.0
     for label in [*(range(layout.classes) or [0]), -1]:
@@ -174,7 +188,7 @@ def _structure(summing: Summing, layout: ReleaseLayout, clip_norm: float) -> flo
     return worst if math.isfinite(worst) else math.inf
 
 
-def _crowd(summing: Summing, layout: ReleaseLayout, clip_norm: float) -> float:
+def _crowd(summing: Summing, layout: AnyLayout, clip_norm: float) -> float:
     """By how much a coordinate of a crowd's sum is off, for each patient of it."""
     patients = 2 * patients_at_a_time(layout) + 1
     owners = [one for turn in range(3) for one in range(patients) if one % 3 >= turn]

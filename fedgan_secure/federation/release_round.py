@@ -10,7 +10,6 @@ import numpy as np
 
 from fedgan_audits.mechanism import DistributedMechanism, MechanismRecord
 from fedgan_protocols.quantization import FixedPoint
-from fedgan_secure.adaptation.layout import ReleaseLayout
 from fedgan_secure.adaptation.statistics import ImageStatistics, ReleasedSum
 from fedgan_secure.errors import InputError
 from fedgan_secure.federation.release_probes import probe_noise, probe_sum
@@ -21,6 +20,7 @@ from fedgan_secure.federation.release_ring import (
     noise_of,
     release_deviation,
 )
+from fedgan_secure.moments.releases import AnyLayout, release_sum
 from fedgan_secure.privacy import Entropy
 from fedgan_secure.privacy.errors import PrivacyRefused
 from fedgan_secure.privacy.evidence import Moments
@@ -37,7 +37,7 @@ class ReleaseTrainer:
     def __init__(
         self,
         images: ImageStatistics,
-        layout: ReleaseLayout,
+        layout: AnyLayout,
         record: MechanismRecord,
         codec: FixedPoint,
         entropy: Entropy,
@@ -107,7 +107,7 @@ class ReleaseTrainer:
 
     def _sum(self, images: ImageStatistics) -> ReleasedSum:
         """The one sum that made-up and real patients enter."""
-        return images.clipped_sum(self._layout, self._record.l2_clip_norm)
+        return release_sum(self._layout, images, self._record.l2_clip_norm)
 
     def _probe(self, watch: MechanismWatch) -> None:
         """Made-up patients and known noise, before a real patient is looked at."""

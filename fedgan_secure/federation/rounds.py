@@ -32,6 +32,7 @@ from fedgan_protocols.session import AggregateResult, ServerSession
 from fedgan_secure.data.fields import fields_read
 from fedgan_secure.federation.distributed_round import left_on_the_way
 from fedgan_secure.federation.expectations import named_of
+from fedgan_secure.federation.start_card import starts_from_moments
 from fedgan_secure.policy import FederationPolicy, ReleasePolicy
 
 DEIDENTIFICATION = (
@@ -215,18 +216,23 @@ RELEASE = (
     "the mean over a patient's images of public features and their squares, each in the block of the image's class, "
     "and one cell of a histogram of mean colours; the vector is clipped to the norm bound"
 )
+MOMENTS_RELEASE = (
+    "the mean over a patient's images of their coefficients and of all products of two of these, each in the block of "
+    "the image's class; the vector is clipped to the norm bound"
+)
+COEFFICIENTS = "{count} coefficients of {name}, a fixed basis of cosines (SHA-256 of the start: {digest})"
 FEATURES = "{count} features of the frozen public network of {name} (SHA-256 of the start: {digest})"
 
 
 def release_facts(policy: FederationPolicy, release: ReleasePolicy) -> ReleaseFacts:
     """What the first round releases, for the report."""
-    start = policy.start
+    start, of_moments = policy.start, starts_from_moments(policy)
     return ReleaseFacts(
         mechanism=release.record(),
-        statistic=RELEASE,
+        statistic=MOMENTS_RELEASE if of_moments else RELEASE,
         dimension=release.dimension,
         layout_sha256=release.layout_sha256,
-        features=FEATURES.format(
+        features=(COEFFICIENTS if of_moments else FEATURES).format(
             count=release.release_layout().features,
             name="" if start is None else start.name,
             digest="" if start is None else start.digest,

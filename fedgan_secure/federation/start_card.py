@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from fedgan_audits.mechanism import MechanismRecord
 from fedgan_secure.federation.markdown import plain, table
+from fedgan_secure.models.moments_spec import FAMILY as MOMENTS
+from fedgan_secure.models.spec import read_spec
 from fedgan_secure.policy import FederationPolicy
 
 FROM_START = (
@@ -22,7 +24,21 @@ NO_DISCRIMINATOR = (
     "There is no `discriminator.keras`: such a run trains none. Its small heads on the start's features are not "
     "published as a file; what they decided is in the generator, as the chance of each picture for each class."
 )
+FROM_BASIS = (
+    "Nothing but the scale of details: a picture is a sum of {order} x {order} cosines, and what is finer is in none."
+)
+FROM_MOMENTS = (
+    "Everything else: the mean of every class, and how its pictures vary around it, as far as a covariance tells. "
+    "Pictures are drawn from that Gaussian, so forms that do not vary smoothly around a mean come out blended."
+)
+NO_MOMENTS = "The release round was not finished, and it is not repeated: the pictures are black."
+NOTHING_TRAINED = "There is no `discriminator.keras`: nothing is trained in such a run."
 _COLUMNS = ("round", "what hospitals give", "noise multiplier", "clip norm", "chance of a patient", "steps")
+
+
+def starts_from_moments(policy: FederationPolicy) -> bool:
+    """Return whether the run has no trained start and nothing but a release."""
+    return policy.model.get("family") == MOMENTS
 
 
 def origin(policy: FederationPolicy) -> str:
@@ -31,6 +47,8 @@ def origin(policy: FederationPolicy) -> str:
     if policy.start is None:
         return f"trained by {count} hospitals together by federated averaging under secure aggregation."
     noise = "without noise" if policy.flags.no_privacy else "with noise"
+    if starts_from_moments(policy):
+        return f"made of what {count} hospitals released together, {noise} and under secure aggregation."
     return (
         f"made of the public start {plain(policy.start.name)} and adapted to what {count} hospitals released together, "
         f"{noise} and under secure aggregation."
@@ -42,17 +60,23 @@ def start_section(policy: FederationPolicy, *, released: bool) -> list[str]:
     start = policy.start
     if start is None:
         return []
-    patients = f"**From patients.** {FROM_PATIENTS}" if released else NOT_RELEASED
+    if starts_from_moments(policy):
+        of_start, of_patients = FROM_BASIS.format(order=policy.model["order"]), FROM_MOMENTS
+        missing, trained, title = NO_MOMENTS, NOTHING_TRAINED, "## What the pictures are made of"
+    else:
+        of_start, of_patients = FROM_START, FROM_PATIENTS
+        missing, trained, title = NOT_RELEASED, NO_DISCRIMINATOR, "## The public start"
+    patients = f"**From patients.** {of_patients}" if released else missing
     return [
-        "## The public start",
+        title,
         "",
         f"{plain(start.name)}, SHA-256 `{start.digest}`. {plain(start.statement)}",
         "",
-        f"**From the start.** {FROM_START}",
+        f"**From the start.** {of_start}",
         "",
         patients,
         "",
-        NO_DISCRIMINATOR,
+        trained,
         "",
     ]
 
@@ -60,6 +84,8 @@ def start_section(policy: FederationPolicy, *, released: bool) -> list[str]:
 def first_weights(policy: FederationPolicy) -> list[tuple[str, str]]:
     """Return the rows on where the weights come from."""
     initial = policy.initial_model
+    if starts_from_moments(policy):
+        return [("first weights", "none: nothing is trained")]
     if policy.start is not None:
         return [("first weights of the heads", f"from the start's statistics and seed {initial.seed}")]
     seeded = initial.pretraining == "none"
@@ -75,7 +101,11 @@ def opening(policy: FederationPolicy) -> list[str]:
         return []
     data = policy.data
     shape = f"float32[8, {data.image_size}, {data.image_size}, {data.channels}]"
-    conditional = data.classes > 0
+    conditional, size = data.classes > 0, read_spec(policy.model).latent_dim
+    if starts_from_moments(policy):
+        meaning = "its numbers say how far a picture lies from the mean of its class"
+    else:
+        meaning = "the six numbers choose a picture of the start, a colour of the released histogram, and left or right"
     label = [f'label = np.zeros((8, 1), "int32")  # 0 to {data.classes - 1}, in the order of the labels above']
     return [
         "Without this software, the generator opens wherever Keras does. It is built of Keras' own layers:",
@@ -85,13 +115,12 @@ def opening(policy: FederationPolicy) -> list[str]:
         "import numpy as np",
         "",
         'model = keras.models.load_model("public/model/generator.keras", compile=False)',
-        'z = np.random.default_rng().standard_normal((8, 6)).astype("float32")',
+        f'z = np.random.default_rng().standard_normal((8, {size})).astype("float32")',
         *(label if conditional else []),
         f"pixels = model({'[z, label]' if conditional else 'z'})  # {shape} in [-1, 1]",
         "```",
         "",
-        f"`z` is float32[n, 6], standard normal{', and `label` int32[n, 1]' if conditional else ''}; the six numbers "
-        "choose a picture of the start, a colour of the released histogram, and left or right.",
+        f"`z` is float32[n, {size}], standard normal{', and `label` int32[n, 1]' if conditional else ''}; {meaning}.",
         "",
     ]
 

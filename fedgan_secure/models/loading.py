@@ -21,6 +21,7 @@ from fedgan_secure.models.dcgan import build_discriminator, build_generator
 from fedgan_secure.models.errors import ModelError
 from fedgan_secure.models.keras_file import KERAS_3, KerasForm
 from fedgan_secure.models.keras_reading import HINT, read_file, shapes_in, weights_from
+from fedgan_secure.models.moments_spec import MomentsSpec
 from fedgan_secure.models.spec import AnySpec, ModelSpec, read_spec
 
 MOST_POLICY = 4 * 2**20
@@ -42,6 +43,8 @@ def read_network(path: Path, spec: AnySpec | None = None, which: str = "generato
     found = spec if spec is not None else _spec_in(policy, path)
     if isinstance(found, AdaptedSpec):
         model = _adapted(found, policy, data, path)
+    elif isinstance(found, MomentsSpec):
+        model = _of_moments(found, data, path)
     else:
         _check_length(_parameters(found, which), data, path)
         model = (build_generator if which == "generator" else build_discriminator)(found, 0)
@@ -134,6 +137,15 @@ def _adapted(spec: AdaptedSpec, policy: dict[str, Any], data: bytes, path: Path)
     chances = np.full((max(spec.classes, 1), spec.pool), 1.0 / spec.pool)
     histogram = np.full(bins.cells, 1.0 / bins.cells)
     return build_adapted_generator(spec, generator_model(architecture), transfer, pool, chances, (histogram, bins))
+
+
+def _of_moments(spec: MomentsSpec, data: bytes, path: Path) -> keras.Model:
+    """The generator of a run that starts from moments; its tables, and the scaled basis, are in the file."""
+    from fedgan_secure.moments.generator import build_moments_generator, parameters
+
+    _check_length(parameters(spec), data, path)
+    rows, size = max(spec.classes, 1), spec.latent_dim
+    return build_moments_generator(spec, 1.0, np.zeros((rows, size)), np.zeros((rows, size, size)))
 
 
 def _start_classes(spec: AdaptedSpec, data: bytes) -> int:

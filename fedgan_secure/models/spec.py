@@ -11,6 +11,8 @@ from typing import Any
 
 from fedgan_secure.models.adapted_spec import AdaptedSpec
 from fedgan_secure.models.errors import ModelError
+from fedgan_secure.models.moments_spec import FAMILY as MOMENTS
+from fedgan_secure.models.moments_spec import MomentsSpec
 
 IMAGE_SIZES = (28, 64, 128)
 CHANNELS = (1, 3)
@@ -124,7 +126,7 @@ class ModelSpec:
         return cls(**checked)
 
 
-AnySpec = ModelSpec | AdaptedSpec
+AnySpec = ModelSpec | AdaptedSpec | MomentsSpec
 """What `draw_images` needs to know of a generator, of whichever family it is."""
 
 
@@ -134,7 +136,9 @@ def read_spec(values: Mapping[str, Any]) -> AnySpec:
     Raises:
         ModelError: as the families' own `from_json`.
     """
-    return AdaptedSpec.from_json(values) if "family" in values else ModelSpec.from_json(values)
+    if "family" not in values:
+        return ModelSpec.from_json(values)
+    return MomentsSpec.from_json(values) if values["family"] == MOMENTS else AdaptedSpec.from_json(values)
 
 
 def _is_int(value: object) -> bool:

@@ -21,13 +21,12 @@ from fedgan_secure.federation.adapted_limits import MOST_IMAGES
 from fedgan_secure.federation.adapted_policy import (
     COARSE_BINS,
     COARSEST_BINS,
-    NOISE_RATIO,
-    AdaptedTerms,
     adapted_terms,
     recipe_with_start,
     start_of,
 )
 from fedgan_secure.federation.defaults import LEAST_COHORT
+from fedgan_secure.federation.release_terms import NOISE_RATIO, StartTerms
 from fedgan_secure.models.adapted_spec import AdaptedSpec
 from fedgan_secure.settings import RunSettings
 from fedgan_secure.starts import start as start_module
@@ -115,15 +114,15 @@ def test_a_start_and_another_runs_model_exclude_each_other() -> None:
 
 
 @functools.cache
-def _terms(declared: int, hospitals: int, classes: int, given: tuple[tuple[str, Any], ...]) -> AdaptedTerms:
+def _terms(declared: int, hospitals: int, classes: int, given: tuple[tuple[str, Any], ...]) -> StartTerms:
     return adapted_terms(settings(**dict(given)), shipped_start(), declared, hospitals, classes)
 
 
-def terms(declared: int = 3000, hospitals: int = 4, classes: int = 5, **values: Any) -> AdaptedTerms:
+def terms(declared: int = 3000, hospitals: int = 4, classes: int = 5, **values: Any) -> StartTerms:
     return _terms(declared, hospitals, classes, tuple(sorted(values.items())))
 
 
-def cost(found: AdaptedTerms) -> float:
+def cost(found: StartTerms) -> float:
     """Epsilon of everything that is scheduled."""
     own = scheduled(found.mechanism.record(), found.rounds, found.release.record())
     return epsilon(own, found.mechanism.delta)

@@ -1,0 +1,1 @@
+"""A start from released moments alone, for pictures that no public start draws."""
