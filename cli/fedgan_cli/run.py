@@ -216,6 +216,13 @@ def _request(options: dict[str, Any]) -> Any:
     )
 
 
+SMALL = 64
+NO_START = (
+    "no public start fits these pictures, so noise may drown what is trained from a seed; --start moments serves small "
+    "pictures better (docs/quality.md), --start none leaves this remark out"
+)
+
+
 def _announce(federation: Federation, display: terminal.Progress) -> None:
     from fedgan_secure.federation.mechanisms import delta_warnings
 
@@ -231,6 +238,9 @@ def _announce(federation: Federation, display: terminal.Progress) -> None:
     if not policy.flags.no_privacy:
         for text in delta_warnings(policy.mechanism.delta, policy.mechanism.declared_patients):
             display.warn(text)
+    unasked = federation.settings.training.start is None and policy.initial_model.pretraining == "none"
+    if policy.start is None and unasked and policy.data.image_size <= SMALL:
+        display.note(NO_START)
     _left_out(federation, display)
     _remarks(federation, display)
 
