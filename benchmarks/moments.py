@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-HOSPITALS, DELTA, PICTURES, SEEDS, STEPS = 5, 1e-5, 10_000, (1, 2, 3), 600
+HOSPITALS, DELTA, PICTURES, SEEDS, STEPS = 5, 1e-5, 20_000, (1, 2, 3), 1500
 SETTINGS: dict[str, list[str]] = {
     "epsilon 10, shared noise": ["--epsilon", "10", "--noise-placement", "distributed"],
     "epsilon 10, each hospital's own noise": ["--epsilon", "10"],

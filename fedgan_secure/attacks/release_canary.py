@@ -28,6 +28,9 @@ from fedgan_secure.privacy import Entropy
 
 GAMES, MANY_GAMES = 40_000, 200_000
 """How many where nobody says: more than the first where only they could refute a release without noise."""
+ORDINARY = 10_000
+"""Longer vectors are played fewer games with by default, so that an attack takes minutes: see `default_games`."""
+LEAST_BY_DEFAULT = 1_000
 _OTHERS, _TOLD_EVERY = 16, 500
 
 
@@ -50,7 +53,7 @@ def attack_release(
         codec: its ring.
         delta: of the policy.
         games: how many, `games.LEAST_GAMES` to `games.MOST_GAMES`; None for as many as would refute a release without
-            noise, from `GAMES` to `MANY_GAMES`.
+            noise, within `default_games`.
         draw: the noise that is really added; None for the recorded one. A test may give another.
         progress: called with (games played, games).
         entropy: of coins and noise.
@@ -63,7 +66,7 @@ def attack_release(
     begun = time.monotonic()
     play = _Game(layout, record, codec)
     told = Bounds(accountant.epsilon([record], delta), delta, play.distance)
-    coins = toss(told.telling_games(GAMES, MANY_GAMES) if games is None else games, entropy)
+    coins = toss(told.telling_games(*default_games(layout.dimension)) if games is None else games, entropy)
     noise, scores = draw or noise_of(record, entropy), np.empty(len(coins))
     for number, coin in enumerate(coins):
         scores[number] = play.score(bool(coin), noise)
@@ -71,6 +74,12 @@ def attack_release(
             progress(number + 1, len(coins))
     silent = np.where(coins, play.score(True, play.silence), play.score(False, play.silence))
     return told.verdict(Played(scores, coins), Played(silent, coins), time.monotonic() - begun)
+
+
+def default_games(dimension: int) -> tuple[int, int]:
+    """Return how many games are played at least and at most where nobody says; fewer with long vectors."""
+    share = min(1.0, ORDINARY / dimension)
+    return max(LEAST_BY_DEFAULT, round(share * GAMES)), max(LEAST_BY_DEFAULT, round(share * MANY_GAMES))
 
 
 class _Game:
