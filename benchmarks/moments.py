@@ -31,7 +31,10 @@ SETTINGS: dict[str, list[str]] = {
     "epsilon 1, each hospital's own noise": ["--epsilon", "1"],
     "without noise": ["--no-privacy"],
     "two classes, epsilon 8": ["--epsilon", "8"],
+    "epsilon 10, one holder of all data": [],
+    "epsilon 1, one holder of all data": [],
 }
+ONE_HOLDER = {"epsilon 10, one holder of all data": 10.0, "epsilon 1, one holder of all data": 1.0}
 TWO = ("two classes, epsilon 8", (4, 9), 4708, 3)
 
 
@@ -48,6 +51,22 @@ def one_run(data: Path, options: list[str], folder: Path) -> dict[str, Any]:
         raise SystemExit(f"{' '.join(options)} ended with {done.returncode}: {done.stderr[-2000:]}")
     found = json.loads(done.stdout)["epsilon"].values()
     return {"epsilon": max(found), "seconds": round(time.monotonic() - begun, 1)}
+
+
+def one_holder(epsilon: float) -> list[str]:
+    """Return the options of a run whose sum holds the noise that one holder of all images would add at this epsilon.
+
+    Shared noise is `multiplier x sqrt(n / (t - c))` in the sum over n hospitals: that of a run is chosen so that the
+    sum's is the holder's own. The epsilon that such a run reports is the federation's, and larger.
+    """
+    from fedgan_audits import releases
+    from fedgan_audits.binding import colluders_against_lying
+    from fedgan_protocols.parameters import default_threshold
+
+    threshold = default_threshold(HOSPITALS)
+    honest = threshold - colluders_against_lying(HOSPITALS, threshold)
+    multiplier = releases.noise(epsilon, DELTA, 1.0) * (honest / HOSPITALS) ** 0.5
+    return ["--noise-placement", "distributed", "--release-noise", f"{multiplier:.6f}"]
 
 
 def tstr(folder: Path, test: Any, *, quick: bool) -> list[float]:
@@ -109,10 +128,13 @@ def main() -> None:
                     continue
                 run = Path(folder) / f"run-{repeat}-{list(SETTINGS).index(name)}"
                 few = name == TWO[0]
-                options = [*SETTINGS[name], "--hospitals", str(TWO[3] if few else HOSPITALS), "--delta", str(DELTA)]
+                own = one_holder(ONE_HOLDER[name]) if name in ONE_HOLDER else SETTINGS[name]
+                options = [*own, "--hospitals", str(TWO[3] if few else HOSPITALS), "--delta", str(DELTA)]
                 if arguments.quick:
                     options += ["--declared-patients", "120"]
                 ran = one_run(two if few else data, options, run)
+                if name in ONE_HOLDER:
+                    ran["epsilon"] = f"{ONE_HOLDER[name]:.4f}, as one holder"
                 rows.append({**ran, "tstr": tstr(run, of_two if few else test, quick=arguments.quick)})
                 if kept is not None:
                     kept.write_text(json.dumps(results, indent=1), encoding="utf-8")

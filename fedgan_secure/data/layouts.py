@@ -12,6 +12,7 @@ from pathlib import PurePosixPath
 from typing import Literal
 
 from fedgan_secure.data.dicom import read_header
+from fedgan_secure.data.layout_checks import refuse_equal_names, refuse_folders_that_are_no_classes
 from fedgan_secure.data.listing import Listing
 from fedgan_secure.data.naming import CONFLICT, SEVERAL, Claims, NameIndex, RowKey, claim
 from fedgan_secure.data.pictures import SUFFIXES, Unreadable
@@ -234,6 +235,7 @@ def _plan_idrid(listing: Listing, kinds: Kinds, options: LayoutOptions) -> Plan:
     wanted = {"image name", "retinopathy grade"}
     table = _table_with(listing, kinds, wanted, "a CSV with the columns Image name,Retinopathy grade")
     index, key = NameIndex(kinds.pictures), "image name"
+    refuse_equal_names(listing, kinds)
     labels = labels_of(plan, table, key, "retinopathy grade", options, DR_GRADES, shared=_shared(index, key))
     _add_pictures(plan, kinds, _labels_by_path(plan, labels, index), None)
     return _some(plan, "IDRiD_001.jpg")
@@ -244,18 +246,20 @@ def _plan_messidor(listing: Listing, kinds: Kinds, options: LayoutOptions) -> Pl
     wanted = {"image_id", "adjudicated_dr_grade"}
     table = _table_with(listing, kinds, wanted, "a CSV with the columns image_id,adjudicated_dr_grade")
     exams: dict[str, str] = {}
+    crooked: list[tuple[str, str]] = []
     by_stem = {PurePosixPath(entry.path).stem.casefold() for entry in kinds.pictures}
     for path, columns in _columns_at_root(listing, kinds).items():
         if "image_id" in columns or len(columns) < 2:
             continue
         sheet = read_table(listing.root / path)
+        crooked += sheet.set_aside()
         pairs = [columns[:2], *(tuple(row[column] for column in columns[:2]) for row in sheet.rows)]
         for pair in pairs:
             left, right = (PurePosixPath(name.strip()).stem.casefold() for name in pair)
             if {left, right} & by_stem:
                 exam = min(exams.get(left, left), exams.get(right, right), left, right)
                 exams.update({left: exam, right: exam})
-    plan = Plan("messidor", listing.root, names_patient=bool(exams), preprocessing=FUNDUS)
+    plan = Plan("messidor", listing.root, names_patient=bool(exams), preprocessing=FUNDUS, unusable_labels=crooked)
     index = NameIndex(kinds.pictures)
     key = "image_id"
     labels = labels_of(plan, table, key, "adjudicated_dr_grade", options, DR_GRADES, shared=_shared(index, key))
@@ -286,7 +290,9 @@ def _plan_csv(listing: Listing, kinds: Kinds, options: LayoutOptions) -> Plan:
     plan = Plan("csv", listing.root, names_patient=patient is not None)
     index = NameIndex(sorted(kinds.pictures + kinds.dicom, key=lambda entry: entry.path))
     labels: dict[RowKey, int] = {}
-    if label is not None:
+    if label is None:
+        plan.unusable_labels += table.set_aside()
+    else:
         shared = _shared(index, None if patient else image)
         labels = labels_of(plan, table, str(image), label, options, None, patient=patient, shared=shared)
     rows = [(row[str(image)], row[patient] if patient else "") for row in table.rows]
@@ -305,6 +311,8 @@ def _plan_csv(listing: Listing, kinds: Kinds, options: LayoutOptions) -> Plan:
 
 
 def _plan_folders(listing: Listing, kinds: Kinds, options: LayoutOptions) -> Plan:
+    if options.label_names is None:
+        refuse_folders_that_are_no_classes(listing, kinds)
     found = sorted({entry.path.split("/")[0] for entry in kinds.pictures if "/" in entry.path}, key=_natural)
     names = options.label_names or tuple(found)
     pattern = _compile(options.patient_pattern or DEFAULT_PATTERN)
@@ -417,10 +425,17 @@ def _named_table(listing: Listing, kinds: Kinds, names: tuple[str, ...], *, opti
 
 
 def _table_with(listing: Listing, kinds: Kinds, columns: set[str], expected: str) -> Table:
-    for path, found in _columns_at_root(listing, kinds).items():
-        if columns <= set(found):
-            return read_table(listing.root / path)
-    raise InputError(f"{listing.root} has no label table; expected {expected}", hint="check the path and the layout")
+    fitting = [path for path, found in _columns_at_root(listing, kinds).items() if columns <= set(found)]
+    if len(fitting) == 1:
+        return read_table(listing.root / fitting[0])
+    if not fitting:
+        raise InputError(
+            f"{listing.root} has no label table; expected {expected}", hint="check the path and the layout"
+        )
+    raise InputError(
+        f"{listing.root} has {len(fitting)} tables that could hold the labels: {', '.join(sorted(fitting)[:4])}",
+        hint="give a folder with the images of one table (a training set, say) and that table alone",
+    )
 
 
 def _some(plan: Plan, expected: str) -> Plan:

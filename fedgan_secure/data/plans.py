@@ -119,6 +119,7 @@ def labels_of(
     another's code only in two cases: it breaks a tie between numbers and words, or it brings a word that nobody else
     has, which takes its place in the order. Declaring the vocabulary rules out both (``Plan.labels_fixed``).
     """
+    plan.unusable_labels += table.set_aside()
     texts: dict[RowKey, str] = {}
     contradicting: set[RowKey] = set()
     for row in table.rows:

@@ -14,29 +14,49 @@ MAXIMUM_BYTES = 512 * 1024 * 1024
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of a text table; `columns` are stripped and lower-case, and so are the keys of every row."""
+    """Rows of a text table; `columns` are stripped and lower-case, and so are the keys of every row.
+
+    `crooked`: lines with more or fewer cells than the header has columns, by their number in the file (from 1), and how
+    many they have. In such a line nobody knows which cell belongs to which column, so it is no row.
+    """
 
     name: str
     columns: tuple[str, ...]
     rows: tuple[dict[str, str], ...]
+    crooked: tuple[tuple[int, int], ...] = ()
+
+    def set_aside(self) -> list[tuple[str, str]]:
+        """Return (line of this table, why it is no row), for people."""
+        return [
+            (
+                f"{self.name}, line {number}",
+                f"it has {cells} cells and the header {len(self.columns)} columns: a comma inside a value, or a cell "
+                "that is missing",
+            )
+            for number, cells in self.crooked
+        ]
 
 
 def read_columns(path: Path) -> tuple[str, ...]:
     """The column names only (stripped, lower-case); empty when the file is not a readable table."""
     try:
         with path.open("rb") as file:
-            first = file.readline(65536).decode("utf-8-sig")
+            first = _one_kind_of_line(file.readline(65536).decode("utf-8-sig")).partition("\n")[0]
     except (OSError, UnicodeDecodeError):
         return ()
     return _names(next(csv.reader([first], delimiter=_delimiter(first)), []))
 
 
 def read_table(path: Path) -> Table:
-    """The whole table. Raises InputError when it cannot be read as text in UTF-8 or has no row."""
+    """The whole table.
+
+    Raises:
+        InputError: it cannot be read as text in UTF-8, has no row, names a column twice, or no line fits its header.
+    """
     try:
         if path.stat().st_size > MAXIMUM_BYTES:
             raise InputError(f"{path.name} is larger than {MAXIMUM_BYTES // 2**20} MiB", hint="is it a label table?")
-        text = path.read_bytes().decode("utf-8-sig")
+        text = _one_kind_of_line(path.read_bytes().decode("utf-8-sig"))
     except UnicodeDecodeError:
         raise InputError(
             f"the label table {path.name} is not UTF-8 text", hint="save it as CSV in UTF-8 and try again"
@@ -46,24 +66,54 @@ def read_table(path: Path) -> Table:
             f"the label table {path.name} cannot be read ({error.strerror})", hint="check its permissions"
         ) from None
     first = text.partition("\n")[0]
+    reader = csv.reader(io.StringIO(text), delimiter=_delimiter(first))
     try:
-        lines = [line for line in csv.reader(io.StringIO(text), delimiter=_delimiter(first)) if any(line)]
+        lines = [(reader.line_num, line) for line in reader if any(line)]
     except csv.Error as error:
         raise InputError(f"the label table {path.name} is not a CSV ({error})", hint="save it again as CSV") from None
     if len(lines) < 2:
         raise InputError(
             f"the label table {path.name} has no rows", hint="it needs a header line and one row per image"
         )
-    columns = _names(lines[0])
-    rows = tuple(
-        {column: (line[index].strip() if index < len(line) else "") for index, column in enumerate(columns)}
-        for line in lines[1:]
-    )
-    return Table(path.name, columns, rows)
+    columns = _trimmed(_names(lines[0][1]))
+    twice = sorted({name for name in columns if name and columns.count(name) > 1})
+    if twice:
+        raise InputError(
+            f"the label table {path.name} has two columns named {twice[0]!r}", hint="rename one of them, or take it out"
+        )
+    even = [(number, [cell.strip() for cell in line]) for number, line in lines[1:]]
+    fitting = [line for _, line in even if _fits(line, columns)]
+    crooked = tuple((number, len(_trimmed(tuple(line)))) for number, line in even if not _fits(line, columns))
+    if not fitting:
+        raise InputError(
+            f"every line of the label table {path.name} has another number of cells than its header, which has "
+            f"{len(columns)} columns; line {crooked[0][0]} has {crooked[0][1]}",
+            hint="name every column in the header; put values that hold a comma in quotation marks",
+        )
+    rows = tuple(dict(zip(columns, [*line, *[""] * len(columns)], strict=False)) for line in fitting)
+    return Table(path.name, columns, rows, crooked)
+
+
+def _one_kind_of_line(text: str) -> str:
+    """The text with line feeds alone at the ends of lines: some spreadsheets write carriage returns."""
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _names(cells: list[str]) -> tuple[str, ...]:
     return tuple(cell.strip().lower() for cell in cells)
+
+
+def _trimmed(cells: tuple[str, ...]) -> tuple[str, ...]:
+    """The cells without empty ones at the end: spreadsheets write those."""
+    count = len(cells)
+    while count and not cells[count - 1]:
+        count -= 1
+    return cells[:count]
+
+
+def _fits(line: list[str], columns: tuple[str, ...]) -> bool:
+    """Whether a line has a cell for every column, and nothing beyond the last."""
+    return len(line) >= len(columns) and not any(line[len(columns) :])
 
 
 def _delimiter(line: str) -> str:
