@@ -53,7 +53,7 @@ def refuse_folders_that_are_no_classes(listing: Listing, kinds: Kinds) -> None:
         raise InputError(
             f"the folders {_listed(tops)} of {listing.root} are parts of a split by their names, not classes"
             + (f"; the classes would be {_listed(deeper)}" if deeper else ""),
-            hint=f"give one of them ({listing.root}/{tops[0]}), or name these in data.label_names if they are the classes",
+            hint=f"give one of them ({listing.root}/{tops[0]}), or set data.label_names if these are the classes",
         )
     if len(tops) != 1:
         return
@@ -67,7 +67,7 @@ def refuse_folders_that_are_no_classes(listing: Listing, kinds: Kinds) -> None:
         raise InputError(
             f"the pictures in {listing.root}/{tops[0]} are named ID_left and ID_right as in EyePACS, and there is no "
             "table with the columns image,level",
-            hint=f"put trainLabels.csv beside the folder, or set data.label_names for one class",
+            hint="put trainLabels.csv beside the folder, or set data.label_names for one class",
         )
 
 

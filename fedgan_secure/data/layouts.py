@@ -15,6 +15,7 @@ from fedgan_secure.data.dicom import read_header
 from fedgan_secure.data.layout_checks import refuse_equal_names, refuse_folders_that_are_no_classes
 from fedgan_secure.data.listing import Listing
 from fedgan_secure.data.naming import CONFLICT, SEVERAL, Claims, NameIndex, RowKey, claim
+from fedgan_secure.data.people_as_classes import refuse_people_as_classes
 from fedgan_secure.data.pictures import SUFFIXES, Unreadable
 from fedgan_secure.data.plans import (
     Item,
@@ -59,6 +60,7 @@ def plan_folder(listing: Listing, layout: str, options: LayoutOptions) -> Plan:
     if chosen not in readers:
         raise unsupported(chosen)
     plan = readers[chosen](listing, kinds, options)
+    refuse_people_as_classes(plan)
     plan.quarantined.extend(listing.refused)
     return plan
 

@@ -19,6 +19,9 @@ from fedgan_secure.data.preprocess import PLAIN
 from fedgan_secure.data.tables import Table
 from fedgan_secure.errors import InputError
 
+MOST_CLASSES = 1000
+"""Classes of a vocabulary that is collected from data: a label beyond makes no classes up to it."""
+
 
 @dataclass(frozen=True)
 class Item:
@@ -165,8 +168,8 @@ def _collected(texts: list[str]) -> tuple[tuple[str, ...], str]:
     """The vocabulary of a table that declares none, and why a label outside it is set aside."""
     numbers = [int(float(text)) for text in texts if _is_whole(text)]
     if 2 * len(numbers) > len(texts):
-        names = tuple(str(value) for value in range(max(numbers) + 1))
-        return names, "the label is not a whole number, as most labels of the table are"
+        names = tuple(str(value) for value in range(max((one for one in numbers if one < MOST_CLASSES), default=0) + 1))
+        return names, f"the label is not a whole number below {MOST_CLASSES}, as most labels of the table are"
     words = tuple(sorted({text for text in texts if not _is_whole(text)}))
     return words, "the label is a whole number, and most labels of the table are words"
 

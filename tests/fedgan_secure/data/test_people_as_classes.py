@@ -1,0 +1,90 @@
+"""Names of classes are published, so a vocabulary of people is refused unless somebody declares it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fedgan_secure.data.loading import LoadSettings, load
+from fedgan_secure.errors import InputError
+
+Picture = Callable[..., None]
+
+
+def tree(root: Path, picture: Picture, *names: str, each: int = 1) -> None:
+    for number, name in enumerate(names):
+        for image in range(each):
+            picture(root / name / f"scan{number}{image}_L.png", 10 * number + image)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("Doe_Jane_1970-01-31", "Roe_Richard_1969-12-01"),
+        ("DOE^JANE 19700131", "other"),
+        ("sub-01", "sub-02", "sub-03"),
+        ("Patient 12", "Patient 7"),
+        ("mrn_a17", "mrn_b18"),
+        ("case 4711822", "rest"),
+        ("31.1.1970", "1.12.69"),
+        ("ann", "bob", "cleo", "dora", "eve", "finn"),
+    ],
+    ids=lambda names: names[0],
+)
+def test_a_folder_for_every_patient_is_no_vocabulary(tmp_path: Path, picture: Picture, names: tuple[str, ...]) -> None:
+    tree(tmp_path, picture, *names)
+    with pytest.raises(InputError, match="look like people") as refused:
+        load(tmp_path, LoadSettings())
+    said = str(refused.value) + str(refused.value.hint)
+    assert "label_names" in said and not any(name in said.replace(str(tmp_path), "") for name in names)
+    assert load(tmp_path, LoadSettings(label_names=names)).label_names == names
+
+
+def test_a_label_that_holds_a_patients_name_is_refused(tmp_path: Path, picture: Picture) -> None:
+    for number, name in enumerate("abcdef"):
+        picture(tmp_path / f"{name}.png", number)
+    rows = [f"{name}.png,{owner},{label}" for name, owner, label in zip(
+        "abcdef", ("Doe", "Doe", "Roe", "Roe", "Poe", "Poe"), ("mild", "mild Doe", "none", "mild", "none", "none"),
+        strict=True,
+    )]  # fmt: skip
+    (tmp_path / "t.csv").write_text("\n".join(["file,patient,label", *rows]) + "\n")
+    with pytest.raises(InputError, match="1 of them hold a word"):
+        load(tmp_path, LoadSettings(layout="csv"))
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("0 - No DR", "1 - Mild DR", "2 - Moderate DR"), ("NORMAL", "PNEUMONIA"), ("stage 1", "stage 2", "stage 3"),
+        ("COVID-19", "normal"), ("grade 4 (2019 criteria)", "rest"), ("1", "2"), ("case", "control"),
+    ],
+    ids=lambda names: names[0],
+)  # fmt: skip
+def test_words_for_classes_are_read(tmp_path: Path, picture: Picture, names: tuple[str, ...]) -> None:
+    tree(tmp_path, picture, *names, each=2)
+    assert set(load(tmp_path, LoadSettings()).label_names) == set(names)
+
+
+def test_many_classes_of_several_patients_are_read(tmp_path: Path, picture: Picture) -> None:
+    names = ("ann", "bob", "cleo", "dora", "eve", "finn")
+    for number, name in enumerate(names):
+        for patient in "xyz":
+            picture(tmp_path / name / f"{patient}{number}_L.png", number)
+    assert load(tmp_path, LoadSettings()).label_names == names
+
+
+def test_grades_of_one_patient_each_are_no_people(tmp_path: Path, picture: Picture) -> None:
+    names = ("0 - none", "1 mild", "2", "3_severe", "4", "5 x", "6")
+    tree(tmp_path, picture, *names)
+    assert set(load(tmp_path, LoadSettings()).label_names) == set(names)
+
+
+def test_one_label_does_not_make_a_million_classes(tmp_path: Path, picture: Picture) -> None:
+    for number, name in enumerate("abc"):
+        picture(tmp_path / f"{name}.png", number)
+    (tmp_path / "t.csv").write_text("file,patient,label\na.png,P1,0\nb.png,P2,2\nc.png,P3,999999\n")
+    result = load(tmp_path, LoadSettings(layout="csv"))
+    assert result.label_names == ("0", "1", "2")
+    assert dict(result.findings.unusable_labels)["c.png"].startswith("the label is not a whole number below 1000")
