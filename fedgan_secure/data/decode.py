@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from fedgan_secure.data.dicom import read_dicom
 from fedgan_secure.data.identifiers import HeaderFacts
 from fedgan_secure.data.patients import normal_identifier
+from fedgan_secure.data.persons import PLACEHOLDER, is_placeholder
 from fedgan_secure.data.pictures import Unreadable, read_picture
 from fedgan_secure.data.plans import Item
 from fedgan_secure.data.preprocess import CT_ABDOMEN, preprocess
@@ -83,6 +84,8 @@ def _decode(settings: DecodeSettings, item: Item) -> Decoded:
             return Decoded(None, None, reason="its PatientID is missing or empty")
         if is_excluded(settings.excluded, patient, item.path):
             return Decoded(patient, None, excluded=True)
+        if settings.needs_patient and patient is not None and is_placeholder(patient):
+            return Decoded(None, None, reason=PLACEHOLDER.format(patient))
         for pixels, stored in frames:
             images.append(preprocess(pixels, settings.preprocessing, settings.size, settings.channels))
             digest = Poly1305(settings.digest_key)

@@ -29,6 +29,7 @@ from fedgan_secure.data.patients import (
     person_pseudonym,
     pseudonym,
 )
+from fedgan_secure.data.persons import PLACEHOLDER, is_placeholder, look_alike
 from fedgan_secure.data.plans import LayoutOptions, Plan
 from fedgan_secure.data.preprocess import IMAGE_SIZES, PLAIN, PREPROCESSING, preprocess
 from fedgan_secure.errors import InputError
@@ -270,7 +271,7 @@ def _entry_name(source: _Source, settings: LoadSettings, secret: bytes) -> str:
         "version": CACHE_VERSION,
         "files": source.fingerprint,
         "exclude": sorted(settings.exclude),
-        "secret": hmac.new(secret, b"fedgan-secure/cache/1", hashlib.sha256).hexdigest(),
+        "secret": hmac.new(secret, b"fedgan-secure/cache/2", hashlib.sha256).hexdigest(),
     }
     preparation = {
         "layout": plan.layout,
@@ -299,6 +300,7 @@ class _Collector:
         self._labels: list[int] = []
         self._patient: list[int] = []
         self._known: dict[str, int] = {}
+        self._named: list[str] = []
         self.pseudonyms: list[str] = []
         self.people: list[str] = []
         self._to_exclude = frozenset(normal_identifier(name) for name in settings.exclude)
@@ -371,6 +373,10 @@ class _Collector:
                 index = done + offset
                 patient = arrays.patients[index] if arrays.patients is not None else None
                 name = f"{arrays.name}[{index}]"
+                number = patient is None or patient.isdigit()  # 0 is as good a number as any
+                if settings.unit != "image" and not number and is_placeholder(str(patient)):
+                    self._quarantined.append((name, PLACEHOLDER.format(patient)))
+                    continue
                 if is_excluded(self._to_exclude, patient, name):
                     self._leave_out(name, patient)
                     continue
@@ -389,10 +395,14 @@ class _Collector:
         self._files = 1
 
     def _add(self, name: str, file: str, patient: str | None, label: int, digest: bytes) -> None:
-        owner = name if self._settings.unit == "image" or patient is None else patient
-        index = self._known.get(owner)
+        by_image = self._settings.unit == "image" or patient is None
+        owner = name if by_image or patient is None else patient
+        key = owner if by_image else normal_identifier(owner)
+        index = self._known.get(key)
         if index is None:
-            index = self._known[owner] = len(self._known)
+            index = self._known[key] = len(self._known)
+            if not by_image:
+                self._named.append(owner)
             self.pseudonyms.append(pseudonym(self._secret, owner))
             # Whatever the unit, beside every image stands whose it is: by that somebody is left out.
             self.people.append(person_pseudonym(self._secret, file if patient is None else patient))
@@ -421,6 +431,12 @@ class _Collector:
             notes.append("none of the patients to exclude was found here")
         if settings.unit == "image" and plan.names_patient:
             notes.append("the unit is the image although this layout names the patient: a weaker promise")
+        if alike := look_alike(self._named):
+            shown = "; ".join(" and ".join(group[:3]) for group in alike[:3])
+            notes.append(
+                f"{len(alike)} groups of identifiers differ by leading zeros, a final .0 or separators alone and were "
+                f"taken for different patients, such as {shown}: if they are one person, write them alike"
+            )
         counts = np.bincount(np.array(self._labels) + 1, minlength=len(plan.label_names) + 1)
         labels = {name: int(count) for name, count in zip(plan.label_names, counts[1:], strict=True)}
         return DataFindings(

@@ -34,14 +34,14 @@ def pseudonym(secret: bytes, patient_id: str) -> str:
 
 
 def normal_identifier(name: str) -> str:
-    """Return the form in which identifiers are compared where a patient is to be left out.
+    """Return the form in which identifiers of patients are compared.
 
-    Blanks and NULs at the ends, the number of blanks inside, case, and the ways Unicode writes one letter count for
-    nothing. Patients are told apart by their identifiers as the data have them; but who asks for `p1` leaves out
-    `P1` too.
+    Blanks and NULs at the ends, the number of blanks inside, signs without a width, case, and the ways Unicode writes
+    one letter count for nothing. In this form identifiers are compared throughout: `p1` and `P1` are one patient.
     """
     text = unicodedata.normalize("NFKC", name.replace("\0", " ")).casefold()
-    return " ".join(unicodedata.normalize("NFKC", text).split())
+    seen = "".join(sign for sign in unicodedata.normalize("NFKC", text) if unicodedata.category(sign) != "Cf")
+    return " ".join(seen.split())
 
 
 def person_pseudonym(secret: bytes, name: str) -> str:
