@@ -24,7 +24,10 @@ TARGET = "fedgan_secure.data.decode:decode_batch"
 
 @dataclass(frozen=True)
 class DecodeSettings:
-    """The same for every file of a data set. `excluded`: normal forms of identifiers and of paths to leave out."""
+    """The same for every file of a data set. `excluded`: normal forms of identifiers and of paths to leave out.
+
+    `counted`: see `persons.is_placeholder`.
+    """
 
     root: Path
     preprocessing: str
@@ -32,6 +35,7 @@ class DecodeSettings:
     channels: int
     excluded: frozenset[str]
     needs_patient: bool
+    counted: bool = False
     digest_key: bytes = field(default_factory=lambda: os.urandom(32), repr=False)
     """For the digests of pixels: drawn for each loading and then forgotten, so that no file can be made to collide."""
 
@@ -84,7 +88,7 @@ def _decode(settings: DecodeSettings, item: Item) -> Decoded:
             return Decoded(None, None, reason="its PatientID is missing or empty")
         if is_excluded(settings.excluded, patient, item.path):
             return Decoded(patient, None, excluded=True)
-        if settings.needs_patient and patient is not None and is_placeholder(patient):
+        if settings.needs_patient and patient is not None and is_placeholder(patient, counted=settings.counted):
             return Decoded(None, None, reason=PLACEHOLDER.format(patient))
         for pixels, stored in frames:
             images.append(preprocess(pixels, settings.preprocessing, settings.size, settings.channels))

@@ -29,7 +29,7 @@ from fedgan_secure.data.patients import (
     person_pseudonym,
     pseudonym,
 )
-from fedgan_secure.data.persons import PLACEHOLDER, is_placeholder, look_alike
+from fedgan_secure.data.persons import COUNTED, PLACEHOLDER, is_placeholder, look_alike
 from fedgan_secure.data.plans import LayoutOptions, Plan
 from fedgan_secure.data.preprocess import IMAGE_SIZES, PLAIN, PREPROCESSING, preprocess
 from fedgan_secure.errors import InputError
@@ -327,6 +327,7 @@ class _Collector:
             settings.channels,
             self._to_exclude,
             needs_patient=settings.unit == "patient",
+            counted=self._plan.layout in COUNTED,
         )
         workers = settings.workers or default_workers()
         total, done = len(plan.items), 0
@@ -373,8 +374,7 @@ class _Collector:
                 index = done + offset
                 patient = arrays.patients[index] if arrays.patients is not None else None
                 name = f"{arrays.name}[{index}]"
-                number = patient is None or patient.isdigit()  # 0 is as good a number as any
-                if settings.unit != "image" and not number and is_placeholder(str(patient)):
+                if patient is not None and settings.unit != "image" and is_placeholder(patient, counted=True):
                     self._quarantined.append((name, PLACEHOLDER.format(patient)))
                     continue
                 if is_excluded(self._to_exclude, patient, name):

@@ -20,14 +20,23 @@ PLACEHOLDERS = frozenset(
 )  # fmt: skip
 """What stands where an identifier should, in the form of `normal_identifier`: files of several people may share it."""
 PLACEHOLDER = "its patient is given as {!r}, which is a placeholder: nobody knows whose it is"
+COUNTED = frozenset({"eyepacs", "folders", "messidor", "rsna-ct", "rsna-pneumonia"})
+"""Layouts whose patients stand in names of files and folders, where people count from 0."""
 _ZEROS = re.compile(r"(?<![0-9])0+(?=[0-9])")
 _DECIMALS = re.compile(r"(?<=[0-9])\.0+$")
 _SEPARATORS = re.compile(r"[\W_]+")
 
 
-def is_placeholder(identifier: str) -> bool:
-    """Return whether an identifier is a placeholder, so that nobody knows whose the file is."""
+def is_placeholder(identifier: str, *, counted: bool = False) -> bool:
+    """Return whether an identifier is a placeholder, so that nobody knows whose the file is.
+
+    Args:
+        identifier: as the data have it.
+        counted: patients are counted off there (in names of files, in arrays of numbers): 0 is one of them.
+    """
     text = normal_identifier(identifier)
+    if counted and text.isdigit():
+        return False
     return text in PLACEHOLDERS or not any(sign.isalnum() for sign in text)
 
 
