@@ -114,6 +114,9 @@ class PrivacySection(_Section):
     hospitals_per_patient: int = Field(
         1, ge=1, le=99, description="public bound: in how many of the hospitals a patient may be"
     )
+    allow_large_delta: bool = Field(
+        False, description="take a delta above 1 / (declared patients); every report then says STOP"
+    )
     no_privacy: bool = Field(False, description="a researcher's baseline: unbounded epsilon, every report says so")
 
     @model_validator(mode="after")

@@ -226,8 +226,24 @@ def capped_epsilon(by_run: Mapping[str, Sequence[MechanismRecord]], delta: float
     figure = accountant.epsilon(everything, delta)
     if math.isinf(figure) or len(runs) < 2:
         return figure
+    return max(figure, filtered(by_run, delta, cap))
+
+
+def filtered(by_run: Mapping[str, Sequence[MechanismRecord]], delta: float, cap: float | None = None) -> float:
+    """Return the Rényi filter's epsilon of a ledger's reservations: :func:`capped_epsilon` without its lower bound.
+
+    Infinite where any mechanism has no noise. Raises NotAccounted as accountant.epsilon, and RecordInvalid where
+    nothing is reserved.
+    """
+    everything = [record for records in by_run.values() for record in records]
+    if not everything:
+        raise RecordInvalid("a filter's figure is asked for, but nothing is reserved")
+    accountant.refuse_unaccounted(everything)
+    curve = accountant.curve(everything)
+    if math.isinf(float(curve[0])):
+        return math.inf
     order = None if cap is None else renyi.order_for(_first_curve(everything[0]), delta, cap)
-    return max(figure, renyi.filtered_epsilon(accountant.curve(everything), delta, order))
+    return renyi.filtered_epsilon(curve, delta, order)
 
 
 def _first_curve(first: MechanismRecord) -> renyi.Curve:

@@ -4,7 +4,7 @@ Legal text is data, not code: one file for each edition below `provisions/`, wit
 date as of which it was read. A report names its edition and carries the rows, so it can be read when newer editions
 are out; an edition that was published is never edited. A row names the field of the report that carries its evidence.
 Its status follows from that field alone: the row's own word where the field holds something, `not assessed` where it is
-empty or the row names none, `failed` where a flag contradicts it.
+empty or the row names none, `failed` where a flag contradicts it, or where epsilon is unbounded and it is a figure.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from fedgan_audits.records import Facts, Label, Text
 from fedgan_audits.sections import Control, ControlSection, Status
 
 NEWEST = "2"
+FIGURES = frozenset({"privacy.epsilon", "privacy.profile", "composition.hospitals"})
+"""Fields that hold figures of epsilon: where nothing protects the patients they are evidence of nothing."""
 EDITIONS = ("1", "2")
 """Every edition that was ever used, oldest first; each is a file `provisions/EDITION.json`."""
 
@@ -102,6 +104,10 @@ def field_of(report: Mapping[str, Any], dotted: str) -> Any:
 
 def _status(row: Provision, report: Mapping[str, Any]) -> Status:
     if row.fails_when and any(field_of(report, row.fails_when).values()):
+        return "failed"
+    if row.evidence_field in FIGURES and (
+        field_of(report, "privacy.epsilon") == "unbounded" or any(field_of(report, "privacy.flags").values())
+    ):
         return "failed"
     if not row.evidence_field or not field_of(report, row.evidence_field):
         return "not assessed"

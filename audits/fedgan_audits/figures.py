@@ -77,8 +77,14 @@ def self_test_delta(hospitals: Iterable[HospitalFacts], delta: float) -> str | N
     ]
     if None in added:
         return None
-    worst = max((value for value in added if value is not None), default=0.0)
-    return "0" if worst == 0 else f"{worst * 1.05:.1e}"
+    return self_test_delta_text(max((value for value in added if value is not None), default=0.0))
+
+
+def self_test_delta_text(added: float) -> str:
+    """Return what self-tests add to delta as text, rounded up, at most 1: above that nothing is promised at all."""
+    if added == 0:
+        return "0"
+    return f"{added * 1.05:.1e}" if added * 1.05 < 0.95 else "1"
 
 
 def shown(value: float) -> str:
@@ -100,7 +106,11 @@ def shown_down(value: float) -> str:
 
 @dataclass(frozen=True)
 class Budget:
-    """One hospital's figures as floats (infinite when unbounded); `held` is what counts against its cap."""
+    """One hospital's figures as floats (infinite when unbounded); `held` is what counts against its cap.
+
+    `held` is `spent` in a ledger's first run. After others it is larger: it holds where whether a further run began
+    depended on what the earlier ones gave (budget.capped_epsilon).
+    """
 
     hospital: HospitalFacts
     spent: float
@@ -108,8 +118,30 @@ class Budget:
     rdp: float
     before: float
     this_run: float
-    remaining: float | None
+    left_of_target: float | None
+    left_of_cap: float | None
     rounds_left: int
+
+    @property
+    def remaining(self) -> float | None:
+        """What the tighter of target and cap leaves; None where there is neither."""
+        return min((left for left in (self.left_of_target, self.left_of_cap) if left is not None), default=None)
+
+
+def held_of(
+    earlier: Sequence[MechanismRecord], this_run: Sequence[MechanismRecord], delta: float, cap: float | None
+) -> float:
+    """Return the epsilon of a ledger that counts against a cap, for report, terminal and verification alike.
+
+    Args:
+        earlier: the reservations of all other runs, in the ledger's order.
+        this_run: those of the run that goes on.
+        delta: at which.
+        cap: the hospital's, which fixes the filter's order; None where there is none.
+
+    Raises as accountant.epsilon.
+    """
+    return budgets.capped_epsilon({"earlier": earlier, "this": this_run}, delta, cap)
 
 
 def rounds_left(hospital: HospitalFacts, privacy: PrivacySettings, scheduled: int) -> int:
@@ -133,14 +165,7 @@ def budget(hospital: HospitalFacts, record: RoundRecord) -> Budget:
     privacy, header = record.privacy, record.header
     spent = epsilon(of_ledger(hospital), privacy.delta)
     this_run = epsilon(of_run(hospital.this_run), privacy.delta)
-    margins = []
-    if privacy.epsilon_target is not None:
-        margins.append(privacy.epsilon_target - this_run)
-    held = spent
-    if hospital.cap is not None:
-        ledger = {"earlier": hospital.earlier, "this": of_run(hospital.this_run)}
-        held = budgets.capped_epsilon(ledger, privacy.delta, hospital.cap)
-        margins.append(hospital.cap - held)
+    held = held_of(hospital.earlier, of_run(hospital.this_run), privacy.delta, hospital.cap)
     return Budget(
         hospital=hospital,
         spent=spent,
@@ -148,7 +173,8 @@ def budget(hospital: HospitalFacts, record: RoundRecord) -> Budget:
         rdp=second_opinion(of_ledger(hospital), privacy.delta),
         before=epsilon(of_ledger(hospital, until=header.round - 1), privacy.delta),
         this_run=this_run,
-        remaining=min(margins) if margins else None,
+        left_of_target=None if privacy.epsilon_target is None else privacy.epsilon_target - this_run,
+        left_of_cap=None if hospital.cap is None else hospital.cap - held,
         rounds_left=rounds_left(hospital, privacy, header.rounds_scheduled - header.round),
     )
 

@@ -20,7 +20,7 @@ from fedgan_audits import envelope, render, sign_off
 from fedgan_audits.bundle import PART, write_atomic
 from fedgan_audits.errors import RecordInvalid
 from fedgan_audits.inventory import Inventory
-from fedgan_audits.reading import Bundle
+from fedgan_audits.reading import Bundle, is_stray
 from fedgan_audits.records import Count, Digest, Facts, Incident, Label, Name, Positive, SafePath, Text, Time, as_tuple
 from fedgan_audits.report import read_payload, sample_of
 from fedgan_audits.sections import FIRST_NOTE, MANIFEST_TYPE, RoundReport, Verdict
@@ -131,6 +131,8 @@ def draft_manifest(public: Path, facts: RunFacts, inventory: Inventory | None = 
     subjects: dict[str, str] = {}
     files = []
     for path, problem in bundle.walk():
+        if is_stray(path, problem):
+            continue
         if problem is not None:
             raise RecordInvalid(f"{path}: {problem}", hint="Remove it from the run's public folder.")
         if path != MANIFEST:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,6 +32,21 @@ class UnreadableFileError(AuditError):
         super().__init__(f"{file}: {problem}")
         self.file = file
         self.problem = problem
+
+
+ODD_NAME = "a file name that does not belong to a run"
+"""What is wrong with a plain file whose name nobody would publish."""
+_LEFT_BY_FILE_MANAGERS = re.compile(r"(?i:\.DS_Store|Thumbs\.db|desktop\.ini|\._[^/]+)\Z")
+
+
+def is_stray(path: str, problem: str | None = None) -> bool:
+    """Tell whether a plain file is one that file managers leave in every folder that somebody looks into.
+
+    Args:
+        path: relative to the public folder.
+        problem: what :meth:`Bundle.walk` says is wrong with it: a link or a folder of such a name is no stray.
+    """
+    return problem in (None, ODD_NAME) and _LEFT_BY_FILE_MANAGERS.match(path.rpartition("/")[2]) is not None
 
 
 def printable(name: str) -> str:
@@ -71,7 +87,7 @@ class Bundle:
                 elif not entry.is_file(follow_symlinks=False):
                     yield printable(path), "not a plain file"
                 elif not is_safe_path(path):
-                    yield printable(path), "a file name that does not belong to a run"
+                    yield printable(path), ODD_NAME
                 else:
                     yield path, None
 

@@ -94,6 +94,9 @@ def _check_hospital(
         value = figures.epsilon(held, delta)
         if not _near(row.spent, value):
             result.failed(EPSILON, _differs(hospital.name, "recorded", row.spent, value), file)
+        counted = figures.held_of(hospital.earlier, figures.of_run(hospital.this_run), delta, hospital.cap)
+        if row.held is not None and not _near(row.held, counted):
+            result.failed(EPSILON, _differs(hospital.name, "counted", row.held, counted), file)
 
 
 def _differs(name: str, which: str, recorded: str, value: float) -> str:

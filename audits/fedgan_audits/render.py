@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from fedgan_audits import charts, languages
+from fedgan_audits import charts, first_screen, languages
 from fedgan_audits.sections import HospitalBudget, RoundReport
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ EMBED_LIMIT = 2 * 2**20
 _SOURCES = (
     "render.py", "charts.py", "wording.py", "verdict.py", "report.py", "figures.py", "sections.py", "controls.py",
     "binding.py", "colluders.py", "release_texts.py", "budget.py", "self_tests.py", "languages.py", "versions.py",
+    "cohort.py", "first_screen.py",
     "provisions/1.json", "provisions/2.json",
     "templates/base.html.j2", "templates/parts.html.j2", "templates/style.css",
     "templates/round.html.j2", "templates/index.html.j2",
@@ -123,7 +124,7 @@ def _environment(language: str) -> Environment:
     )  # fmt: skip
     environment.globals.update(
         share=_share, exceeds=_exceeds, chart=charts.epsilon_chart, zip=zip, largest=_largest, period=voice.period,
-        spent_of=voice.spent_of,
+        spent_of=voice.spent_of, first_screen=first_screen,
     )  # fmt: skip
     return environment
 

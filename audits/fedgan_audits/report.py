@@ -314,7 +314,10 @@ def _privacy(record: RoundRecord, worst: tuple[MechanismRecord, ...]) -> Privacy
         setting=wording.SETTING_PER_HOSPITAL if per_hospital else wording.SETTING_DISTRIBUTED,
         accesses_covered=(*release_texts.accesses(record), *_pretraining(record)),
         outputs_covered=release_texts.outputs(record),
-        assumptions=release_texts.assumptions(record),
+        assumptions=(
+            *release_texts.assumptions(record),
+            *((wording.HISTORY_ASSUMPTION,) if any(entry.earlier for entry in record.hospitals) else ()),
+        ),
         profile=tuple(
             ProfilePoint(delta=repr(delta), epsilon=figures.shown(value))
             for delta, value in zip(deltas, profile, strict=True)

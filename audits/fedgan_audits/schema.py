@@ -17,7 +17,7 @@ from fedgan_audits.sections import FIRST_NOTE, SCHEMA_NOTE, RoundReport
 from fedgan_audits.sign_off import SignOff
 
 SCHEMAS: Mapping[str, tuple[type[BaseModel], str]] = {
-    "round-report-2.json": (RoundReport, "The signed report of one round"),
+    "round-report-3.json": (RoundReport, "The signed report of one round"),
     "run-manifest-0.json": (Manifest, "The signed manifest of one run"),
     "sign-off-0.json": (SignOff, "The signed record that a round was reviewed"),
 }

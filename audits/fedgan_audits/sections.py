@@ -4,7 +4,7 @@ The report is the truth; HTML is rendered from it. Facts of the :class:`~fedgan_
 embedded word for word, and everything derived from them (epsilons, the verdict, the controls) stands beside them, so
 that a reader can recompute one from the other.
 
-Epsilons are text: rounded up at the fourth digit, or "unbounded". This is schema version 2. A change to a model here,
+Epsilons are text: rounded up at the fourth digit, or "unbounded". This is schema version 3. A change to a model here,
 or to a record, makes a new version, and `versions` a step that reads the old one.
 """
 
@@ -32,10 +32,10 @@ from fedgan_audits.records import (
 )
 from fedgan_audits.self_tests import SelfTest, TestName
 
-SCHEMA_VERSION: Literal["2"] = "2"
-REPORT_TYPE = "urn:fedgan-secure:audit:round-report:2"
+SCHEMA_VERSION: Literal["3"] = "3"
+REPORT_TYPE = "urn:fedgan-secure:audit:round-report:3"
 MANIFEST_TYPE = "urn:fedgan-secure:audit:run-manifest:0"
-SCHEMA_NOTE = "Schema version 2 of a round's report: later versions of this software go on reading and verifying it."
+SCHEMA_NOTE = "Schema version 3 of a round's report: later versions of this software go on reading and verifying it."
 FIRST_NOTE = "Schema version 0: it may change without notice; no promise of compatibility is made yet."
 """Of manifests and sign-offs, whose version is still the first."""
 
@@ -49,7 +49,12 @@ BudgetStatus = Literal["within budget", "no further round fits", "over budget", 
 
 
 class HospitalBudget(Facts):
-    """One hospital's epsilon over everything in its ledger, and what is left under its tightest limit."""
+    """One hospital's epsilon over everything in its ledger, and what is left under its limits.
+
+    `spent` holds where every run in the ledger was planned beforehand; `held` also where a later run was chosen after
+    seeing what an earlier one gave. It is what a cap is compared with, and equals `spent` in the first run of a ledger.
+    Reports before version 3 say neither `held` nor the two margins (None); `remaining` is the smaller margin.
+    """
 
     name: Name
     spent: EpsilonText
@@ -57,8 +62,11 @@ class HospitalBudget(Facts):
     spent_before_this_round: EpsilonText
     increase_this_round: EpsilonText
     spent_this_run: EpsilonText
+    held: EpsilonText | None
     target: EpsilonText | None
+    left_of_target: EpsilonText | None
     cap: EpsilonText | None
+    left_of_cap: EpsilonText | None
     remaining: EpsilonText | None
     rounds_left: int | None
     status: BudgetStatus
@@ -269,7 +277,7 @@ class VerificationSection(Facts):
 class RoundReport(Facts):
     """The predicate of a round's in-toto statement."""
 
-    schema_version: Literal["2"]
+    schema_version: Literal["3"]
     schema_note: Text
     renderer: Label
     header: RoundHeader

@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from fedgan_audits import release_texts, wording
-from fedgan_audits.figures import Budget, given, shown, shown_down
+from fedgan_audits import cohort, release_texts, wording
+from fedgan_audits.figures import Budget, given, self_test_delta, shown, shown_down
 from fedgan_audits.records import RoundRecord
 from fedgan_audits.sections import BudgetStatus, HospitalBudget, Verdict, VerdictSection
 
@@ -56,8 +56,11 @@ def hospital_budget(row: Budget, record: RoundRecord) -> HospitalBudget:
         spent_before_this_round=shown(row.before),
         increase_this_round=shown(increase),
         spent_this_run=shown(row.this_run),
+        held=shown(row.held),
         target=None if target is None else given(target),
+        left_of_target=None if row.left_of_target is None else shown_down(row.left_of_target),
         cap=None if cap is None else given(cap),
+        left_of_cap=None if row.left_of_cap is None else shown_down(row.left_of_cap),
         remaining=None if row.remaining is None else shown_down(row.remaining),
         rounds_left=row.rounds_left,
         status=status(row, record),
@@ -85,6 +88,8 @@ def _stops(record: RoundRecord, rows: Sequence[Budget]) -> list[str]:
     found = []
     if record.flags.no_privacy:
         found.append(wording.NO_PRIVACY_NOTE)
+    else:
+        found += cohort.stops(record.privacy.delta, _declared(record))
     if record.flags.insecure_deterministic:
         found.append(wording.INSECURE_NOTE)
     if any(math.isinf(row.spent) for row in rows) and not record.flags.no_privacy:
@@ -96,14 +101,33 @@ def _stops(record: RoundRecord, rows: Sequence[Budget]) -> list[str]:
         names = [row.hospital.name for row in rows if status(row, record) == wanted]
         if names:
             found.append(f"Hospital {listed(names)} {text}.")
+    added = self_test_delta(record.hospitals, record.privacy.delta)
+    if added is not None and float(added) > record.privacy.delta:
+        found.append(wording.SELF_TEST_DELTA_NOTE.format(added=added, delta=repr(record.privacy.delta)))
     failed = [hospital.name for hospital in record.hospitals if hospital.self_test == "FAIL"]
     if failed:
         found.append(f"The mechanism's self-test failed at hospital {listed(failed)}: the figures cannot be relied on.")
     return found
 
 
-def _remarks(record: RoundRecord) -> list[str]:
-    found = []
+def _declared(record: RoundRecord) -> list[int]:
+    return [hospital.declared_patients for hospital in record.hospitals]
+
+
+def _history(record: RoundRecord, rows: Sequence[Budget]) -> list[str]:
+    """What has to be said where a ledger holds other runs: what their figures assume, and what they give away."""
+    longer = [row for row in rows if row.hospital.earlier and not math.isinf(row.spent)]
+    if not longer:
+        return []
+    worst = max(longer, key=lambda row: row.held)
+    said = {"name": worst.hospital.name, "spent": shown(worst.spent), "held": shown(worst.held)}
+    return [wording.HISTORY_NOTE.format(**said), wording.EARLIER_SAMPLING_NOTE]
+
+
+def _remarks(record: RoundRecord, rows: Sequence[Budget]) -> list[str]:
+    privacy = record.privacy
+    found = [] if record.flags.no_privacy else [*cohort.warnings(privacy.delta, _declared(record), privacy.unit)]
+    found += _history(record, rows)
     if record.header.ended < record.header.started:
         found.append(wording.CLOCK_NOTE)
     if record.privacy.unit == "image":
@@ -186,7 +210,7 @@ def verdict(record: RoundRecord, rows: Sequence[Budget]) -> VerdictSection:
         verdict=word,
         may_continue=may_continue,
         headline=headline,
-        reasons=(*unfinished, *stops, *_remarks(record)),
+        reasons=(*unfinished, *stops, *_remarks(record, rows)),
         spent=shown(max(row.spent for row in rows)),
         budget=None if limit is None else given(limit),
         budget_text=limit_text,

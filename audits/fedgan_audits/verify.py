@@ -22,7 +22,7 @@ from fedgan_audits.checks import Verification
 from fedgan_audits.errors import AuditError, RecordInvalid
 from fedgan_audits.key_standing import SignedReport
 from fedgan_audits.manifest import MANIFEST, POLICY, Manifest, read_manifest
-from fedgan_audits.reading import Bundle, UnreadableFileError
+from fedgan_audits.reading import Bundle, UnreadableFileError, is_stray
 from fedgan_audits.round_checks import Ground, RoundChecks, signed_by
 from fedgan_audits.transcripts import TRANSCRIPTS, TranscriptCheck, TranscriptContext
 from fedgan_audits.trust import COORDINATOR, Roster, Trust, load_trust, public_key, roster
@@ -120,6 +120,7 @@ class _Verifier:
         self.own_keys = own_keys
         self.result = Verification()
         self.files: dict[str, tuple[int, str]] = {}
+        self.strays: set[str] = set()
         self.policy: Mapping[str, Any] = {}
         self.roster: Roster | None = None
         self.manifest: Manifest | None = None
@@ -180,13 +181,16 @@ class _Verifier:
 
     def _list_files(self) -> None:
         for path, problem in self.bundle.walk():
+            if is_stray(path, problem):
+                self.strays.add(path)
             if problem is None:
                 try:
                     self.files[path] = self.bundle.digest(path)
                     continue
                 except UnreadableFileError as error:
                     problem = error.problem
-            self.result.failed("files", problem, path)
+            if path not in self.strays:
+                self.result.failed("files", problem, path)
 
     def _read(self, name: str, file: str, limit: int | None = None) -> bytes | None:
         try:
@@ -282,7 +286,7 @@ class _Verifier:
         sizes = {entry.path: entry.size for entry in manifest.files}
         for path in sorted(subjects.keys() - self.files.keys()):
             self.result.failed("files", "missing; the manifest lists it", path)
-        for path in sorted(self.files.keys() - subjects.keys() - {MANIFEST}):
+        for path in sorted(self.files.keys() - subjects.keys() - self.strays - {MANIFEST}):
             if path.startswith(sign_off.FOLDER):
                 continue  # a review comes after the manifest: each is checked by its own signature
             self.result.failed("files", "not listed in the manifest (added later, or the run was interrupted)", path)
@@ -291,3 +295,6 @@ class _Verifier:
                 self.result.failed("files", "changed since the manifest was signed", path)
         self.result.conclude(name, f"signed; the run is {manifest.run.outcome}: {manifest.run.reason}", MANIFEST)
         self.result.conclude("files", f"{len(subjects)} files, each as listed in the manifest")
+        if strays := sorted(self.strays - subjects.keys()):
+            text = "left by a file manager, listed nowhere and vouched for by nobody"
+            self.result.skipped("files", f"{', '.join(strays[:12])}: {text}")

@@ -70,9 +70,21 @@ def _from_1(predicate: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def _from_2(predicate: dict[str, Any]) -> dict[str, Any]:
+    """Version 3 says of each hospital what counts against its cap, and what target and cap leave, each for itself."""
+    composition = predicate["composition"]
+    newer = ("held", "left_of_target", "left_of_cap")
+    found = sorted({name for row in composition["hospitals"] for name in newer if name in row})
+    if found:
+        raise EnvelopeError(f"schema: version 2 has no such field: composition.hospitals.{', '.join(found)}")
+    rows = [{**row, **dict.fromkeys(newer)} for row in composition["hospitals"]]
+    return {**predicate, "schema_version": "3", "composition": {**composition, "hospitals": rows}}
+
+
 STEPS: Mapping[str, tuple[str, Callable[[dict[str, Any]], dict[str, Any]]]] = {
     "0": ("1", _from_0),
     "1": ("2", _from_1),
+    "2": ("3", _from_2),
 }
 """Version -> the next version and the step that leads to it."""
 OLDER = tuple(STEPS)

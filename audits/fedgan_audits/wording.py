@@ -26,6 +26,28 @@ SIMULATION_NOTE = (
 
 RUN_LEDGER_NOTE = "{whose} made inside this run: earlier runs on the same patients are not counted in {which} here."
 
+HISTORY_NOTE = (
+    "Earlier runs on the same patients count. Over all of them epsilon is {spent} at hospital {name} if every run was "
+    "planned before any result was seen; nobody can check that. It is {held} whether or not a later run was chosen "
+    "after seeing what an earlier one gave, and that figure counts against a cap."
+)
+
+EARLIER_SAMPLING_NOTE = (
+    "So that the figures can be computed again, this report lists the mechanisms of the earlier runs, each with its "
+    "sampling probability. Of an earlier run whose cohort was not declared, that probability gives away the exact "
+    "number of patients, which epsilon does not cover; that run's own reports say so."
+)
+
+HISTORY_ASSUMPTION = (
+    "Every run in a ledger was planned before any result of another was seen. Where that does not hold, the figure "
+    "that counts against caps does (section F)."
+)
+
+SELF_TEST_DELTA_NOTE = (
+    "Publishing the outcomes of the self-tests may add {added} to delta at this epsilon, more than the declared delta "
+    "of {delta}: epsilon is too large for anything to be promised."
+)
+
 TAKEN_FROM_DATA_NOTE = (
     "These public settings were taken from the patients' data: {which}. What they reveal is not covered by epsilon. "
     "Separate hospitals must agree on them beforehand."

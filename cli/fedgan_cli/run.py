@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fedgan_cli import terminal
-from fedgan_cli.schedule_text import schedule_line, start_values
+from fedgan_cli.schedule_text import schedule_line, spent_lines, start_values
 
 if TYPE_CHECKING:
     from fedgan_secure.federation.prepare import Federation
@@ -75,6 +75,7 @@ Examples:
 @click.option("--noise-multiplier", type=float, help="Noise over clip norm (instead of --epsilon).")
 @click.option("--epsilon", type=float, help="Target over the whole run; the noise follows. [default: 8]")
 @click.option("--delta", type=float, help="[default: 1 / (10 x declared patients)]")
+@click.option("--allow-large-delta", is_flag=True, help="Take a delta above 1/patients; every report says STOP.")
 @click.option("--l2-clip-norm", type=float, help="Bound on one patient's gradient.")
 @click.option("--spare-rounds", type=int, help="Extra rounds, paid for in advance, for attempts that fail.")
 @click.option(
@@ -189,6 +190,8 @@ def _request(options: dict[str, Any]) -> Any:
         overrides["data.exclude_unknown_ok"] = True
     if options["no_privacy"]:
         overrides["privacy.no_privacy"] = True
+    if options["allow_large_delta"]:
+        overrides["privacy.allow_large_delta"] = True
     if options["hospital"]:
         folders: dict[str, str] = {}
         for text in options["hospital"]:
@@ -224,7 +227,7 @@ NO_START = (
 
 
 def _announce(federation: Federation, display: terminal.Progress) -> None:
-    from fedgan_secure.federation.mechanisms import delta_warnings
+    from fedgan_audits.cohort import warnings
 
     policy = federation.policy
     display.note(schedule_line(policy))
@@ -236,12 +239,14 @@ def _announce(federation: Federation, display: terminal.Progress) -> None:
         aside = () if shared is not None else federation.source.findings[name].get("quarantined", ())
         display.note(f"hospital {name}: {amount}" + (f", {len(aside)} files set aside" if aside else ""))
     if not policy.flags.no_privacy:
-        for text in delta_warnings(policy.mechanism.delta, policy.mechanism.declared_patients):
+        mechanism = policy.mechanism
+        for text in warnings(mechanism.delta, (mechanism.declared_patients,), mechanism.unit):
             display.warn(text)
     unasked = federation.settings.training.start is None and policy.initial_model.pretraining == "none"
     if policy.start is None and unasked and policy.data.image_size <= SMALL:
         display.note(NO_START)
     _left_out(federation, display)
+    _in_two_hospitals(federation, display)
     _remarks(federation, display)
 
 
@@ -258,6 +263,18 @@ def _left_out(federation: Federation, display: terminal.Progress) -> None:
             display.warn(f"{whose}: asked {count}, found {found}; for a name that nobody has, nothing is left out")
         elif count:
             display.note(f"{whose}: asked {count}, found {found}")
+
+
+def _in_two_hospitals(federation: Federation, display: terminal.Progress) -> None:
+    """Whose images two hospitals hold, in numbers: for the hospitals' own eyes."""
+    bound = federation.policy.mechanism.hospitals_per_patient
+    for name, findings in federation.source.findings.items():
+        for row in findings.get("equal_pixels_in_other_hospitals", ()):
+            display.warn(
+                f"hospital {name}: {row['images']} images of {len(row['patients'])} patients have the same pixels as "
+                f"images of hospital {row['hospital']}; where these are the same people, epsilon for one hospital does "
+                f"not hold for them (declared: {bound}; --hospitals-per-patient). Its annex lists their pseudonyms"
+            )
 
 
 def _amount(unit: str, patients: int, images: int) -> str:
@@ -290,13 +307,8 @@ def _summary(federation: Federation, outcome: Outcome, root: Path, seconds: floa
     unit = "patient" if policy.mechanism.unit == "patient" else "single image (not a patient: no patient is named)"
     say()
     say(f"Privacy of one {unit}, add or remove one, delta {policy.mechanism.delta:g}:")
-    for name, epsilon in outcome.epsilons.items():
-        target = policy.mechanism.epsilon_target
-        say(f"  hospital {name:<12} epsilon {epsilon}" + (f"  (target {target:g})" if target is not None else ""))
-    if outcome.caps:
-        listed = ", ".join(f"{name} {cap:g}" for name, cap in outcome.caps.items())
-        say(f"  Caps: {listed}. They are on everything in a hospital's ledger, earlier runs and searches included;")
-        say(f"  what that comes to is in the reports: fedgan-secure audit show {root}")
+    for line in spent_lines(outcome.spent, policy.mechanism.epsilon_target):
+        say(f"  {line}")
     if outcome.several_hospitals is not None:
         count = policy.mechanism.hospitals_per_patient
         say(f"  a patient in {count} hospitals, the declared bound: epsilon {outcome.several_hospitals}")
@@ -342,6 +354,7 @@ def _as_json(federation: Federation, outcome: Outcome, root: Path) -> dict[str, 
         "rounds_scheduled": policy.rounds,
         "rounds_finished": outcome.finished,
         "epsilon": outcome.epsilons,
+        "spent": {name: spent.json() for name, spent in outcome.spent.items()},
         "hospitals_per_patient": policy.mechanism.hospitals_per_patient,
         "epsilon_declared_hospitals": outcome.several_hospitals,
         "delta": policy.mechanism.delta,

@@ -5,6 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from fedgan_secure.federation.spent import HospitalSpent
     from fedgan_secure.policy import FederationPolicy
 
 
@@ -49,6 +52,27 @@ def start_values(policy: FederationPolicy) -> dict[str, Any]:
         "rounds_of_heads": policy.rounds - (release is not None),
         "steps_per_round": policy.mechanism.steps_per_round if policy.rounds > (release is not None) else 0,
     }
+
+
+def spent_lines(spent: Mapping[str, HospitalSpent], target: float | None) -> list[str]:
+    """Return what each hospital's patients have been exposed to over all runs, with this run's part beside it.
+
+    Args:
+        spent: hospital -> its figures.
+        target: what the run's policy promises of the run alone, or None.
+    """
+    lines, history = [], any(one.has_history for one in spent.values())
+    for name, one in spent.items():
+        limit = "no cap set" if one.cap is None else f"cap {one.cap:g}, left {one.left_of_cap}"
+        counted = f", {one.held} counts against a cap" if one.has_history else ""
+        run = f"this run {one.this_run}" + ("" if target is None else f" of {target:g}, left {one.left_of_target}")
+        lines.append(f"hospital {name:<12} epsilon {one.ledger}  ({limit}{counted}; {run})")
+    if history:
+        lines += [
+            "Earlier runs count. The first figure holds if every run was planned before any result was seen; what",
+            "counts against a cap holds whether or not a later run was chosen after seeing what an earlier one gave.",
+        ]
+    return lines
 
 
 def _noise(policy: FederationPolicy, multiplier: float) -> str:

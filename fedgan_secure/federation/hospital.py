@@ -18,6 +18,7 @@ from fedgan_audits import envelope
 from fedgan_audits.caps import smallest
 from fedgan_audits.envelope import Signature
 from fedgan_audits.errors import BudgetRefused
+from fedgan_audits.foresight import foresee
 from fedgan_audits.ledger import Ledger
 from fedgan_audits.manifest import read_manifest
 from fedgan_audits.mechanism import MechanismRecord
@@ -145,7 +146,7 @@ class Hospital:
             InputError: the list cannot be read.
         """
         found = take_effect(self.site.withdrawals, self.dataset, self.run_id, round_number)
-        self._incidents[round_number] = list(found.incidents)
+        self._incidents[round_number] = [*found.incidents]
         if found.patients is not self.dataset:
             if self._watch is not None:
                 save_watch(self._watch, self.site.self_tests)
@@ -158,10 +159,11 @@ class Hospital:
         return self.ledger.refusal(self.run_id, round_number, **self._asked(round_number))
 
     def _asked(self, round_number: int) -> dict[str, Any]:
-        """What a round asks of the ledger."""
-        mechanism = self.policy.mechanism
-        limits = {"delta": mechanism.delta, "cap": self.cap, "target": mechanism.epsilon_target}
-        return {"mechanism": self.policy.record_of(round_number), **limits}
+        """What a round asks; raises NotAccounted where a report could not print the figures."""
+        mechanism, record = self.policy.mechanism, self.policy.record_of(round_number)
+        earlier, own = self.ledger.mechanisms(exclude_run=self.run_id), self.ledger.mechanisms(self.run_id)
+        foresee(earlier, (*own, record), mechanism.delta, self.standing_cap)
+        return {"mechanism": record, "delta": mechanism.delta, "cap": self.cap, "target": mechanism.epsilon_target}
 
     @property
     def standing_cap(self) -> float | None:
@@ -170,8 +172,8 @@ class Hospital:
 
     def cap_in(self, round_number: int) -> float | None:
         """The cap that a round's reservation was held against; where nothing is reserved, the one that counts now."""
-        reserved = self._reserved(round_number) is not None
-        return self.ledger.cap_of(self.run_id, round_number) if reserved else self.standing_cap
+        nothing = self._reserved(round_number) is None
+        return self.standing_cap if nothing else self.ledger.cap_of(self.run_id, round_number)
 
     def refuse(self, round_number: int) -> None:
         """Let the ledger refuse a round that :meth:`refusal` foresaw, and keep that it did."""
@@ -180,7 +182,7 @@ class Hospital:
 
     def out_of_turn(self, round_number: int) -> str | None:
         """Why this hospital does not begin a round now, whatever its budget, or None; asked before anybody reserves."""
-        return out_of_turn(self.policy, self.ledger, self._models, round_number)
+        return out_of_turn(self.policy, self.ledger, self._models, self.dataset, round_number)
 
     def _refuse_out_of_turn(self, round_number: int) -> None:
         if (why := self.out_of_turn(round_number)) is not None:
@@ -351,7 +353,7 @@ class Hospital:
             earlier=self.ledger.mechanisms(exclude_run=self.run_id),
             cap=self.cap_in(round_number),
             ledger_lifetime="site" if self.site.lasting else "run",
-            annex_commitment=self._commitment(round_number),
+            annex_commitment=commitment_of(self.site.annex(round_number)),
             self_test=overall(row.outcome for row in self._self_tests(round_number)),
             self_tests=self._self_tests(round_number),
             **round_facts,
@@ -383,7 +385,7 @@ class Hospital:
             this_run=self._spent(),
             earlier=self.ledger.mechanisms(exclude_run=self.run_id),
             cap=self.cap_in(number),
-            annex_commitment=self._commitment(number),
+            annex_commitment=commitment_of(self.site.annex(number)),
             self_tests=self._self_tests(number),
             policy_sha256=self.policy.digest().hex(),
             previous_report=self.head(before=number),
@@ -482,10 +484,6 @@ class Hospital:
         Weights that a hostile coordinator makes could amplify rounding (docs/privacy.md, "Floating point in the clip").
         """
         return own_start(self.policy, self.family, self.ledger, self.bundle, self.name)
-
-    def _commitment(self, round_number: int) -> str | None:
-        """The commitment to the annex of a round, from the annex itself."""
-        return commitment_of(self.site.annex(round_number))
 
     def close(self) -> None:
         """Close the ledger and the journal."""

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from fedgan_audits import cohort
 from fedgan_audits.binding import colluders_against_lying
 from fedgan_audits.budget import advised_delta, plan_run
 from fedgan_audits.mechanism import DistributedMechanism, MechanismRecord, NoiseShares
@@ -175,11 +176,13 @@ def delta_of(settings: RunSettings, declared: int) -> float:
     asked = settings.privacy.delta
     if asked is None:
         return _two_digits_down(advised_delta(declared))
-    if asked > 1 / declared and not settings.privacy.no_privacy:
+    lax = settings.privacy.no_privacy or settings.privacy.allow_large_delta
+    if cohort.exposes_records(asked, declared) and not lax:
         raise InputError(
             f"privacy.delta: {asked:g} with a cohort of {declared}; expected at most 1/{declared} = {1 / declared:.2g}"
             ": a larger one allows publishing somebody's record outright, whatever epsilon says",
-            hint=f"leave --delta out for {_two_digits_down(advised_delta(declared)):g}: 1 over ten times the patients",
+            hint=f"leave --delta out for {_two_digits_down(advised_delta(declared)):g}: 1 over ten times the patients "
+            "(--allow-large-delta takes it all the same, and every report says STOP)",
         )
     return asked
 
@@ -210,23 +213,6 @@ def cohort_of(settings: RunSettings, sizes: Sequence[int], *, phantoms: bool) ->
     """
     settled = settings.privacy.declared_patients or (settings.data.phantom_patients if phantoms else None)
     return settled or min(sizes), with_delta_for(settings, settled or max(sizes))
-
-
-def delta_warnings(delta: float, declared: int) -> tuple[str, ...]:
-    """Return what whoever starts a run must hear of its delta and its cohort."""
-    found = []
-    if declared < 50:
-        found.append(
-            f"the cohort is of {declared} patients: below 50, neither noise nor delta leaves a promise of much worth"
-        )
-    if delta > 1e-3:
-        found.append(f"delta is {delta:g}, above 0.001: with that probability epsilon may not hold at all")
-    if delta > advised_delta(declared) * (1 + 1e-9):
-        found.append(
-            f"delta is {delta:g}, above {advised_delta(declared):.2g} = 1/(10 x {declared}): of so many patients, "
-            f"{delta * declared:.2g} on average may be exposed outright"
-        )
-    return tuple(found)
 
 
 def _two_digits_down(delta: float) -> float:

@@ -25,6 +25,7 @@ from fedgan_secure.federation.drivers.local import parse_drop
 from fedgan_secure.federation.entropy import entropy_for
 from fedgan_secure.federation.family import family_of, refuse_other_dimension, spec_of
 from fedgan_secure.federation.fedavg import model_digest
+from fedgan_secure.federation.foreign_cohort import refuse_foreign_cohort
 from fedgan_secure.federation.hospital import Hospital
 from fedgan_secure.federation.key_rotation import KeyPlace, refuse_revoked
 from fedgan_secure.federation.mechanisms import (
@@ -380,6 +381,8 @@ def _assemble(
                 "restore the identity that the run was started with",
             )
         refuse_foreign_declarations(policy, site, entry.name)
+        if create:
+            refuse_foreign_cohort(policy, source.datasets[entry.name], entry.name)
         hospitals[entry.name] = Hospital(
             site=site,
             identity=identity,

@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fedgan_audits.reading import Bundle
+from fedgan_audits.reading import Bundle, is_stray
 from fedgan_audits.trust import load_trust
 from fedgan_audits.verify import TranscriptCheck, public_folder
 from fedgan_secure.errors import InputError
@@ -101,9 +101,17 @@ def _adapts_a_start(public: Path) -> bool:
     return isinstance(policy, dict) and policy.get("start") is not None
 
 
+def _is_plain(path: Path) -> bool:
+    return path.is_file() and not path.is_symlink()
+
+
 def _copy(source: Path, target: Path) -> None:
-    """Copy plain files alone; a link or an odd name is refused by the verification of the copy, so it must arrive."""
-    shutil.copytree(source, target, symlinks=True, copy_function=shutil.copyfile)
+    """Copy plain files alone, but what a file manager left; a link or an odd name must arrive, to be refused there."""
+
+    def strays(folder: str, names: list[str]) -> list[str]:
+        return [name for name in names if is_stray(name) and _is_plain(Path(folder) / name)]
+
+    shutil.copytree(source, target, ignore=strays, symlinks=True, copy_function=shutil.copyfile)
     for path in target.rglob("*"):
         if not path.is_symlink():
             path.chmod(0o755 if path.is_dir() else 0o644)
@@ -113,7 +121,7 @@ def _describe(building: Path, judgement: Judgement, override: Override | None) -
     public = building / "public"
     policy = FederationPolicy.parse((public / "policy.json").read_bytes())
     bundle = Bundle(public)
-    files = {f"public/{path}": bundle.digest(path)[1] for path, _ in bundle.walk()}
+    files = {f"public/{path}": bundle.digest(path)[1] for path, problem in bundle.walk() if not is_stray(path, problem)}
     published = MODELS if policy.start is None else (GENERATOR,)
     models = {f"public/{name}": files[f"public/{name}"] for name in published}
     texts = {

@@ -37,8 +37,10 @@ from fedgan_secure.policy import FederationPolicy, ReleasePolicy
 
 DEIDENTIFICATION = (
     "The loaders keep pixels, a label and a keyed pseudonym (HMAC-SHA256 under the hospital's own secret); names, "
-    "identifiers, dates and all other header fields are dropped when an image is read. Text burned into pixels is "
-    "not looked for."
+    "identifiers, dates and all other header fields are dropped when an image is read and reach no training and no "
+    "report. What stays in the hospital under its own names, in its cache and its confidential annexes: the paths of "
+    "files that were set aside or are alike, and the identifiers of patients with equal images or left out by name. "
+    "Text burned into pixels is not looked for."
 )
 SAMPLING = "an independent coin for every patient and step (Poisson), from the operating system's entropy"
 NOISE = (

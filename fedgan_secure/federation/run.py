@@ -14,7 +14,6 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from fedgan_audits.accountant import epsilon, epsilon_several_hospitals, round_up
 from fedgan_audits.records import Incident
 from fedgan_audits.report import RoundDraft, build_round
 from fedgan_audits.report import record_of as facts_of
@@ -29,6 +28,7 @@ from fedgan_secure.federation.prepare import Federation, model_of
 from fedgan_secure.federation.published_files import JUDGED, Published
 from fedgan_secure.federation.refusals import SignatureRefused
 from fedgan_secure.federation.rounds import RoundFacts, left_incidents, now, record_of
+from fedgan_secure.federation.spent import HospitalSpent, several_hospitals, spent_of
 from fedgan_secure.federation.storage import sole_owner
 from fedgan_secure.privacy.errors import MechanismContradicted
 
@@ -49,19 +49,22 @@ class Outcome:
         status: "complete", "refused" (a cap) or "aborted" (no whole round left or the last one failed).
         reason: one sentence.
         finished: rounds whose sum was applied.
-        epsilons: hospital -> epsilon at the policy's delta over this run, rounded up ("unbounded" without privacy).
+        spent: hospital -> its figures over this run and over its whole ledger.
         score: what the generator reaches on fresh phantoms (`scoring.phantom_score`); None for any other data.
-        caps: hospital -> the cap that its ledger holds it to, where there is one.
         several_hospitals: epsilon of a patient in as many hospitals as the policy declares; None where that is one.
     """
 
     status: str
     reason: str
     finished: int
-    epsilons: dict[str, str]
+    spent: dict[str, HospitalSpent]
     score: dict[str, Any] | None
-    caps: dict[str, float]
     several_hospitals: str | None = None
+
+    @property
+    def epsilons(self) -> dict[str, str]:
+        """Every hospital's epsilon over this run alone, at the policy's delta, rounded up."""
+        return {name: figures.this_run for name, figures in self.spent.items()}
 
     @property
     def exit_code(self) -> int:
@@ -127,7 +130,7 @@ class _Run:
         ends: dict[str, RunOutcome] = {"complete": "complete", "refused": "refused", "aborted": "ended early"}
         self._manifest(ends[status], reason, ended=now())
         score = self._score() if finished else None
-        outcome = Outcome(status, reason, finished, self.epsilons(), score, self._caps(), self._several_hospitals())
+        outcome = Outcome(status, reason, finished, self._spent(), score, self._several_hospitals())
         self._status(
             status, reason=reason, ended=now().isoformat(), epsilon=outcome.epsilons, score=score,
             finished_rounds=finished,
@@ -146,32 +149,16 @@ class _Run:
             "complete",
             str(info.get("reason", "")),
             self.coordinator.state.finished,
-            self.epsilons(),
+            self._spent(),
             score if isinstance(score, dict) else None,
-            self._caps(),
             self._several_hospitals(),
         )
 
-    def epsilons(self) -> dict[str, str]:
-        """Every hospital's epsilon over this run, rounded up."""
-        delta = self.policy.mechanism.delta
-        return {
-            name: round_up(epsilon(hospital.ledger.mechanisms(run_id=self.policy.run_id), delta))
-            for name, hospital in self.hospitals.items()
-        }
-
-    def _caps(self) -> dict[str, float]:
-        return {name: cap for name, one in self.hospitals.items() if (cap := one.standing_cap) is not None}
+    def _spent(self) -> dict[str, HospitalSpent]:
+        return {name: spent_of(hospital) for name, hospital in self.hospitals.items()}
 
     def _several_hospitals(self) -> str | None:
-        """The same for a patient in as many hospitals as the policy declares, those with the largest figures."""
-        mechanism = self.policy.mechanism
-        if mechanism.hospitals_per_patient == 1:
-            return None
-        ledgers = [hospital.ledger.mechanisms(run_id=self.policy.run_id) for hospital in self.hospitals.values()]
-        ledgers.sort(key=lambda ledger: epsilon(ledger, mechanism.delta))
-        chosen = ledgers[-mechanism.hospitals_per_patient :]
-        return round_up(epsilon_several_hospitals(chosen, mechanism.delta))
+        return several_hospitals(self.policy, self.hospitals)
 
     # one attempt ----------------------------------------------------------------------------------------------
 
@@ -238,7 +225,8 @@ class _Run:
         self._conclude(facts, vector, average, incidents, parameters.colluders)
         last = " (a run with --spare-rounds has rounds left for that)" if number == self.policy.rounds else ""
         what = f"{len(facts.result.survivors)} of {len(self.hospitals)} hospitals" if facts.result else f"aborted{last}"
-        spent = max(self.epsilons().values(), key=lambda text: float("inf") if text == "unbounded" else float(text))
+        texts = [spent.this_run for spent in self._spent().values()]
+        spent = max(texts, key=lambda text: float("inf") if text == "unbounded" else float(text))
         self.display.note(f"round {number} of {self.policy.rounds}: {what}, epsilon so far {spent}")
         return facts.complete
 

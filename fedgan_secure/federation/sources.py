@@ -14,6 +14,7 @@ from fedgan_secure.data.patients import PatientDataset
 from fedgan_secure.data.phantoms import CLASSES, GRADES, PhantomSettings, write_hospitals
 from fedgan_secure.errors import InputError
 from fedgan_secure.federation.directories import RunDirectory, SiteDirectory
+from fedgan_secure.federation.shared_people import equal_pixels, refuse_shared_folders
 from fedgan_secure.federation.site_keys import load_secret
 from fedgan_secure.federation.storage import private_folder
 from fedgan_secure.federation.withdrawals import note_people
@@ -104,7 +105,12 @@ def _read(
     if data.dataset is not None:
         return _shared(settings, run, base, progress)
     if data.hospital:
-        return _folders({name: Path(place) for name, place in data.hospital.items()}, settings, sites, base, progress)
+        given = {name: Path(place) for name, place in data.hospital.items()}
+        refuse_shared_folders(given)
+        source, found = _folders(given, settings, sites, base, progress)
+        for name, rows in equal_pixels(source.datasets).items():
+            source.findings[name]["equal_pixels_in_other_hospitals"] = rows
+        return source, found
     names = names_of(settings)
     phantoms = PhantomSettings(patients=data.phantom_patients, image_size=data.image_size, seed=settings.seed)
     folders = write_hospitals(run.phantoms, names, phantoms, progress)

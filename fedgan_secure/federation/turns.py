@@ -10,6 +10,8 @@ from collections.abc import Sequence
 
 from fedgan_audits.ledger import Ledger, is_complete
 from fedgan_protocols.parameters import SessionParameters
+from fedgan_secure.data.patients import PatientDataset
+from fedgan_secure.federation.foreign_cohort import foreign_cohort
 from fedgan_secure.federation.models_found import ModelsFound
 from fedgan_secure.federation.refusals import SessionRefused
 from fedgan_secure.policy import FederationPolicy
@@ -18,15 +20,20 @@ _ENDS = frozenset({"session_opened", "round_finished", "round_aborted", "report_
 """Entries of the ledger after which a round's reservation pays for no session any more."""
 
 
-def out_of_turn(policy: FederationPolicy, ledger: Ledger, models: ModelsFound, round_number: int) -> str | None:
+def out_of_turn(
+    policy: FederationPolicy, ledger: Ledger, models: ModelsFound, dataset: PatientDataset, round_number: int
+) -> str | None:
     """Return why a hospital does not begin a round now, whatever its budget, or None where it is the round's turn.
 
     Args:
         policy: the hospital's own copy; `rounds` is the whole schedule, spare rounds included.
         ledger: the hospital's.
         models: what it found the rounds before to lead to.
+        dataset: its patients, whose number is compared with the declared one before the run's first reservation.
         round_number: from 1.
     """
+    if not ledger.reservations(policy.run_id) and (why := foreign_cohort(policy, dataset)) is not None:
+        return why
     if not 1 <= round_number <= policy.rounds:
         return f"the policy schedules rounds 1 to {policy.rounds}, spare ones included"
     entries = [entry for entry in ledger.entries() if entry.run_id == policy.run_id]

@@ -195,10 +195,10 @@ def test_a_hospital_signs_only_what_it_knows(whole_run: Any) -> None:
     }
     for name, value in wrong.items():
         assert disagreements(draft.payload, "a", **{**known, name: value}), name
-    _, predicate = envelope.read_statement(draft.payload, "urn:fedgan-secure:audit:round-report:2")
+    _, predicate = envelope.read_statement(draft.payload, "urn:fedgan-secure:audit:round-report:3")
     predicate["verdict"]["spent"] = "0.0001"
     subjects = read_payload(draft.payload)[1]
-    forged = envelope.statement(subjects, "urn:fedgan-secure:audit:round-report:2", predicate)
+    forged = envelope.statement(subjects, "urn:fedgan-secure:audit:round-report:3", predicate)
     assert any("follow from its facts" in found for found in disagreements(forged, "a", **known))
 
 
@@ -297,7 +297,7 @@ def test_reports_and_manifest_satisfy_the_published_schemas(whole_run: Any) -> N
         jsonschema.Draft202012Validator.check_schema(schema)
         return jsonschema.Draft202012Validator(schema)
 
-    check = validator("round-report-2.json")
+    check = validator("round-report-3.json")
     for draft in whole_run.drafts:
         predicate = json.loads(draft.payload)["predicate"]
         check.validate(predicate)

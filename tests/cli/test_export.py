@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from fedgan_audits import accountant
+from fedgan_audits import accountant, budget, export
 from fedgan_audits.errors import LedgerCorrupt, RecordInvalid
 from fedgan_audits.ledger import Ledger
 from fedgan_audits.mechanism import MechanismRecord
@@ -50,6 +50,20 @@ def test_every_entry_is_a_row(ledger: Path, tmp_path: Path) -> None:
     assert found[2]["epsilon_of_the_run_so_far"] == "" and "0" * 64 in found[2]["other_facts"]
     assert "HYPERLINK" in found[5]["other_facts"] and "Ä" in found[5]["other_facts"]
     assert [row["previous"] for row in found[1:]] == [row["digest"] for row in found[:-1]]
+
+
+def test_each_figure_names_its_accountant(ledger: Path) -> None:
+    with Ledger.open(ledger) as opened:
+        opened.reserve("run-8", 1, MECHANISM, 1e-4, 8.0)
+        found = rows(export.ledger_csv(opened))
+    first, last = found[3], found[-1]
+    assert (first["accountant_of_the_run"], first["accountant_of_the_ledger"]) == (export.RENYI, export.RENYI)
+    assert first["epsilon_of_the_ledger_so_far"] == first["epsilon_of_the_run_so_far"]
+    assert (last["accountant_of_the_run"], last["accountant_of_the_ledger"]) == (export.RENYI, export.FILTER)
+    held = budget.capped_epsilon({"run-7": [MECHANISM] * 2, "run-8": [MECHANISM]}, 1e-4, 8.0)
+    assert last["epsilon_of_the_ledger_so_far"] == accountant.round_up(held)
+    assert last["epsilon_of_the_run_so_far"] == accountant.round_up(accountant.epsilon_rdp([MECHANISM], 1e-4))
+    assert found[2]["accountant_of_the_run"] == found[2]["accountant_of_the_ledger"] == ""
 
 
 def test_no_cell_is_a_formula(ledger: Path) -> None:

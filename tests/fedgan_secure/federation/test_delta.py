@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from fedgan_audits.cohort import warnings
 from fedgan_secure.errors import InputError
 from fedgan_secure.federation.directories import SiteDirectory
-from fedgan_secure.federation.mechanisms import cohort_of, delta_of, delta_warnings, with_delta_for
+from fedgan_secure.federation.mechanisms import cohort_of, delta_of, with_delta_for
 from fedgan_secure.federation.prepare import _ledger, check_before_reading
 from fedgan_secure.settings import RunSettings
 
@@ -61,8 +62,16 @@ def test_of_undeclared_cohorts_the_smallest_is_declared_and_the_largest_decides_
     ],
 )
 def test_small_cohorts_and_large_deltas_are_warned_of(delta: float, declared: int, words: list[str]) -> None:
-    found = delta_warnings(delta, declared)
+    found = warnings(delta, (declared,), "patient")
     assert len(found) == len(words) and all(word in text for word, text in zip(words, found, strict=True))
+
+    for text in warnings(delta, (declared,), "image"):
+        assert "patient" not in text and ("images" in text or "above 0.001" in text)
+
+
+def test_with_the_override_a_large_delta_is_taken() -> None:
+    assert delta_of(settings(delta=0.3, declared_patients=60, allow_large_delta=True), 60) == 0.3
+    assert not settings().privacy.allow_large_delta
 
 
 def test_a_lost_ledger_of_a_lasting_site_is_not_begun_anew(tmp_path: Path) -> None:

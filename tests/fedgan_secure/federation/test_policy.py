@@ -48,6 +48,7 @@ def fields(**changes: Any) -> dict[str, Any]:
         "average_decay": 0.0,
         "ring": RingPolicy(ring_bits=32, update_bound=1.0, fraction_bits=20),
         "initial_model": InitialModel(seed=0),
+        "flags": Flags(taken_from_data=("declared patients",)),
     }
     return {**base, **changes}
 
