@@ -23,13 +23,13 @@ EARLIER = MECHANISM.model_copy(update={"steps": 100})
 
 
 def draft_of(
-    run: Run, *, history: bool = True, cap: float | None = None, declared: int = 75, **privacy: Any
+    run: Run, *, holders: str = "b", cap: float | None = None, declared: int = 75, **privacy: Any
 ) -> RoundDraft:
-    """A report of round 1 in which hospital b has earlier runs, and all declare the same cohort."""
+    """A report of round 1 in which the hospitals `holders` have earlier runs, and all declare the same cohort."""
     record = run.record(1)
-    changes: dict[str, Any] = {"earlier": (EARLIER,), "cap": cap, "ledger_lifetime": "site"} if history else {}
+    changes: dict[str, Any] = {"earlier": (EARLIER,), "cap": cap, "ledger_lifetime": "site"}
     hospitals = tuple(
-        row.model_copy(update={"declared_patients": declared, **(changes if row.name == "b" else {})})
+        row.model_copy(update={"declared_patients": declared, **(changes if row.name in holders else {})})
         for row in record.hospitals
     )
     settings = PrivacySettings.model_validate({**record.privacy.model_dump(), **privacy})
@@ -49,13 +49,13 @@ def run(tmp_path: Path) -> Run:
 
 def test_a_run_is_held_against_its_target_and_its_patients_against_the_cap(run: Run) -> None:
     """Before: "8.5538 of 4, left 0.0001" for a second run at epsilon 4 on patients who had spent 8."""
-    draft = draft_of(run, cap=30.0)
+    draft = draft_of(run, holders="abcd", cap=30.0)
     report, row = draft.report, draft.report.composition.hospitals[1]
     held = figures.held_of((EARLIER,), (MECHANISM,), 1e-4, 30.0)
     alone = accountant.epsilon([MECHANISM], 1e-4)
     line = first_screen.all_runs(report)
     assert (line.spent, line.limit, line.left, line.hospital) == (
-        figures.shown(held), "30", figures.shown_down(30 - held), "b",
+        figures.shown(held), "30", figures.shown_down(30 - held), "a",
     )  # fmt: skip
     line = first_screen.this_run(report)
     assert (line.spent, line.limit, line.left) == (figures.shown(alone), "4", figures.shown_down(4 - alone))
@@ -74,13 +74,14 @@ def test_without_a_cap_the_first_screen_says_so(run: Run) -> None:
 
 
 def test_with_earlier_runs_the_report_states_the_assumption_and_the_adaptive_figure(run: Run) -> None:
-    report = draft_of(run).report
-    row = report.composition.hospitals[1]
+    draft = draft_of(run)
+    report, row = draft.report, draft.report.composition.hospitals[1]
+    assert f"At hospital b, {row.held} counts against a cap" in draft.html.decode("utf-8")
     said = wording.HISTORY_NOTE.format(name="b", spent=row.spent, held=row.held)
     assert said in report.verdict.reasons and wording.HISTORY_ASSUMPTION in report.privacy.assumptions
     assert wording.EARLIER_SAMPLING_NOTE in report.verdict.reasons
     assert row.spent != row.held and report.composition.hospitals[0].held == report.composition.hospitals[0].spent
-    plain = draft_of(run, history=False).report
+    plain = draft_of(run, holders="").report
     assert not any("Earlier runs" in reason for reason in plain.verdict.reasons)
     assert wording.HISTORY_ASSUMPTION not in plain.privacy.assumptions
 
@@ -109,7 +110,7 @@ def test_verification_computes_the_adaptive_figure_again(run: Run) -> None:
 def test_what_delta_does_not_promise_is_on_the_first_screen(
     run: Run, declared: int, delta: float, verdict: str, said: list[str]
 ) -> None:
-    draft = draft_of(run, history=False, declared=declared, delta=delta, epsilon_target=None)
+    draft = draft_of(run, holders="", declared=declared, delta=delta, epsilon_target=None)
     alarms, words = first_screen.alarms(draft.report), first_screen_of(draft.html)
     assert draft.report.verdict.verdict == verdict
     assert len(alarms) == len(said) and all(part in text for part, text in zip(said, alarms, strict=True))
@@ -155,7 +156,7 @@ def test_a_ledger_of_very_large_epsilon_gets_a_report(new_run: Callable[..., Run
 
 
 def test_a_report_of_version_2_is_read_without_the_new_figures(run: Run) -> None:
-    draft = draft_of(run, history=False)
+    draft = draft_of(run, holders="")
     subjects, predicate = envelope.read_statement(draft.payload, "urn:fedgan-secure:audit:round-report:3")
     from fedgan_audits.report import read_any
 
