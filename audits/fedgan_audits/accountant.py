@@ -52,13 +52,23 @@ _Searches = tuple[tuple[SearchTerms, int], ...]
 """Searches that are known by their curve alone, each once, with how often it was done."""
 
 
-def accountant_name(mechanisms: Sequence[MechanismRecord] = (), delta: float | None = None) -> str:
-    """The accountant and its version, for the record of how the figure of `mechanisms` (at `delta`) was made."""
+def library_version() -> str:
+    """Return the version of dp-accounting that is installed here."""
+    return version("dp-accounting")
+
+
+def accountant_name(
+    mechanisms: Sequence[MechanismRecord] = (), delta: float | None = None, library: str | None = None
+) -> str:
+    """Name the accountant, for the record of how the figure of `mechanisms` (at `delta`) was made.
+
+    `library` is the version of dp-accounting that made it, the one that is installed here by default.
+    """
     if is_distributed(mechanisms):
         return f"integer-order RDP (orders 2 to {renyi.LARGEST_ORDER}) of shared integer noise"
     if _searches_of(mechanisms):
         return f"integer-order RDP (orders 2 to {renyi.LARGEST_ORDER}), a search for settings included"
-    library = f"dp-accounting {version('dp-accounting')}"
+    library = f"dp-accounting {library or library_version()}"
     figure = 0.0 if delta is None else epsilon(mechanisms, delta)
     if delta is not None and 0 < figure < math.inf and figure == epsilon_rdp(mechanisms, delta):
         return f"{library}, Rényi differential privacy"  # the smaller of the two proofs, or the only one

@@ -8,34 +8,20 @@ up to `ALL_UP_TO` rounds; of a longer run for the last round and where the mecha
 
 from __future__ import annotations
 
-import math
-
-from fedgan_audits import accountant, envelope, figures
+from fedgan_audits import accountant, figures, rebuilding, renderers
 from fedgan_audits.checks import Verification
 from fedgan_audits.errors import AuditError
 from fedgan_audits.mechanism import MechanismRecord
+from fedgan_audits.rebuilding import TOLERANCE, near, number_of
 from fedgan_audits.records import HospitalFacts, Spent
-from fedgan_audits.report import build_report, record_of
 from fedgan_audits.sections import HospitalBudget, RoundReport
 
-TOLERANCE = 1e-3
 ALL_UP_TO = 16
 MAX_KINDS = 256
 """Ledgers with more different mechanisms are not computed again: a hostile one could keep a machine busy for days."""
 EPSILON = "epsilon"
 HISTORY = "reservations"
 FIGURES = "figures"
-
-
-def _number(text: str) -> float:
-    return math.inf if text == "unbounded" else float(text)
-
-
-def _near(text: str, value: float) -> bool:
-    recorded = _number(text)
-    if math.isinf(recorded) or math.isinf(value):
-        return recorded == value
-    return abs(recorded - value) <= TOLERANCE
 
 
 def check_history(result: Verification, previous: RoundReport | None, report: RoundReport, file: str) -> None:
@@ -72,8 +58,8 @@ def check_epsilon(result: Verification, report: RoundReport, file: str, *, pld: 
     names = [hospital.name for hospital in report.aggregation.participants]
     if names != [row.name for row in report.composition.hospitals]:
         result.failed(EPSILON, "the hospitals with figures are not those that took part", file)
-    highest = max((_number(row.spent) for row in report.composition.hospitals), default=0.0)
-    if {_number(report.verdict.spent), _number(report.privacy.epsilon)} != {highest}:
+    highest = max((number_of(row.spent) for row in report.composition.hospitals), default=0.0)
+    if {number_of(report.verdict.spent), number_of(report.privacy.epsilon)} != {highest}:
         result.failed(EPSILON, "the headline is not the highest figure of a hospital", file)
 
 
@@ -86,13 +72,13 @@ def _check_hospital(
         result.failed(EPSILON, text, file)
         return
     rdp = figures.second_opinion(held, delta)
-    if not _near(row.spent_second_accountant, rdp):
+    if not near(number_of(row.spent_second_accountant), rdp):
         result.failed(EPSILON, _differs(hospital.name, "second", row.spent_second_accountant, rdp), file)
-    if _number(row.spent) > _number(row.spent_second_accountant) + TOLERANCE:
+    if number_of(row.spent) > number_of(row.spent_second_accountant) + TOLERANCE:
         result.failed(EPSILON, f"hospital {hospital.name}: the looser second figure lies below the first", file)
     if pld:
         value = figures.epsilon(held, delta)
-        if not _near(row.spent, value):
+        if not near(number_of(row.spent), value):
             result.failed(EPSILON, _differs(hospital.name, "recorded", row.spent, value), file)
 
 
@@ -108,22 +94,24 @@ def changes_mechanism(previous: RoundReport | None, report: RoundReport) -> bool
     return before != [hospital.reserved for hospital in report.aggregation.participants]
 
 
-def check_figures(result: Verification, report: RoundReport, renderer: str, file: str) -> bool:
-    """Build the report again from its own facts and compare every section; False where that is not possible here."""
+def check_figures(result: Verification, report: RoundReport, file: str) -> tuple[str, ...] | None:
+    """Build the report again from its own facts and compare every field, whichever renderer made it.
+
+    Returns the paths of the fields that this version cannot compare, since an older renderer made them otherwise (none
+    for a report of this one); None where nothing was compared, which is a failure or follows one.
+    """
+    since = renderers.number(report.renderer)
+    if since is None:
+        result.failed(FIGURES, renderers.unknown(report.renderer), file)
+        return None
     if any(len(figures.of_ledger(entry)) > MAX_KINDS for entry in report.aggregation.participants):
-        return False
-    if report.renderer != renderer or report.privacy.accountant != accountant.accountant_name(
-        figures.worst_ledger(report.aggregation.participants, report.privacy.settings.delta),
-        report.privacy.settings.delta,
-    ):
-        return False
+        return None
     try:
-        rebuilt = build_report(record_of(report))
+        found = rebuilding.compare(report, since)
     except AuditError as error:
         result.failed(FIGURES, str(error), file)
-        return True
-    ours, theirs = rebuilt.model_dump(mode="json"), report.model_dump(mode="json")
-    different = [name for name in ours if envelope.canonical(ours[name]) != envelope.canonical(theirs[name])]
-    if different:
-        result.failed(FIGURES, f"does not follow from the facts in the report: {', '.join(different)}", file)
-    return True
+        return None
+    if found.wrong:
+        text = f"does not follow from the facts in the report: {rebuilding.listed(found.wrong)}"
+        result.failed(FIGURES, text, file)
+    return found.unchecked

@@ -1,0 +1,102 @@
+"""A report built again from the facts in it, and compared with what it says, whichever renderer made it.
+
+What a report says beyond its facts (verdict, reasons, limits, flags, statuses, figures, sentences) must follow from
+them. A report of this renderer is compared in every field. One of an older renderer is compared in every field but
+those that this version makes otherwise (`renderers.REWORDED`), which are then named as not checked: that closes
+sign-offs, exports and releases. Which fields those are depends on the number of its renderer, and for what is left of a
+budget (`LEFT`) on its facts.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fedgan_audits import accountant, renderers
+from fedgan_audits.report import build_report, record_of
+from fedgan_audits.sections import RoundReport
+
+TOLERANCE = 1e-3
+"""By how much a figure (an epsilon) may differ where another version of the accountant's library made it."""
+
+FIGURES = frozenset(
+    {
+        "spent", "spent_second_accountant", "spent_before_this_round", "increase_this_round", "spent_this_run",
+        "remaining", "epsilon", "gdp_mu", "two_hospitals", "declared_hospitals_epsilon", "planned",
+    }
+)  # fmt: skip
+"""The fields that hold a computed epsilon (or mu) as text; parameters and limits are none of them."""
+
+LEFT = frozenset({"remaining", "rounds_left", "rounds_left_text", "status"})
+"""What was counted otherwise before ledger, report and plan had one rule (ADR 27), under a cap and after other runs."""
+
+_MOST = 6
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Fields that do not follow from the facts, and fields that this version cannot check, by their paths."""
+
+    wrong: tuple[str, ...]
+    unchecked: tuple[str, ...]
+
+
+def number_of(text: str) -> float:
+    """Return a figure of a report as a float; "unbounded" is infinite."""
+    return math.inf if text == "unbounded" else float(text)
+
+
+def near(recorded: float, computed: float) -> bool:
+    """Return whether two figures agree to `TOLERANCE`, infinite ones exactly."""
+    if math.isinf(recorded) or math.isinf(computed):
+        return recorded == computed
+    return abs(recorded - computed) <= TOLERANCE
+
+
+def listed(paths: tuple[str, ...]) -> str:
+    """Return the first few paths as prose."""
+    more = f" and {len(paths) - _MOST} more fields" if len(paths) > _MOST else ""
+    return ", ".join(paths[:_MOST]) + more
+
+
+def compare(report: RoundReport, since: int) -> Comparison:
+    """Build `report`, made by renderer number `since`, again from its facts, and compare every field.
+
+    Figures must agree exactly where the same renderer and the same version of the accountant's library made them, else
+    to `TOLERANCE`. Raises AuditError where no report follows from the facts, such as an unaccounted mechanism.
+    """
+    exact = since == renderers.VERSION and report.header.software.dp_accounting == accountant.library_version()
+    rebuilt = build_report(record_of(report)).model_dump(mode="json")
+    recorded = report.model_dump(mode="json")
+    counted_otherwise = since == 0 and any(entry.cap and entry.earlier for entry in report.aggregation.participants)
+    wrong: list[str] = []
+    unchecked: list[str] = []
+    for path, name in _differing(recorded, rebuilt, frozenset() if exact else FIGURES):
+        if path == "renderer" and since < renderers.VERSION:
+            continue
+        ours = renderers.reworded(path, since) or (counted_otherwise and name in LEFT)
+        (unchecked if ours else wrong).append(path)
+    return Comparison(tuple(wrong), tuple(unchecked))
+
+
+def _differing(
+    theirs: Any, ours: Any, rounded: Collection[str], path: str = "", name: str = ""
+) -> Iterator[tuple[str, str]]:
+    """The path and the name of every field that differs; those in `rounded` by more than `TOLERANCE`."""
+    if isinstance(theirs, Mapping) and isinstance(ours, Mapping) and theirs.keys() == ours.keys():
+        for key in theirs:
+            yield from _differing(theirs[key], ours[key], rounded, f"{path}.{key}" if path else key, key)
+    elif isinstance(theirs, list) and isinstance(ours, list) and len(theirs) == len(ours):
+        for index, (first, second) in enumerate(zip(theirs, ours, strict=True)):
+            yield from _differing(first, second, rounded, f"{path}[{index}]", name)
+    elif (type(theirs), theirs) != (type(ours), ours) and not (name in rounded and _near_texts(theirs, ours)):
+        yield path, name
+
+
+def _near_texts(theirs: Any, ours: Any) -> bool:
+    try:
+        return near(number_of(theirs), number_of(ours))
+    except (TypeError, ValueError):
+        return False
