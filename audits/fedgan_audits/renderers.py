@@ -40,6 +40,7 @@ REWORDED: Mapping[str, int] = {
     "empirical.text": 1,
     "verdict.does_not_show": 1,
     "privacy.gdp_mu": 1,
+    "privacy.second_accountant": 1,
 }
 """Field of a report -> the first renderer that makes it as this version does, where an older one made it otherwise.
 

@@ -307,11 +307,7 @@ def _privacy(record: RoundRecord, worst: tuple[MechanismRecord, ...]) -> Privacy
         gdp_mu=figures.shown(accountant.mu_gdp(worst, privacy.delta)) if worst else "0",
         neighbouring_relation="add or remove one " + privacy.unit,
         accountant=accountant.accountant_name(worst, privacy.delta, record.header.software.dp_accounting),
-        second_accountant=(
-            wording.SECOND_DISTRIBUTED
-            if accountant.is_distributed(worst)
-            else f"dp-accounting {record.header.software.dp_accounting}, Rényi differential privacy"
-        ),
+        second_accountant=(wording.SECOND_DISTRIBUTED if accountant.is_distributed(worst) else accountant.RENYI),
         setting=wording.SETTING_PER_HOSPITAL if per_hospital else wording.SETTING_DISTRIBUTED,
         accesses_covered=(*release_texts.accesses(record), *_pretraining(record)),
         outputs_covered=release_texts.outputs(record),
