@@ -39,6 +39,9 @@ FIGURES = frozenset(
 LEFT = frozenset({"remaining", "rounds_left", "rounds_left_text", "status"})
 """What was counted otherwise before ledger, report and plan had one rule (ADR 27), under a cap and after other runs."""
 
+DECIDED = frozenset({"verdict.verdict", "verdict.may_continue", "verdict.headline"})
+"""What a reason that this version added may decide otherwise than the report does."""
+
 _MOST = 6
 
 
@@ -80,12 +83,24 @@ def compare(report: RoundReport, since: int) -> Comparison:
     counted_otherwise = since == 0 and any(entry.cap and entry.earlier for entry in report.aggregation.participants)
     wrong: list[str] = []
     unchecked: list[str] = []
+    lacks = _leave_out_added(recorded["verdict"], rebuilt["verdict"], since)
     for field in _differing(recorded, rebuilt, frozenset() if exact else FIGURES):
         if (field.path == "renderer" and since < renderers.VERSION) or (since == 0 and field.is_renyi()):
             continue
         otherwise = renderers.reworded(field.path, since) or (counted_otherwise and field.name in LEFT)
+        otherwise = otherwise or (lacks and field.path in DECIDED)
         (unchecked if otherwise or (since == 0 and field.is_looser()) else wrong).append(field.path)
-    return Comparison(tuple(wrong), tuple(unchecked))
+    return Comparison(tuple(wrong), (*unchecked, *(["verdict.reasons"] if lacks else [])))
+
+
+def _leave_out_added(recorded: dict[str, Any], rebuilt: dict[str, Any], since: int) -> bool:
+    """Take reasons that `since` did not give yet, and the report lacks, out of `rebuilt`; whether there were any."""
+    reasons = [
+        text for text in rebuilt["reasons"] if text in recorded["reasons"] or not renderers.added_reason(text, since)
+    ]
+    lacks = reasons != rebuilt["reasons"]
+    rebuilt["reasons"] = reasons
+    return lacks
 
 
 @dataclass(frozen=True)

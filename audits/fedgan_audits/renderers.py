@@ -10,6 +10,7 @@ and figures in `tests/vectors/golden-pages.json` goes red until it is (`python -
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 VERSION = 1
@@ -45,9 +46,14 @@ REWORDED: Mapping[str, int] = {
 """Field of a report -> the first renderer that makes it as this version does, where an older one made it otherwise.
 
 Reports of older renderers are compared with what follows from their facts in every other field. Whoever changes a
-sentence or a derived field names it here with the new number, so that older reports still verify; what decides (the
-verdict, its reasons, limits, flags, statuses, figures) is never listed while it can be computed again.
+sentence or a derived field, or adds a field, names it here with the new number, so that older reports still verify;
+`[]` stands for any place in a list ("composition.hospitals[].held"). What decides (verdict, limits, flags, statuses,
+figures) is never listed while it can be computed again.
 """
+
+ADDED_REASONS: Mapping[str, int] = {}
+"""How a reason of a verdict begins -> the first renderer that gives it. A report of an older one may lack such reasons,
+and none else; only where it lacks one may its verdict, headline and whether the run may go on be others."""
 
 
 def number(name: str) -> int | None:
@@ -60,10 +66,17 @@ def number(name: str) -> int | None:
 
 def reworded(path: str, since: int) -> bool:
     """Return whether the field at `path` of a report by renderer number `since` may read otherwise than this one's."""
+    anywhere = re.sub(r"\[[0-9]+\]", "[]", path)
     return any(
-        since < first and (path == field or path.startswith((f"{field}.", f"{field}[")))
+        since < first
+        and any(place == field or place.startswith((f"{field}.", f"{field}[")) for place in (path, anywhere))
         for field, first in REWORDED.items()
     )
+
+
+def added_reason(text: str, since: int) -> bool:
+    """Return whether renderer number `since` did not give the reason `text` yet."""
+    return any(since < first and text.startswith(start) for start, first in ADDED_REASONS.items())
 
 
 def unknown(name: str) -> str:

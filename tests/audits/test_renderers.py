@@ -245,7 +245,7 @@ def test_the_list_of_renderers() -> None:
 
 
 def test_what_decides_is_never_among_the_fields_that_go_unchecked(new_run: MakeRun) -> None:
-    deciding = {"verdict", "may_continue", "headline", "reasons", "status", "flags", "rounds_left", "target", "cap"}
+    deciding = {"verdict", "may_continue", "reasons", "status", "flags", "rounds_left", "target", "cap"}
     figures = FIGURES - {"gdp_mu"}
     fields = golden.leaves(build_round(new_run().record(1)).report.model_dump(mode="json"))
     loose = {path for path in fields if renderers.reworded(path, 0)}
@@ -287,3 +287,32 @@ def test_a_run_with_shared_noise_that_version_73650c3_wrote_verifies(tmp_path: P
     assert told.keys() == {"pages", "figures"} and "3 pages" in told["pages"] and "privacy.gdp_mu" in told["figures"]
     with pytest.raises(VerificationFailed, match="cannot check the run in whole"):
         verified(old / "public", trust=[old / "trust"], transcript_check=transcript_check)
+
+
+def test_a_reason_that_was_added_since_may_be_missing_and_no_other(
+    new_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As if this renderer were the first to give the first reason of a run that has to stop."""
+    report = build_round(new_run().record(1, hospital={"b": {"cap": 1.0}})).report
+    first, second = report.verdict.reasons[:2]
+    monkeypatch.setattr(renderers, "ADDED_REASONS", {first[:20]: renderers.VERSION})
+    values = report.model_dump(mode="json")
+    values["renderer"] = OLD
+    values["verdict"].update(verdict="PASS", headline="As it was said then.", may_continue=True)
+    values["verdict"]["reasons"] = [text for text in report.verdict.reasons if text != first]
+    lacking = compare(RoundReport.model_validate(values), 0)
+    assert lacking.wrong == () and {"verdict.verdict", "verdict.reasons"} <= set(lacking.unchecked)
+    assert "verdict.reasons" in compare(RoundReport.model_validate(values), renderers.VERSION).wrong
+    values["verdict"]["reasons"].append("HIPAA compliant.")
+    assert "verdict.reasons" in compare(RoundReport.model_validate(values), 0).wrong
+    values["verdict"]["reasons"] = [text for text in report.verdict.reasons if text not in (first, second)]
+    assert "verdict.reasons" in compare(RoundReport.model_validate(values), 0).wrong
+    values["verdict"]["reasons"] = list(report.verdict.reasons)
+    assert {"verdict.verdict", "verdict.headline"} <= set(compare(RoundReport.model_validate(values), 0).wrong)
+
+
+def test_a_field_of_every_row_can_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(renderers, "REWORDED", {"composition.hospitals[].held": 2, "data.codes": 2})
+    assert renderers.reworded("composition.hospitals[11].held", 1) and renderers.reworded("data.codes[0].text", 1)
+    assert not renderers.reworded("composition.hospitals[11].held", 2)
+    assert not renderers.reworded("composition.hospitals[11].spent", 1) and not renderers.reworded("data.codesets", 1)
