@@ -87,6 +87,8 @@ def compare(report: RoundReport, since: int) -> Comparison:
     for field in _differing(recorded, rebuilt, frozenset() if exact else FIGURES):
         if (field.path == "renderer" and since < renderers.VERSION) or (since == 0 and field.is_renyi()):
             continue
+        if field.theirs is None and renderers.added_field(field.path, since):
+            continue
         otherwise = renderers.reworded(field.path, since) or (counted_otherwise and field.name in LEFT)
         otherwise = otherwise or (lacks and field.path in DECIDED)
         (unchecked if otherwise or (since == 0 and field.is_looser()) else wrong).append(field.path)

@@ -46,10 +46,13 @@ REWORDED: Mapping[str, int] = {
 """Field of a report -> the first renderer that makes it as this version does, where an older one made it otherwise.
 
 Reports of older renderers are compared with what follows from their facts in every other field. Whoever changes a
-sentence or a derived field, or adds a field, names it here with the new number, so that older reports still verify;
-`[]` stands for any place in a list ("composition.hospitals[].held"). What decides (verdict, limits, flags, statuses,
+sentence or a derived field names it here with the new number, so that older reports still verify; `[]` stands for any
+place in a list ("composition.hospitals[].held"). What decides (verdict, limits, flags, statuses,
 figures) is never listed while it can be computed again.
 """
+
+ADDED_FIELDS: Mapping[str, int] = {}
+"""Field that a report may leave empty (None) -> the first renderer that fills it in; in older reports it is empty."""
 
 ADDED_REASONS: Mapping[str, int] = {}
 """How a reason of a verdict begins -> the first renderer that gives it. A report of an older one may lack such reasons,
@@ -66,11 +69,19 @@ def number(name: str) -> int | None:
 
 def reworded(path: str, since: int) -> bool:
     """Return whether the field at `path` of a report by renderer number `since` may read otherwise than this one's."""
-    anywhere = re.sub(r"\[[0-9]+\]", "[]", path)
+    return _named(path, since, REWORDED)
+
+
+def added_field(path: str, since: int) -> bool:
+    """Return whether renderer number `since` left the field at `path` of a report empty."""
+    return _named(path, since, ADDED_FIELDS)
+
+
+def _named(path: str, since: int, listed: Mapping[str, int]) -> bool:
+    places = (path, re.sub(r"\[[0-9]+\]", "[]", path))
     return any(
-        since < first
-        and any(place == field or place.startswith((f"{field}.", f"{field}[")) for place in (path, anywhere))
-        for field, first in REWORDED.items()
+        since < first and any(place == field or place.startswith((f"{field}.", f"{field}[")) for place in places)
+        for field, first in listed.items()
     )
 
 

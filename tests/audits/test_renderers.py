@@ -311,6 +311,21 @@ def test_a_reason_that_was_added_since_may_be_missing_and_no_other(
     assert {"verdict.verdict", "verdict.headline"} <= set(compare(RoundReport.model_validate(values), 0).wrong)
 
 
+def test_a_field_that_was_added_since_is_empty_in_an_older_report_or_right(
+    new_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As if this renderer were the first to say what is left."""
+    monkeypatch.setattr(renderers, "ADDED_FIELDS", {"composition.hospitals[].remaining": renderers.VERSION})
+    values = build_round(new_run().record(1)).report.model_dump(mode="json")
+    values["renderer"] = OLD
+    values["composition"]["hospitals"][2]["remaining"] = None
+    lacking = RoundReport.model_validate(values)
+    assert compare(lacking, 0).wrong == () and "composition.hospitals[2].remaining" not in compare(lacking, 0).unchecked
+    assert "composition.hospitals[2].remaining" in compare(lacking, renderers.VERSION).wrong
+    values["composition"]["hospitals"][2]["remaining"] = "7.9999"
+    assert compare(RoundReport.model_validate(values), 0).wrong == ("composition.hospitals[2].remaining",)
+
+
 def test_a_field_of_every_row_can_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(renderers, "REWORDED", {"composition.hospitals[].held": 2, "data.codes": 2})
     assert renderers.reworded("composition.hospitals[11].held", 1) and renderers.reworded("data.codes[0].text", 1)
