@@ -5,8 +5,8 @@ Covered: add/remove one unit; Poisson sampling; clipped sums with Gaussian noise
 Mechanisms are composed as events, equal ones merged; two epsilons are never added up. The ways:
 
 * PLD (`loss_distribution`): the figure that is reported where all noise is Gaussian and each hospital's own.
-* RDP: there a second opinion, from dp-accounting (Mironov, Talwar and Zhang 2019; conversion of Canonne, Kamath and
-  Steinke 2020). Where a mechanism's noise is shared (`noise_placement` "distributed"), RDP at integer orders
+* RDP: there a second opinion, computed here (`gaussian_orders`: Mironov, Talwar and Zhang 2019; conversion of Canonne,
+  Kamath and Steinke 2020). Where a mechanism's noise is shared (`noise_placement` "distributed"), RDP at integer orders
   (`renyi`, `integer_noise`) is the proved figure, and PLD is offered as a Gaussian approximation only. So it is for a
   search for settings whose trials were chosen as it went, or whose winner alone is released (`selection`).
 
@@ -14,7 +14,8 @@ Mechanisms are composed as events, equal ones merged; two epsilons are never add
 neighbouring relation or sampler, shared noise of which the shares are not recorded, units mixed in one sequence. What
 it rests on and does not cover: docs/accounting.md, docs/privacy.md.
 
-dp-accounting is imported on first use. It is used at 0.4.3 and at 0.6.0: the PLD figures are the same.
+dp-accounting is imported on first use. It is used at 0.4.3 and at 0.6.0: the PLD figures agree to 1e-7 of themselves.
+Its RDP figures at fractional orders do not: none is used.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from importlib.metadata import version
 
 import numpy as np
 
-from fedgan_audits import calibration, failures, integer_noise, loss_distribution, renyi, selection
+from fedgan_audits import calibration, failures, gaussian_orders, integer_noise, loss_distribution, renyi, selection
 from fedgan_audits.calibration import NOISE_MAX, NOISE_MIN
 from fedgan_audits.errors import NotAccounted, RecordInvalid, UnreachableTarget
 from fedgan_audits.loss_distribution import GRID
@@ -35,7 +36,7 @@ from fedgan_audits.renyi import SampledNoise
 from fedgan_audits.rounding import round_up
 
 __all__ = [
-    "DELTA_MIN", "GRID", "NOISE_MAX", "NOISE_MIN", "accountant_name", "calibrate", "calibrate_distributed",
+    "DELTA_MIN", "GRID", "NOISE_MAX", "NOISE_MIN", "RENYI", "accountant_name", "calibrate", "calibrate_distributed",
     "calibrate_noise_multiplier", "check_delta", "clear_caches", "colluder_figures", "curve", "delta_profile",
     "epsilon", "epsilon_gaussian_approximation", "epsilon_k_images", "epsilon_pld", "epsilon_profile", "epsilon_rdp",
     "epsilon_several_hospitals", "epsilon_two_hospitals", "epsilon_with_failures", "gaussian_parts", "is_distributed",
@@ -45,6 +46,9 @@ __all__ = [
 DELTA_MIN = 1e-12
 """Below this delta the truncated tails of the discretised distribution are no longer negligible."""
 
+RENYI = "Rényi differential privacy at orders 1.1 to 1,024, computed by fedgan-secure"
+"""How a report names the accountant of a figure, or of a second opinion, that is `epsilon_rdp`'s."""
+
 _Steps = tuple[tuple[SampledNoise, int], ...]
 """Each kind of step once, sorted, with its number of steps."""
 
@@ -52,16 +56,18 @@ _Searches = tuple[tuple[SearchTerms, int], ...]
 """Searches that are known by their curve alone, each once, with how often it was done."""
 
 
-def accountant_name(mechanisms: Sequence[MechanismRecord] = (), delta: float | None = None) -> str:
-    """The accountant and its version, for the record of how the figure of `mechanisms` (at `delta`) was made."""
+def accountant_name(
+    mechanisms: Sequence[MechanismRecord] = (), delta: float | None = None, library: str | None = None
+) -> str:
+    """Name how the figure of `mechanisms` (at `delta`) was made; `library`: by which dp-accounting, by default this."""
     if is_distributed(mechanisms):
         return f"integer-order RDP (orders 2 to {renyi.LARGEST_ORDER}) of shared integer noise"
     if _searches_of(mechanisms):
         return f"integer-order RDP (orders 2 to {renyi.LARGEST_ORDER}), a search for settings included"
-    library = f"dp-accounting {version('dp-accounting')}"
+    library = f"dp-accounting {library or version('dp-accounting')}"
     figure = 0.0 if delta is None else epsilon(mechanisms, delta)
     if delta is not None and 0 < figure < math.inf and figure == epsilon_rdp(mechanisms, delta):
-        return f"{library}, Rényi differential privacy"  # the smaller of the two proofs, or the only one
+        return RENYI  # the smaller of the two proofs, or the only one
     return f"{library}, PLD (pessimistic, connect the dots)"
 
 
@@ -480,6 +486,7 @@ def clear_caches() -> None:
         renyi.step_curve,
         loss_distribution.epsilon,
         loss_distribution.rdp_epsilon,
+        gaussian_orders.step_curve,
         loss_distribution._rdp_of_step,
         loss_distribution.quick_bound,
         loss_distribution.composed,

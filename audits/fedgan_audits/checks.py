@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from fedgan_audits.errors import VerificationFailed
+
 Outcome = Literal["PASS", "FAIL", "NOT CHECKED"]
 
 
@@ -25,14 +27,23 @@ def said(error: Exception) -> str:
     return str(error)[:300] or type(error).__name__
 
 
+def _told(check: Check) -> str:
+    return f"{check.name}: {check.file}: {check.detail}" if check.file else f"{check.name}: {check.detail}"
+
+
 @dataclass(frozen=True)
 class Check:
-    """One check: its name, its outcome, the file it is about ("" for the run as a whole) and a sentence."""
+    """One check: its name, its outcome, the file it is about ("" for the run as a whole) and a sentence.
+
+    `closing`: it was not made (NOT CHECKED), and as long as it was not, nothing of the run is signed off, exported or
+    released.
+    """
 
     name: str
     outcome: Outcome
     file: str
     detail: str
+    closing: bool = False
 
 
 @dataclass
@@ -50,6 +61,28 @@ class Verification:
         return not any(check.outcome == "FAIL" for check in self.checks)
 
     @property
+    def closing(self) -> tuple[Check, ...]:
+        """The checks that were not made and without which nothing may be signed off, exported or released."""
+        return tuple(check for check in self.checks if check.closing)
+
+    def require(
+        self, refused: str, hint: str = "See `fedgan-secure audit verify` for everything that is wrong."
+    ) -> None:
+        """Let only a run through that verified in whole; `refused` says what is not done else ("nothing is exported").
+
+        Raises:
+            VerificationFailed: a check failed, or one that closes this gate was not made (exit code 5).
+        """
+        wrong = next((check for check in self.checks if check.outcome == "FAIL"), None)
+        if wrong is not None:
+            raise VerificationFailed(f"the run does not verify, so {refused}: {_told(wrong)}", hint=hint)
+        if self.closing:
+            raise VerificationFailed(
+                f"this version cannot check the run in whole, so {refused}: {_told(self.closing[0])}",
+                hint="Do it with the version of fedgan-secure that made the run; its reports name it (section A).",
+            )
+
+    @property
     def exit_code(self) -> int:
         """0, or 5 when a check failed."""
         return 0 if self.ok else 5
@@ -60,8 +93,8 @@ class Verification:
     def failed(self, name: str, detail: str, file: str = "") -> None:
         self.checks.append(Check(name, "FAIL", shown(file), shown(detail)))
 
-    def skipped(self, name: str, detail: str, file: str = "") -> None:
-        self.checks.append(Check(name, "NOT CHECKED", shown(file), shown(detail)))
+    def skipped(self, name: str, detail: str, file: str = "", *, closing: bool = False) -> None:
+        self.checks.append(Check(name, "NOT CHECKED", shown(file), shown(detail), closing))
 
     def has_failed(self, name: str) -> bool:
         """Whether a check of this name failed."""
@@ -81,6 +114,7 @@ class Verification:
         """The whole outcome for `--json`."""
         return {
             "ok": self.ok,
+            "releasable": self.ok and not self.closing,
             "run": dict(self.run),
             "checks": [
                 {"name": check.name, "outcome": check.outcome, "file": check.file, "detail": check.detail}

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedgan_audits import image_groups
+from fedgan_audits import gaussian_orders, image_groups
 
 GRID = 1e-4
 """Usual spacing of the privacy-loss grid; coarser by powers of ten where the losses are huge, finer where tiny."""
@@ -45,7 +45,7 @@ def _pld() -> Any:
     return importlib.import_module("dp_accounting.pld.privacy_loss_distribution")
 
 
-def _rdp_epsilon(merged: Merged, delta: float, orders: tuple[float, ...] | None) -> float:
+def _rdp_epsilon(merged: Merged, delta: float, orders: tuple[float, ...]) -> float:
     if not merged:
         return 0.0
     curves = [(_rdp_of_step(q, sigma, orders), steps) for q, sigma, steps in merged]
@@ -68,7 +68,7 @@ def _quiet() -> Iterator[None]:
 
 
 @lru_cache(maxsize=64)
-def _rdp_of_step(q: float, sigma: float, orders: tuple[float, ...] | None) -> tuple[_Array, _Array]:
+def _rdp_of_step(q: float, sigma: float, orders: tuple[float, ...]) -> tuple[_Array, _Array]:
     """Orders and one step's RDP at each, as dp-accounting's accountant holds them: it multiplies them by the steps."""
     dp = importlib.import_module("dp_accounting")
     accountant = dp.rdp.RdpAccountant(orders)
@@ -79,13 +79,14 @@ def _rdp_of_step(q: float, sigma: float, orders: tuple[float, ...] | None) -> tu
 
 @lru_cache(maxsize=512)
 def rdp_epsilon(merged: Merged, delta: float) -> float:
-    """Epsilon at `delta` by dp-accounting's Rényi accountant, fractional orders included; 0 for nothing."""
-    return _rdp_epsilon(merged, delta, None)
+    """Epsilon at `delta` by Rényi differential privacy, fractional orders included; 0 for nothing."""
+    return gaussian_orders.epsilon(merged, delta)
 
 
 @lru_cache(maxsize=1024)
 def quick_bound(merged: Merged, delta: float) -> float:
-    """An upper bound on epsilon in about a millisecond: RDP at a few integer orders."""
+    """An upper bound on epsilon in about a millisecond: dp-accounting's RDP at a few integer orders, where all of its
+    versions agree."""
     return _rdp_epsilon(merged, delta, (2, 3, 4, 5, 6, 8, 11, 16, 23, 32, 45, 64, 128))
 
 

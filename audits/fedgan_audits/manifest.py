@@ -16,7 +16,7 @@ from typing import Annotated, Literal
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import BeforeValidator, ValidationError
 
-from fedgan_audits import envelope, render, sign_off
+from fedgan_audits import envelope, render, renderers, sign_off
 from fedgan_audits.bundle import PART, write_atomic
 from fedgan_audits.errors import RecordInvalid
 from fedgan_audits.inventory import Inventory
@@ -141,7 +141,7 @@ def draft_manifest(public: Path, facts: RunFacts, inventory: Inventory | None = 
     manifest = Manifest(
         schema_version="0",
         schema_note=FIRST_NOTE,
-        renderer=render.RENDERER,
+        renderer=renderers.RENDERER,
         run=facts,
         head=entries[-1].digest if entries else None,
         reports=tuple(entries),

@@ -1,14 +1,12 @@
 """Pages for people, rendered from the signed reports: one file each, no script, no network.
 
-`RENDERER` names this renderer: it changes with every change to a template, a fixed sentence or the code that makes a
-report of facts, and a page is rendered again at verification only where the names agree. Everything that comes from a
-report is escaped.
+`renderers.RENDERER` names this renderer by its number; verification renders a page again where this renderer made it.
+Everything that comes from a report is escaped.
 """
 
 from __future__ import annotations
 
 import base64
-import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +19,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from fedgan_audits import charts, first_screen, languages
+from fedgan_audits.renderers import RENDERER
 from fedgan_audits.sections import HospitalBudget, RoundReport
 
 if TYPE_CHECKING:
@@ -28,27 +27,6 @@ if TYPE_CHECKING:
     from fedgan_audits.sign_off import SignOff
 
 EMBED_LIMIT = 2 * 2**20
-_SOURCES = (
-    "render.py", "charts.py", "wording.py", "verdict.py", "report.py", "figures.py", "sections.py", "controls.py",
-    "binding.py", "colluders.py", "release_texts.py", "budget.py", "self_tests.py", "languages.py", "versions.py",
-    "cohort.py", "first_screen.py",
-    "provisions/1.json", "provisions/2.json",
-    "templates/base.html.j2", "templates/parts.html.j2", "templates/style.css",
-    "templates/round.html.j2", "templates/index.html.j2",
-)  # fmt: skip
-
-
-def _renderer() -> str:
-    root = files("fedgan_audits")
-    state = hashlib.sha256()
-    for name in _SOURCES:
-        data = root.joinpath(*name.split("/")).read_bytes()
-        state.update(f"{name} {len(data)}\n".encode())
-        state.update(data)
-    return f"html-{state.hexdigest()[:16]}"
-
-
-RENDERER = _renderer()
 
 
 def odds(epsilon: str, before: float) -> str:

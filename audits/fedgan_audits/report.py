@@ -24,6 +24,7 @@ from fedgan_audits import (
     figures,
     release_texts,
     render,
+    renderers,
     versions,
     wording,
 )
@@ -143,7 +144,7 @@ def build_report(record: RoundRecord) -> RoundReport:
     parts: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "schema_note": SCHEMA_NOTE,
-        "renderer": render.RENDERER,
+        "renderer": renderers.RENDERER,
         "header": record.header,
         "verdict": verdict(record, rows),
         "privacy": _privacy(record, worst),
@@ -305,12 +306,8 @@ def _privacy(record: RoundRecord, worst: tuple[MechanismRecord, ...]) -> Privacy
         delta=repr(privacy.delta),
         gdp_mu=figures.shown(accountant.mu_gdp(worst, privacy.delta)) if worst else "0",
         neighbouring_relation="add or remove one " + privacy.unit,
-        accountant=accountant.accountant_name(worst, privacy.delta),
-        second_accountant=(
-            wording.SECOND_DISTRIBUTED
-            if accountant.is_distributed(worst)
-            else f"dp-accounting {record.header.software.dp_accounting}, Rényi differential privacy"
-        ),
+        accountant=accountant.accountant_name(worst, privacy.delta, record.header.software.dp_accounting),
+        second_accountant=(wording.SECOND_DISTRIBUTED if accountant.is_distributed(worst) else accountant.RENYI),
         setting=wording.SETTING_PER_HOSPITAL if per_hospital else wording.SETTING_DISTRIBUTED,
         accesses_covered=(*release_texts.accesses(record), *_pretraining(record)),
         outputs_covered=release_texts.outputs(record),

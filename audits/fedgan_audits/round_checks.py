@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from fedgan_audits import envelope, heads, recompute, render, standing
+from fedgan_audits import envelope, heads, rebuilding, recompute, render, renderers, standing
 from fedgan_audits.checks import Verification, said
 from fedgan_audits.errors import AuditError
 from fedgan_audits.key_standing import SignedReport
@@ -130,13 +130,15 @@ class RoundChecks:
     _paths: set[str] = field(default_factory=set)
     _models: dict[str, tuple[str, str]] = field(default_factory=dict)
     _last_sample: tuple[str, str] | None = None
-    _other_pages: int = 0
+    _older: Counter[str] = field(default_factory=Counter)
     signed: list[SignedReport] = field(default_factory=list)
     """Whose valid signatures each report bears, and when it says that it ended."""
     _versions: Counter[str] = field(default_factory=Counter)
     _replayed: int = 0
     _by_pld: int = 0
     _compared: int = 0
+    _renderer: int = 0
+    _uncompared: list[str] = field(default_factory=list)
     _ended: datetime | None = None
     _backwards: list[int] = field(default_factory=list)
 
@@ -278,10 +280,15 @@ class RoundChecks:
         self._ended = header.ended
 
     def _check_page(self, read: Read) -> None:
-        if read.report.renderer != render.RENDERER:
-            self._other_pages += 1
+        name, file = read.report.renderer, html_path(read.number)
+        since = renderers.number(name)
+        self._renderer = max(self._renderer, since or 0)
+        if since is None:
+            self.result.failed(PAGES, renderers.unknown(name), read.file)
             return
-        file = html_path(read.number)
+        if since < renderers.VERSION:
+            self._older[name] += 1
+            return
         wanted = read.subjects.get(file)
         try:
             listed = sample_of(read.report)
@@ -315,7 +322,9 @@ class RoundChecks:
         recompute.check_epsilon(self.result, report, read.file, pld=pld)
         if pld:
             self._by_pld += 1
-            self._compared += recompute.check_figures(self.result, report, render.RENDERER, read.file)
+            unchecked = recompute.check_figures(self.result, report, read.file)
+            self._compared += unchecked is not None
+            self._uncompared += [path for path in unchecked or () if path not in self._uncompared]
 
     # all of them together -------------------------------------------------------------------------------------
 
@@ -364,24 +373,45 @@ class RoundChecks:
         if manifest is None or self._vouched < len(self.chain) or self.result.has_failed("manifest"):
             self.result.skipped(PAGES, "pages whose signatures do not hold were not rendered again")
             return
-        other = self._other_pages
-        if manifest.renderer == render.RENDERER:
-            try:
-                sample = self.ground.bundle.read(self._last_sample[0]) if self._last_sample else None
-                reviews = readable(self.ground.bundle, [entry.path for entry in manifest.files])
-                page = render.render_index(manifest.run, self.rows, self.last, sample, reviews=reviews)
-                if self.ground.files.get(INDEX, (0, ""))[1] != hashlib.sha256(page).hexdigest():
-                    self.result.failed(PAGES, "is not what the reports render to", INDEX)
-            except Exception as error:  # noqa: BLE001 - see _guarded()
-                self.result.failed(PAGES, f"cannot be rendered: {said(error)}", INDEX)
-        else:
-            other += 1
-        if other:
+        self._check_index(manifest)
+        if self._older:
+            count, names = self._older.total(), ", ".join(sorted(self._older)[:4])
             self.result.skipped(
-                PAGES, f"{other} pages were made by another renderer version; their digests were checked"
+                PAGES,
+                f"{count} {'page was' if count == 1 else 'pages were'} made by an older renderer ({names}), and this"
+                f" version ({renderers.RENDERER}) cannot make them again: their digests were compared, not their"
+                " content. Read the run's pages only with the version that made them",
+                closing=True,
             )
-        if other < len(self.chain) + 1:
-            self.result.conclude(PAGES, "every page is what the signed figures render to")
+        if self._older.total() < len(self.chain) + 1:
+            self.result.conclude(
+                PAGES, f"every {'other ' if self._older else ''}page is what the signed figures render to"
+            )
+
+    def _check_index(self, manifest: Manifest) -> None:
+        """The roll-up is what the reports render to. One that an older renderer made cannot be made again here; that
+        renderer is no older than the reports', so that nobody picks an old name to have a page go unchecked."""
+        since = renderers.number(manifest.renderer)
+        if since is None:
+            self.result.failed(PAGES, renderers.unknown(manifest.renderer), MANIFEST)
+        elif since < self._renderer:
+            text = f"names the renderer {manifest.renderer}, which is older than that of the reports"
+            self.result.failed(PAGES, text, MANIFEST)
+        elif not self._index_fits(manifest):
+            if since < renderers.VERSION:
+                self._older[manifest.renderer] += 1
+            else:
+                self.result.failed(PAGES, "is not what the reports render to", INDEX)
+
+    def _index_fits(self, manifest: Manifest) -> bool:
+        try:
+            sample = self.ground.bundle.read(self._last_sample[0]) if self._last_sample else None
+            reviews = readable(self.ground.bundle, [entry.path for entry in manifest.files])
+            page = render.render_index(manifest.run, self.rows, self.last, sample, reviews=reviews)
+        except Exception as error:  # noqa: BLE001 - see _guarded()
+            self.result.failed(PAGES, f"cannot be rendered: {said(error)}", INDEX)
+            return True
+        return self.ground.files.get(INDEX, (0, ""))[1] == hashlib.sha256(page).hexdigest()
 
     def _conclude_transcripts(self) -> None:
         if self.ground.roster is None:
@@ -404,17 +434,21 @@ class RoundChecks:
             f" accountants in {self._by_pld} of {self._vouched} reports"
             + ("" if all_by_pld else ", with the second alone in the others"),
         )
-        if not self._compared:
-            self.result.skipped(
-                recompute.FIGURES, "the reports were made by another version; epsilon itself was computed"
-            )
-            return
         self.result.conclude(
             recompute.FIGURES, f"every section follows from the facts in {self._compared} of {self._vouched} reports"
         )
+        if self._uncompared:
+            self.result.skipped(
+                recompute.FIGURES,
+                f"an older renderer made these fields otherwise, and they were not compared with the facts:"
+                f" {rebuilding.listed(tuple(self._uncompared))}; what decides was",
+                closing=True,
+            )
         if not all_by_pld:
             self.result.skipped(
-                recompute.FIGURES, f"{self._vouched - self._by_pld} reports were not built again: give --full"
+                recompute.FIGURES,
+                f"{self._vouched - self._by_pld} reports were not built again: give --full",
+                closing=True,
             )
 
     def _conclude_times(self) -> None:

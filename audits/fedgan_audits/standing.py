@@ -6,7 +6,7 @@ Reports come in the order of their rounds, each with its file; findings are note
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from fedgan_audits import binding
@@ -24,12 +24,28 @@ VERDICTS = "verdicts"
 SIGNATURES = "signatures"
 
 
+def _needed(hospitals: int, policy: Mapping[str, Any]) -> int:
+    """How many of `hospitals` hospitals must have signed: the policy's threshold, or all where it names none."""
+    threshold = policy.get("threshold")
+    return threshold if type(threshold) is int and 0 < threshold <= hospitals else hospitals
+
+
+def check_manifest_signers(
+    result: Verification, signers: Collection[str], hospitals: Collection[str], policy: Mapping[str, Any]
+) -> None:
+    """Fail a manifest that fewer hospitals signed than the threshold: with the coordinator's key alone it could list
+    other pages, or end the run with other words."""
+    count, needed = len(set(signers) & set(hospitals)), _needed(len(hospitals), policy)
+    if count < needed:
+        text = f"signed by {count} of {len(hospitals)} hospitals, fewer than the threshold of {needed}"
+        result.failed("manifest", text, MANIFEST)
+
+
 def check_signers(
     result: Verification, signed: Sequence[tuple[int, str, int]], hospitals: int, policy: Mapping[str, Any]
 ) -> None:
     """`signed`: round, file and number of hospitals with a valid signature. Fewer than the threshold is a failure."""
-    threshold = policy.get("threshold")
-    needed = threshold if type(threshold) is int and 0 < threshold <= hospitals else hospitals
+    needed = _needed(hospitals, policy)
     for _, file, count in signed:
         if count < needed:
             result.failed(

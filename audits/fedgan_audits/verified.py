@@ -143,17 +143,11 @@ def verified(
 ) -> VerifiedRun:
     """Verify the run at `path` and read it. Arguments as for :func:`~fedgan_audits.verify.verify_run`.
 
-    Raises VerificationFailed (exit code 5) where a check fails, RecordInvalid (exit code 2) where `path` is no run or
-    no round was reported.
+    Every report is built again, also in a long run. Raises VerificationFailed (exit code 5) where a check fails or an
+    older renderer's pages cannot be checked, RecordInvalid (exit code 2) where `path` is no run or has no report.
     """
-    result = verify_run(path, trust=trust, transcript_check=transcript_check)
-    if not result.ok:
-        wrong = next(check for check in result.checks if check.outcome == "FAIL")
-        where = f"{wrong.file}: " if wrong.file else ""
-        raise VerificationFailed(
-            f"the run does not verify, so nothing is exported: {wrong.name}: {where}{wrong.detail}",
-            hint="See `fedgan-secure audit verify` for everything that is wrong.",
-        )
+    result = verify_run(path, trust=trust, transcript_check=transcript_check, full=True)
+    result.require("nothing is exported")
     if not result.digests:
         raise RecordInvalid("no round of this run was reported", hint="A report is written when a round ends.")
     bundle = Bundle(public_folder(path))

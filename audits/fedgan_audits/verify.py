@@ -283,6 +283,8 @@ class _Verifier:
         self.manifest = manifest
         signers = signed_by(self.result, self.roster, name, MANIFEST, parsed, required=(COORDINATOR,))
         self.manifest_signers = frozenset(signers)
+        if self.roster is not None:
+            standing.check_manifest_signers(self.result, signers, self.roster.hospitals, self.policy)
         sizes = {entry.path: entry.size for entry in manifest.files}
         for path in sorted(subjects.keys() - self.files.keys()):
             self.result.failed("files", "missing; the manifest lists it", path)

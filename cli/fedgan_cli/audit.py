@@ -254,6 +254,7 @@ def verify(
     """Check a run's signatures, chain, files and figures, offline. Exit code 5 when anything does not fit.
 
     RUN is a run's folder, or a copy of its public folder. Give --trust keys that the hospitals sent you themselves.
+    Pages of an older version are NOT CHECKED: such a run is signed off, exported and released by that version.
 
     \b
     Example:
@@ -294,3 +295,6 @@ def _print(result: Verification) -> None:
         say(f"VERIFICATION FAILED: {count} did not pass. Do not rely on this run.")
     else:
         say(f"Everything that was checked fits.{tail}")
+    if not failed and (closing := len(result.closing)):
+        count = "1 check closes" if closing == 1 else f"{closing} checks close"
+        say(f"Of what was not checked, {count} sign-offs, exports and releases of this run.")

@@ -48,7 +48,6 @@ def sign_off(
     Example:
       fedgan-secure audit sign-off runs/2026-03-02-1 --round 2 --key site/a/identity.pem --role "Privacy officer"
     """
-    from fedgan_audits.errors import VerificationFailed
     from fedgan_audits.sign_off import file_of
     from fedgan_audits.sign_off import sign_off as write
     from fedgan_audits.verify import public_folder, read_roster, verify_run
@@ -56,13 +55,8 @@ def sign_off(
     from fedgan_protocols.keys import Identity
 
     identity = Identity.load(key)
-    result = verify_run(run, trust=trust or None, transcript_check=check_transcript)
-    if not result.ok:
-        wrong = next(check for check in result.checks if check.outcome == "FAIL")
-        raise VerificationFailed(
-            f"the run does not verify, so round {number} is not signed off: {wrong.name}: {wrong.file}: {wrong.detail}",
-            hint="See `fedgan-secure audit verify` for everything that is wrong.",
-        )
+    result = verify_run(run, trust=trust or None, transcript_check=check_transcript, full=True)
+    result.require(f"round {number} is not signed off")
     public = public_folder(run)
     made = write(
         public,

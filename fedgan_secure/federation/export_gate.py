@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from fedgan_audits.checks import Verification
-from fedgan_audits.errors import VerificationFailed
 from fedgan_audits.manifest import read_report, report_files
 from fedgan_audits.reading import Bundle
 from fedgan_audits.sections import RoundReport
@@ -22,6 +21,7 @@ from fedgan_secure.errors import FedganError, InputError
 from fedgan_secure.settings import CLAIMS
 
 NO_PRIVACY = "The run was made without privacy: epsilon is unbounded, and nothing limits what the model can reveal."
+INTERRUPTED = "if the run was interrupted, resume it first"
 REPEATABLE = "Keys and noise were repeatable (--insecure-deterministic): no figure holds."
 
 
@@ -88,9 +88,11 @@ class Judgement:
         """Refuse an export of what is not PASS, unless somebody overrides it.
 
         Raises:
+            VerificationFailed: this version cannot check what an export needs (exit code 5); nobody overrides that.
             ExportRefused: exit code 3 or 2, with all objections.
             InputError: an override was given where there is nothing to override.
         """
+        self.verification.require("it is not exported")
         if self.passed and override is not None:
             raise InputError(
                 "an override was given, and nothing stands against this run", hint="leave --override-... out"
@@ -118,14 +120,9 @@ def judge(run: Path, *, trust: Sequence[Path] = (), transcript_check: Transcript
     reports = report_files(public)
     if not reports:
         raise InputError(f"{run} has no report yet", hint="a report is written when a round ends")
-    verification = verify_run(run, trust=tuple(trust) or None, transcript_check=transcript_check)
+    verification = verify_run(run, trust=tuple(trust) or None, transcript_check=transcript_check, full=True)
     if not verification.ok:
-        wrong = next(check for check in verification.checks if check.outcome == "FAIL")
-        where = f"{wrong.file}: " if wrong.file else ""
-        raise VerificationFailed(
-            f"{run} does not verify: {wrong.name}: {where}{wrong.detail}",
-            hint=f"see `fedgan-secure audit verify {run}`; if the run was interrupted, resume it first",
-        )
+        verification.require(f"nothing is made of {run}", hint=f"see `fedgan-secure audit verify {run}`; {INTERRUPTED}")
     report, digest = read_report(Bundle(public), list(reports.values())[-1])
     private, unfinished = _objections(report, verification.run)
     return Judgement(public, verification, report, digest, private, unfinished)

@@ -452,7 +452,7 @@ class Hospital:
         """Sign the list of public files where its newest report is the one this hospital signed last, and its models
         and samples are those of reports that it signed. After one that calls the run complete no round is begun."""
         manifest, subjects = read_manifest(payload)
-        if manifest.head != self.head() or objections_to_manifest(subjects, self._models.signed()):
+        if manifest.head != self.head() or objections_to_manifest(subjects, manifest.renderer, self._models.signed()):
             return None
         self.ledger.end_run(self.run_id, manifest.run.outcome)
         return envelope.sign(payload, self.identity.private_key, self.name)

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from fedgan_audits.records import RoundRecord
+from fedgan_audits.renderers import RENDERER
 from fedgan_secure.federation.models_found import Found
 
 JUDGED = ("model/", "samples/")
@@ -82,14 +83,22 @@ def listed_files(record: RoundRecord) -> dict[str, str]:
     return {item.path: item.sha256 for item in record.artefacts if item.path.startswith(JUDGED)}
 
 
-def objections_to_manifest(subjects: Mapping[str, str], signed: Sequence[Mapping[str, Any]]) -> list[str]:
+def objections_to_manifest(
+    subjects: Mapping[str, str], renderer: str, signed: Sequence[Mapping[str, Any]]
+) -> list[str]:
     """Compare the models and samples of a manifest with those of the reports that a hospital signed.
 
+    A manifest that names another renderer than this software's is objected to: verification makes the roll-up page of
+    this renderer again, and cannot do so with another's.
+
     Args:
+        renderer: the name in the manifest.
         subjects: name below ``public/`` -> SHA-256, hex.
         signed: what the ledger says of each signed report of the run, in order; nothing is compared where one was
             signed by a version that did not keep its files.
     """
+    if renderer != RENDERER:
+        return [f"the manifest names the renderer {renderer[:60]!r}, expected {RENDERER}, which this software is"]
     if not all("files" in facts for facts in signed):
         return []
     expected: dict[str, str] = {}

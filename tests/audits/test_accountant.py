@@ -39,11 +39,9 @@ def test_known_answers(row: dict[str, Any]) -> None:
     epsilon = accountant.epsilon_pld(of_row(row), row["delta"])
     assert epsilon == pytest.approx(row["epsilon_pld"], abs=TOLERANCE)
     assert row["prv_lower"] - TOLERANCE <= epsilon <= row["prv_upper"] + TOLERANCE
-    # The RDP column is that of dp-accounting 0.6.0; 0.4.3 differs by .01 in one row.
-    rdp_tolerance = TOLERANCE if accountant.accountant_name().startswith("dp-accounting 0.6") else 0.011
+    # The RDP column is that of dp-accounting 0.6.0, no smaller than the exact one (test_gaussian_orders.py).
     rdp = accountant.epsilon_rdp(of_row(row), row["delta"])
-    assert rdp == pytest.approx(row["epsilon_rdp"], abs=rdp_tolerance)
-    assert rdp > epsilon
+    assert epsilon < 0.99 * row["epsilon_rdp"] < rdp < row["epsilon_rdp"] + TOLERANCE
 
 
 def test_one_round_of_few_steps() -> None:
@@ -266,15 +264,17 @@ def test_importing_the_room_loads_neither_tensorflow_nor_the_accounting_library(
 
 @pytest.mark.parametrize("delta", [1e-8, 1e-5, 1e-2])
 def test_one_cached_step_composes_to_the_figure_of_the_other_library_to_the_last_bit(delta: float) -> None:
-    """dp-accounting multiplies one step's RDP by the number of steps: so do we, from what it holds after one."""
+    """dp-accounting multiplies one step's RDP by the number of steps: so does the quick bound, from what it holds after
+    one."""
     import dp_accounting as dp
 
+    orders = [2, 3, 4, 5, 6, 8, 11, 16, 23, 32, 45, 64, 128]
     steps = [(0.01, 4.0, 1), (0.01, 4.0, 9990), (0.1, 1.4, 20), (1.0, 3.0, 7)]
     for count in range(1, len(steps) + 1):
-        theirs = dp.rdp.RdpAccountant()
+        theirs = dp.rdp.RdpAccountant(orders)
         for q, sigma, times in sorted(steps[:count]):
             theirs.compose(dp.PoissonSampledDpEvent(q, dp.GaussianDpEvent(sigma)), times)
-        assert loss_distribution.rdp_epsilon(tuple(sorted(steps[:count])), delta) == theirs.get_epsilon(delta)
+        assert loss_distribution.quick_bound(tuple(sorted(steps[:count])), delta) == theirs.get_epsilon(delta)
 
 
 def test_very_many_very_small_steps_are_composed_by_doubling() -> None:

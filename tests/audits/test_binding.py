@@ -221,7 +221,7 @@ def test_a_run_is_complete_with_all_of_its_rounds_only(whole_run: Any, bundle: A
         file.unlink()
     for name in ("generator", "discriminator"):
         (bundle / f"model/{name}.keras").write_bytes(f"{name} after round 2".encode())
-    write_manifest(bundle, whole_run.facts(), {"coordinator": whole_run.keys["coordinator"]})
+    write_manifest(bundle, whole_run.facts(), whole_run.keys)
     result = verify_run(bundle, trust=whole_run.public_keys, transcript_check=transcript_check)
     assert [(entry.name, entry.file) for entry in result.checks if entry.outcome == "FAIL"] == [
         ("verdicts", "manifest.dsse.json")
