@@ -211,6 +211,9 @@ def test_pictures_in_the_tables_or_behind_the_weights_are_objected_to(released: 
     honest = own.files(vector)[GENERATOR]
     assert own.objections(vector, {GENERATOR: honest + b"a photograph"}, sheet)
     assert own.objections(vector, {GENERATOR: honest, "model/discriminator.keras": honest}, sheet)
+    assert honest.count(b"g_image") > 0
+    renamed = honest.replace(b"g_image", b"a_photo")
+    assert any("more than its weights" in text for text in own.objections(vector, {GENERATOR: renamed}, sheet))
     assert own.objections(vector, {GENERATOR: honest}, sheet[:-30])
 
 
