@@ -74,7 +74,7 @@ PLACES: tuple[Charge | Compiled, ...] = (
             "colluder_figures", "calibrate_noise_multiplier", "calibrate_distributed",
         )
     ),
-    Charge(run_module, "epsilon", ACCOUNTANT),
+    Charge(run_module, "spent_of", ACCOUNTANT),
     Charge(coordinator.Coordinator, "apply", plain.AVERAGING),
     Charge(pictures, "model_files", plain.KEEPING),
     Charge(pictures, "sample_sheet", plain.KEEPING),
