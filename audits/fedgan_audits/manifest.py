@@ -102,12 +102,53 @@ class _Line:
     entry: ReportEntry
     row: render.IndexRow
     sample: tuple[str, str] | None
+    previous: str | None
 
 
 def _line(bundle: Bundle, file: str) -> _Line:
     report, digest = read_report(bundle, file)
     entry = ReportEntry(round=report.header.round, digest=digest, verdict=report.verdict.verdict)
-    return _Line(entry, render.IndexRow.of(report), sample_of(report))
+    return _Line(entry, render.IndexRow.of(report), sample_of(report), report.header.previous_report)
+
+
+def _lines(bundle: Bundle, inventory: Inventory) -> list[_Line]:
+    files = report_files(bundle.root).values()
+    return [inventory.remembered(bundle, file, "report", partial(_line, bundle, file)) for file in files]
+
+
+def _roll_up(bundle: Bundle, facts: RunFacts, lines: Sequence[_Line], listed: Sequence[str]) -> bytes:
+    """The roll-up page of the reports in a public folder, with the reviews among the files that are `listed`."""
+    reports = list(report_files(bundle.root).values())
+    last = read_report(bundle, reports[-1])[0] if reports else None
+    sample = next((line.sample for line in reversed(lines) if line.sample), None)
+    picture = bundle.read(sample[0]) if sample else None
+    reviews = sign_off.readable(bundle, listed)
+    return render.render_index(facts, [line.row for line in lines], last, picture, reviews=reviews)
+
+
+def objections_to_index(public: Path, payload: bytes, inventory: Inventory) -> list[str]:
+    """Make the roll-up page of a manifest again, for a hospital before it signs that manifest.
+
+    Args:
+        public: the published files; their coordinator is not trusted.
+        payload: of the manifest, whose head this hospital has compared with its own.
+        inventory: of this hospital, kept from one manifest to the next.
+
+    Returns:
+        Why the manifest is not signed: its reports are others than the published ones or no chain, or its page is not
+        what they render to; empty where all of it fits.
+    """
+    manifest, subjects = read_manifest(payload)
+    bundle = Bundle(public)
+    lines = _lines(bundle, inventory)
+    digests = [None, *(line.entry.digest for line in lines)]
+    chained = [line.previous for line in lines] == digests[:-1] and manifest.head == digests[-1]
+    if not chained or tuple(line.entry for line in lines) != manifest.reports:
+        return ["the published reports are not those that the manifest lists, one bound to the next"]
+    page = _roll_up(bundle, manifest.run, lines, [entry.path for entry in manifest.files])
+    if subjects.get(INDEX) != hashlib.sha256(page).hexdigest():
+        return [f"{INDEX} is not what the reports render to"]
+    return []
 
 
 def draft_manifest(public: Path, facts: RunFacts, inventory: Inventory | None = None) -> bytes:
@@ -120,14 +161,11 @@ def draft_manifest(public: Path, facts: RunFacts, inventory: Inventory | None = 
     for leftover in public.rglob(f".*{PART}"):
         leftover.unlink(missing_ok=True)
     bundle = Bundle(public)
-    reports = list(report_files(public).values())
-    lines = [inventory.remembered(bundle, file, "report", partial(_line, bundle, file)) for file in reports]
-    entries, rows = [line.entry for line in lines], [line.row for line in lines]
-    last = read_report(bundle, reports[-1])[0] if reports else None
-    sample = next((line.sample for line in reversed(lines) if line.sample), None)
-    picture = bundle.read(sample[0]) if sample else None
-    reviews = sign_off.readable(bundle, [path for path, problem in bundle.walk() if problem is None])
-    write_atomic(public / INDEX, render.render_index(facts, rows, last, picture, reviews=reviews))
+    lines = _lines(bundle, inventory)
+    entries = [line.entry for line in lines]
+    write_atomic(
+        public / INDEX, _roll_up(bundle, facts, lines, [path for path, problem in bundle.walk() if problem is None])
+    )
     subjects: dict[str, str] = {}
     files = []
     for path, problem in bundle.walk():

@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,8 +20,8 @@ from fedgan_audits.caps import smallest
 from fedgan_audits.envelope import Signature
 from fedgan_audits.errors import BudgetRefused
 from fedgan_audits.foresight import foresee
+from fedgan_audits.inventory import Inventory
 from fedgan_audits.ledger import Ledger
-from fedgan_audits.manifest import read_manifest
 from fedgan_audits.mechanism import MechanismRecord
 from fedgan_audits.records import HospitalFacts, SelfTestRow, spending
 from fedgan_audits.report import disagreements, read_payload, record_of
@@ -37,8 +38,9 @@ from fedgan_secure.federation.distributed import step_digest
 from fedgan_secure.federation.entropy import Entropy
 from fedgan_secure.federation.family import Family, family_of
 from fedgan_secure.federation.fedavg import model_digest
+from fedgan_secure.federation.manifest_review import signable
 from fedgan_secure.federation.models_found import ModelsFound
-from fedgan_secure.federation.published_files import Published, listed_files, objections_to_manifest
+from fedgan_secure.federation.published_files import Published, listed_files
 from fedgan_secure.federation.received_sums import LateSum, SumKeeper
 from fedgan_secure.federation.refusals import SessionRefused, SignatureRefused
 from fedgan_secure.federation.result_review import ResultReview
@@ -94,6 +96,7 @@ class Hospital:
     _reviewed: set[str] = field(default_factory=set)
     _statistics: dict[int, dict[str, Any]] = field(default_factory=dict)
     _incidents: dict[int, list[dict[str, Any]]] = field(default_factory=dict)
+    _inventory: Inventory = field(default_factory=Inventory)
 
     @property
     def run_id(self) -> str:
@@ -448,11 +451,11 @@ class Hospital:
             )
         return envelope.sign(payload, self.identity.private_key, self.name)
 
-    def sign_manifest(self, payload: bytes) -> Signature | None:
-        """Sign the list of public files where its newest report is the one this hospital signed last, and its models
-        and samples are those of reports that it signed. After one that calls the run complete no round is begun."""
-        manifest, subjects = read_manifest(payload)
-        if manifest.head != self.head() or objections_to_manifest(subjects, manifest.renderer, self._models.signed()):
+    def sign_manifest(self, payload: bytes, public: Path) -> Signature | None:
+        """Sign the list of the files in `public`: of the reports, models and samples that this hospital signed, and of
+        the roll-up page that they render to. After one that calls the run complete no round is begun."""
+        manifest = signable(payload, public, self.head(), self._models.signed(), self._inventory)
+        if manifest is None:
             return None
         self.ledger.end_run(self.run_id, manifest.run.outcome)
         return envelope.sign(payload, self.identity.private_key, self.name)

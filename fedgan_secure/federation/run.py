@@ -448,7 +448,7 @@ class _Run:
 
     def _manifest(self, outcome: RunOutcome, reason: str, ended: datetime.datetime | None = None) -> None:
         payload = self.coordinator.draft_manifest(outcome, reason, self.started, ended or now(), self.incidents)
-        signed = [hospital.sign_manifest(payload) for hospital in self.hospitals.values()]
+        signed = [hospital.sign_manifest(payload, self.federation.run.public) for hospital in self.hospitals.values()]
         self.coordinator.publish_manifest(payload, [signature for signature in signed if signature is not None])
 
     def _score(self) -> dict[str, Any] | None:

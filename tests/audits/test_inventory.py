@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections import Counter
@@ -12,8 +13,9 @@ from typing import Any
 import pytest
 from benchmarks.audit_trail import trail as trails
 
+from fedgan_audits import envelope
 from fedgan_audits.inventory import Inventory
-from fedgan_audits.manifest import RunFacts, draft_manifest, read_manifest
+from fedgan_audits.manifest import MANIFEST_TYPE, RunFacts, draft_manifest, objections_to_index, read_manifest
 from fedgan_audits.reading import Bundle
 
 ROUNDS = 8
@@ -64,3 +66,46 @@ def test_a_file_that_changed_is_read_again(tmp_path: Path) -> None:
     second = read_manifest(draft_manifest(trail.public, facts(trail), inventory))[1]
     changed: dict[str, Any] = {path: digest for path, digest in second.items() if first[path] != digest}
     assert set(changed) == {"reports/round-0001.html"}, json.dumps(changed)
+
+
+# what a hospital looks at before it signs -------------------------------------------------------------------------
+
+
+def test_a_hospital_signs_the_page_that_the_reports_render_to_and_no_other(tmp_path: Path) -> None:
+    trail, own = trails.Trail(tmp_path, ROUNDS, 3), Inventory()
+    for number in (1, 2):
+        trail.add(number, quick=True)
+        assert objections_to_index(trail.public, draft_manifest(trail.public, facts(trail)), own) == []
+    honest = draft_manifest(trail.public, facts(trail))
+    manifest, subjects = read_manifest(honest)
+
+    def objected(**changes: Any) -> bool:
+        other = envelope.statement(
+            changes.pop("subjects", subjects),
+            MANIFEST_TYPE,
+            manifest.model_copy(update=changes).model_dump(mode="json"),
+        )
+        return bool(objections_to_index(trail.public, other, own))
+
+    assert not objected()
+    false = (trail.public / "index.html").read_bytes().replace(b"PASS", b"Epsilon 0.10, HIPAA compliant")
+    assert objected(subjects={**subjects, "index.html": hashlib.sha256(false).hexdigest()})
+    assert objected(subjects={path: digest for path, digest in subjects.items() if path != "index.html"}, files=tuple(
+        entry for entry in manifest.files if entry.path != "index.html"
+    ))  # fmt: skip
+    assert objected(run=manifest.run.model_copy(update={"reason": "all is well"}))
+    assert objected(head=manifest.reports[0].digest) and objected(reports=manifest.reports[:1])
+
+
+def test_a_hospital_signs_no_manifest_of_other_reports_than_the_published_ones(tmp_path: Path) -> None:
+    """A report between the first and the newest is bound to both: another in its place breaks the chain."""
+    trail, other = trails.Trail(tmp_path / "one", ROUNDS, 3), trails.Trail(tmp_path / "other", ROUNDS, 3)
+    for number in (1, 2, 3):
+        trail.add(number, quick=True)
+        other.add(number, quick=True)
+    honest = draft_manifest(trail.public, facts(trail))
+    assert objections_to_index(trail.public, honest, Inventory()) == []
+    name = "reports/round-0002.dsse.json"
+    (trail.public / name).write_bytes((other.public / name).read_bytes())
+    assert objections_to_index(trail.public, honest, Inventory())
+    assert objections_to_index(trail.public, draft_manifest(trail.public, facts(trail)), Inventory())

@@ -1,0 +1,32 @@
+"""Whether a hospital signs the list of a run's public files: it looks at all that the list vouches for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fedgan_audits.inventory import Inventory
+from fedgan_audits.manifest import Manifest, objections_to_index, read_manifest
+from fedgan_secure.federation.published_files import objections_to_manifest
+
+
+def signable(
+    payload: bytes, public: Path, head: str | None, signed: Sequence[Mapping[str, Any]], inventory: Inventory
+) -> Manifest | None:
+    """Return the manifest that a hospital may sign, or None.
+
+    Args:
+        payload: of the manifest, by a coordinator who is not trusted.
+        public: the published files.
+        head: digest of the newest report that this hospital signed, hex, or None before the first.
+        signed: what its ledger says of each report of the run that it signed, in order.
+        inventory: this hospital's own, kept from one manifest to the next.
+
+    Its newest report must be the hospital's own newest, and every report bound to the one before; models and samples
+    those of reports that the hospital signed; and the roll-up page what the reports render to.
+    """
+    manifest, subjects = read_manifest(payload)
+    if manifest.head != head or objections_to_manifest(subjects, manifest.renderer, signed):
+        return None
+    return None if objections_to_index(public, payload, inventory) else manifest
