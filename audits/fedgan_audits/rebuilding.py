@@ -10,6 +10,7 @@ budget (`LEFT`) on its facts.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -39,9 +40,6 @@ FIGURES = frozenset(
 
 LEFT = frozenset({"remaining", "rounds_left", "rounds_left_text", "status"})
 """What was counted otherwise before ledger, report and plan had one rule (ADR 27), under a cap and after other runs."""
-
-DECIDED = frozenset({"verdict.verdict", "verdict.may_continue", "verdict.headline"})
-"""What a reason that this version added may decide otherwise than the report does."""
 
 _MOST = 6
 
@@ -79,31 +77,46 @@ def compare(report: RoundReport, since: int) -> Comparison:
     to `TOLERANCE`. Raises AuditError where no report follows from the facts, such as an unaccounted mechanism.
     """
     exact = since == renderers.VERSION and report.header.software.dp_accounting == version("dp-accounting")
-    rebuilt = build_report(record_of(report)).model_dump(mode="json")
-    recorded = report.model_dump(mode="json")
+    record = record_of(report)
+    rebuilt = build_report(record)
+    unsaid = [
+        text
+        for text in rebuilt.verdict.reasons
+        if text not in report.verdict.reasons and renderers.added_reason(text, since)
+    ]
+    if unsaid:  # verdict, headline and whether to go on then follow from all other reasons
+        rebuilt = build_report(record, unsaid)
+    recorded, ours = report.model_dump(mode="json"), rebuilt.model_dump(mode="json")
     counted_otherwise = since == 0 and any(entry.cap and entry.earlier for entry in report.aggregation.participants)
+    filled = {_general(path) for path, value in _leaves(recorded) if value is not None}
     wrong: list[str] = []
-    unchecked: list[str] = []
-    lacks = _leave_out_added(recorded["verdict"], rebuilt["verdict"], since)
-    for field in _differing(recorded, rebuilt, frozenset() if exact else FIGURES):
+    unchecked: list[str] = ["verdict.reasons"] if unsaid else []
+    for field in _differing(recorded, ours, frozenset() if exact else FIGURES):
         if (field.path == "renderer" and since < renderers.VERSION) or (since == 0 and field.is_renyi()):
             continue
-        if field.theirs is None and renderers.added_field(field.path, since):
+        empty = field.theirs is None and renderers.added_field(field.path, since)
+        if empty and _general(field.path) not in filled:  # in no row: an older renderer did not know the field
             continue
         otherwise = renderers.reworded(field.path, since) or (counted_otherwise and field.name in LEFT)
-        otherwise = otherwise or (lacks and field.path in DECIDED)
         (unchecked if otherwise or (since == 0 and field.is_looser()) else wrong).append(field.path)
-    return Comparison(tuple(wrong), (*unchecked, *(["verdict.reasons"] if lacks else [])))
+    return Comparison(tuple(wrong), tuple(unchecked))
 
 
-def _leave_out_added(recorded: dict[str, Any], rebuilt: dict[str, Any], since: int) -> bool:
-    """Take reasons that `since` did not give yet, and the report lacks, out of `rebuilt`; whether there were any."""
-    reasons = [
-        text for text in rebuilt["reasons"] if text in recorded["reasons"] or not renderers.added_reason(text, since)
-    ]
-    lacks = reasons != rebuilt["reasons"]
-    rebuilt["reasons"] = reasons
-    return lacks
+def _general(path: str) -> str:
+    """A path with any place in a list for each of its places."""
+    return re.sub(r"\[[0-9]+\]", "[]", path)
+
+
+def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Every field with its path."""
+    if isinstance(value, Mapping):
+        for key, part in value.items():
+            yield from _leaves(part, f"{path}.{key}" if path else key)
+    elif isinstance(value, list):
+        for index, part in enumerate(value):
+            yield from _leaves(part, f"{path}[{index}]")
+    else:
+        yield path, value
 
 
 @dataclass(frozen=True)

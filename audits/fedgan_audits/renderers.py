@@ -66,7 +66,7 @@ ADDED_REASONS: Mapping[str, int] = {
     "Publishing the outcomes of the self-tests may add ": 2,
 }
 """How a reason of a verdict begins -> the first renderer that gives it. A report of an older one may lack such reasons,
-and none else; only where it lacks one may its verdict, headline and whether the run may go on be others."""
+and none else; its verdict, its headline and whether the run may go on must then follow from all other reasons."""
 
 
 def number(name: str) -> int | None:

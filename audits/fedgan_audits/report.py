@@ -9,7 +9,7 @@ the policy. A report is chained to the last by the digest of that report's paylo
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -136,8 +136,8 @@ def check_sample(record: RoundRecord | RoundReport, sample_png: bytes | None) ->
         raise RecordInvalid("the sample picture is not a PNG file")
 
 
-def build_report(record: RoundRecord) -> RoundReport:
-    """Sections A to M."""
+def build_report(record: RoundRecord, unsaid: Collection[str] = ()) -> RoundReport:
+    """Sections A to M; the verdict without the reasons in `unsaid` (see `verdict.verdict`)."""
     privacy = record.privacy
     rows = [figures.budget(hospital, record) for hospital in record.hospitals]
     worst = figures.worst_ledger(record.hospitals, privacy.delta)
@@ -146,7 +146,7 @@ def build_report(record: RoundRecord) -> RoundReport:
         "schema_note": SCHEMA_NOTE,
         "renderer": renderers.RENDERER,
         "header": record.header,
-        "verdict": verdict(record, rows),
+        "verdict": verdict(record, rows, unsaid),
         "privacy": _privacy(record, worst),
         "nist_sp_800_226": tuple(
             PyramidRow(layer=layer, topic=topic, assessment=assessment, text=text)

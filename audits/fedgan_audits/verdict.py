@@ -7,7 +7,7 @@ protects the patients, a limit is exceeded, a self-test failed, or no further sc
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from fedgan_audits import cohort, release_texts, wording
 from fedgan_audits.figures import Budget, given, self_test_delta, shown, shown_down
@@ -181,9 +181,10 @@ def _left(record: RoundRecord, left: int) -> str:
     return f"{left} of the {rounds(scheduled)} still scheduled fit the budget; after that the run must stop."
 
 
-def verdict(record: RoundRecord, rows: Sequence[Budget]) -> VerdictSection:
-    """Section B."""
-    unfinished, stops = _unfinished(record), _stops(record, rows)
+def verdict(record: RoundRecord, rows: Sequence[Budget], unsaid: Collection[str] = ()) -> VerdictSection:
+    """Section B; without the reasons in `unsaid`, as a version decides that does not know them yet."""
+    unfinished = _unfinished(record)
+    stops = [text for text in _stops(record, rows) if text not in unsaid]
     word: Verdict = "INCOMPLETE" if unfinished else "STOP" if stops else "PASS"
     left = min(row.rounds_left for row in rows)
     scheduled = record.header.rounds_scheduled - record.header.round
@@ -210,7 +211,7 @@ def verdict(record: RoundRecord, rows: Sequence[Budget]) -> VerdictSection:
         verdict=word,
         may_continue=may_continue,
         headline=headline,
-        reasons=(*unfinished, *stops, *_remarks(record, rows)),
+        reasons=(*unfinished, *stops, *(text for text in _remarks(record, rows) if text not in unsaid)),
         spent=shown(max(row.spent for row in rows)),
         budget=None if limit is None else given(limit),
         budget_text=limit_text,

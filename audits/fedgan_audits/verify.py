@@ -22,6 +22,7 @@ from fedgan_audits.checks import Verification
 from fedgan_audits.errors import AuditError, RecordInvalid
 from fedgan_audits.key_standing import SignedReport
 from fedgan_audits.manifest import MANIFEST, POLICY, Manifest, read_manifest
+from fedgan_audits.published_names import is_published
 from fedgan_audits.reading import Bundle, UnreadableFileError, is_stray
 from fedgan_audits.round_checks import Ground, RoundChecks, signed_by
 from fedgan_audits.transcripts import TRANSCRIPTS, TranscriptCheck, TranscriptContext
@@ -288,6 +289,8 @@ class _Verifier:
         sizes = {entry.path: entry.size for entry in manifest.files}
         for path in sorted(subjects.keys() - self.files.keys()):
             self.result.failed("files", "missing; the manifest lists it", path)
+        for path in sorted(path for path in subjects if not is_published(path)):
+            self.result.failed("files", "no run publishes a file of this name", path)
         for path in sorted(self.files.keys() - subjects.keys() - self.strays - {MANIFEST}):
             if path.startswith(sign_off.FOLDER):
                 continue  # a review comes after the manifest: each is checked by its own signature

@@ -15,12 +15,16 @@ def foreign_cohort(policy: FederationPolicy, dataset: PatientDataset) -> str | N
 
     Neither the own number nor by how much it differs is said. Nothing is asked of a run without privacy, of phantoms
     (nobody's cohort), or where the numbers were read off the data: nobody declared anything then, and delta follows the
-    largest cohort.
+    largest cohort. Whatever the policy says of these, a delta above 1/N of the own N patients is refused, unless every
+    report of the run says STOP for it.
     """
     flags, mechanism = policy.flags, policy.mechanism
+    own = len(dataset) if mechanism.unit == "image" else dataset.patients
+    said = mechanism.delta > 1 / mechanism.declared_patients  # reports of such a run say STOP
+    if not flags.no_privacy and not said and mechanism.delta * own > 1 + 1e-9:
+        return f"delta is {mechanism.delta:g}, which promises nothing to a cohort of its own size"
     if flags.no_privacy or policy.data.phantoms or "declared patients" in flags.taken_from_data:
         return None
-    own = len(dataset) if mechanism.unit == "image" else dataset.patients
     if mechanism.declared_patients / COHORT_FACTOR <= own <= mechanism.declared_patients * COHORT_FACTOR:
         return None
     return (

@@ -40,6 +40,7 @@ from fedgan_secure.federation.family import Family, family_of
 from fedgan_secure.federation.fedavg import model_digest
 from fedgan_secure.federation.manifest_review import signable
 from fedgan_secure.federation.models_found import ModelsFound
+from fedgan_secure.federation.own_words import objections_to_words
 from fedgan_secure.federation.published_files import Published, listed_files
 from fedgan_secure.federation.received_sums import LateSum, SumKeeper
 from fedgan_secure.federation.refusals import SessionRefused, SignatureRefused
@@ -363,24 +364,20 @@ class Hospital:
         )
 
     def review(
-        self,
-        payload: bytes,
-        transcript: bytes | None,
-        sample_png: bytes | None,
-        published: Published | None = None,
+        self, payload: bytes, transcript: bytes | None, sample_png: bytes | None, published: Published | None = None
     ) -> list[str]:
         """How a report differs from what this hospital knows; empty where it would sign it.
 
-        Compared are its own reservations, cap and annex, the policy and its contents, the report and the model it
-        knows last, the transcript (verified again, against this hospital's own session and model), the model that the
-        report names as the result, which must be the one that the sum this hospital received leads to, and what a
-        whole round publishes: models and samples must be those that this hospital makes itself from that result. All
-        of this comes from its ledger and its folder, so that it holds after a restart. A hospital that holds no sum
-        signs as one that has seen the report (`models_found`).
+        Compared are its own reservations, cap and annex, the policy and what follows from it, the report and the model
+        it knows last, the transcript (verified again, against its own session and model), the model that the report
+        names as the result, which must be the one that its sum leads to, and what a whole round publishes, which must
+        be what it makes itself from that result: all from its ledger and folder, so that it holds after a restart.
+        Without a sum it signs as one that has seen the report (`models_found`).
         """
         record = record_of(read_payload(payload)[0])
         number = record.header.round
         found = SessionReview(self._sums, self.ledger).objections(record, transcript, self._attempt)
+        found += objections_to_words(record, self.policy, self.name, lasting=self.site.lasting)
         found += disagreements(
             payload,
             self.name,

@@ -9,6 +9,7 @@ from typing import Any
 from fedgan_audits.inventory import Inventory
 from fedgan_audits.manifest import Manifest, objections_to_index, read_manifest
 from fedgan_secure.federation.published_files import objections_to_manifest
+from fedgan_secure.settings import CLAIMS
 
 
 def signable(
@@ -24,9 +25,15 @@ def signable(
         inventory: this hospital's own, kept from one manifest to the next.
 
     Its newest report must be the hospital's own newest, and every report bound to the one before; models and samples
-    those of reports that the hospital signed; and the roll-up page what the reports render to.
+    those of reports that the hospital signed; and the roll-up page what the reports render to. The reason for a run's
+    end and its incidents are the coordinator's own words; a claim in them that no report makes is not signed.
     """
     manifest, subjects = read_manifest(payload)
-    if manifest.head != head or objections_to_manifest(subjects, manifest.renderer, signed):
+    words = (manifest.run.reason, *(incident.text for incident in manifest.run.incidents))
+    if (
+        manifest.head != head
+        or any(map(CLAIMS.search, words))
+        or objections_to_manifest(subjects, manifest.renderer, signed)
+    ):
         return None
     return None if objections_to_index(public, payload, inventory) else manifest

@@ -14,14 +14,13 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from fedgan_audits.published_names import is_published
 from fedgan_audits.records import RoundRecord
 from fedgan_audits.renderers import RENDERER
 from fedgan_secure.federation.models_found import Found
 
 JUDGED = ("model/", "samples/")
 """Folders whose files say what a round led to."""
-KNOWN_FILES = ("policy.json", "index.html")
-KNOWN_FOLDERS = (*JUDGED, "reports/", "transcripts/", "trust/", "sign-offs/")
 KEPT = 64
 """Judgements that a process keeps: hospitals of one process, which know the same, judge the same files once."""
 
@@ -107,7 +106,7 @@ def objections_to_manifest(
     shown = {name: digest for name, digest in subjects.items() if name.startswith(JUDGED)}
     if shown != expected:
         return ["the manifest lists other models or samples than the reports that this hospital signed"]
-    strange = [name for name in subjects if name not in KNOWN_FILES and not name.startswith(KNOWN_FOLDERS)]
+    strange = [name for name in subjects if not is_published(name)]
     return [f"the manifest lists {strange[0][:80]!r}, which no run publishes"] if strange else []
 
 

@@ -54,6 +54,7 @@ SHARED_NOISE = (
     "hospitals add is not counted. The bits come from an AES-256 stream that every hospital keys from the operating "
     "system's entropy"
 )
+NO_NOISE = "none: privacy is switched off"
 CLIPPING = "the mean gradient over a patient's images, clipped to the norm bound in Euclidean norm, exactly per patient"
 
 
@@ -151,7 +152,7 @@ def record_of(
             images_per_patient=mechanism.images_per_patient,
             hospitals_per_patient=mechanism.hospitals_per_patient,
             sampling=SAMPLING,
-            noise="none: privacy is switched off" if policy.flags.no_privacy else noise_of(policy),
+            noise=NO_NOISE if policy.flags.no_privacy else noise_of(policy),
             clipping=CLIPPING,
             release=None if policy.release is None else release_facts(policy, policy.release),
         ),

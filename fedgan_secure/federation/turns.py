@@ -39,6 +39,10 @@ def out_of_turn(
     entries = [entry for entry in ledger.entries() if entry.run_id == policy.run_id]
     if any(map(is_complete, entries)):
         return "it has signed that the run is complete"
+    if (other := _spent_meanwhile(policy.run_id, ledger)) is not None:
+        return (
+            f"run {other} has spent on the same patients since this run began: figures of this run would leave that out"
+        )
     signed = {entry.round for entry in entries if entry.kind == "report_signed" and entry.round is not None}
     opened = {entry.round for entry in entries if entry.kind == "session_opened" and entry.round is not None}
     unsigned = sorted(opened - signed - {round_number})
@@ -48,6 +52,17 @@ def out_of_turn(
         return f"it has seen the report of round {waiting[0]} and does not hold the sum that the receipts of it name"
     later = [number for number in opened | signed if number > round_number]
     return f"round {min(later)} was begun before, and rounds go forwards" if later else None
+
+
+def _spent_meanwhile(run_id: str, ledger: Ledger) -> str | None:
+    """Another run that reserved after this one's first reservation, or None: two runs do not take turns."""
+    begun = False
+    for entry in ledger.entries():
+        if entry.mechanism is not None and entry.run_id == run_id:
+            begun = True
+        elif begun and entry.mechanism is not None:
+            return str(entry.run_id)
+    return None
 
 
 def foreign_parameters(policy: FederationPolicy, parameters: SessionParameters, update: int) -> list[str]:

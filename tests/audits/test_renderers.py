@@ -14,7 +14,7 @@ from fedgan_audits import envelope, recompute, render, renderers
 from fedgan_audits.errors import VerificationFailed
 from fedgan_audits.manifest import MANIFEST, read_manifest, write_manifest
 from fedgan_audits.rebuilding import FIGURES, compare
-from fedgan_audits.report import RoundDraft, build_round, read_payload
+from fedgan_audits.report import RoundDraft, build_report, build_round, read_payload, record_of
 from fedgan_audits.sections import MANIFEST_TYPE, REPORT_TYPE, RoundReport
 from fedgan_audits.verified import verified
 from fedgan_audits.verify import verify_run
@@ -298,17 +298,35 @@ def test_a_reason_that_was_added_since_may_be_missing_and_no_other(
     monkeypatch.setattr(renderers, "ADDED_REASONS", {first[:20]: renderers.VERSION})
     values = report.model_dump(mode="json")
     values["renderer"] = OLD
-    values["verdict"].update(verdict="PASS", headline="As it was said then.", may_continue=True)
-    values["verdict"]["reasons"] = [text for text in report.verdict.reasons if text != first]
+    then = build_report(record_of(report), [first]).verdict.model_dump(mode="json")
+    assert then["verdict"] == "PASS" and report.verdict.verdict == "STOP"
+    values["verdict"] = dict(then)
     lacking = compare(RoundReport.model_validate(values), 0)
-    assert lacking.wrong == () and {"verdict.verdict", "verdict.reasons"} <= set(lacking.unchecked)
+    assert lacking.wrong == () and lacking.unchecked == ("verdict.reasons",)
     assert "verdict.reasons" in compare(RoundReport.model_validate(values), renderers.VERSION).wrong
-    values["verdict"]["reasons"].append("HIPAA compliant.")
+    for name, false in (("headline", "Epsilon 0.10."), ("may_continue", True), ("verdict", "INCOMPLETE")):
+        values["verdict"] = {**then, name: false}
+        assert f"verdict.{name}" in compare(RoundReport.model_validate(values), 0).wrong
+    values["verdict"] = {**then, "reasons": [*then["reasons"], "HIPAA compliant."]}
     assert "verdict.reasons" in compare(RoundReport.model_validate(values), 0).wrong
-    values["verdict"]["reasons"] = [text for text in report.verdict.reasons if text not in (first, second)]
+    values["verdict"] = {**then, "reasons": [text for text in then["reasons"] if text != second]}
     assert "verdict.reasons" in compare(RoundReport.model_validate(values), 0).wrong
-    values["verdict"]["reasons"] = list(report.verdict.reasons)
+    values["verdict"] = {**then, "reasons": list(report.verdict.reasons)}
     assert {"verdict.verdict", "verdict.headline"} <= set(compare(RoundReport.model_validate(values), 0).wrong)
+
+
+def test_a_reason_that_stops_nothing_frees_no_verdict(new_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A warning that an older renderer did not give is left out of a report that had to stop: it stops all the same."""
+    report = build_round(new_run().record(1, hospital={"b": {"cap": 1.0}})).report
+    warning = report.verdict.reasons[-1]
+    monkeypatch.setattr(renderers, "ADDED_REASONS", {warning[:20]: renderers.VERSION})
+    values = report.model_dump(mode="json")
+    values["renderer"] = OLD
+    values["verdict"]["reasons"] = list(report.verdict.reasons[:-1])
+    assert compare(RoundReport.model_validate(values), 0).wrong == ()
+    values["verdict"].update(verdict="PASS", headline="Yes, the next round may go ahead.", may_continue=True)
+    wrong = set(compare(RoundReport.model_validate(values), 0).wrong)
+    assert {"verdict.verdict", "verdict.headline", "verdict.may_continue"} <= wrong
 
 
 def test_a_field_that_was_added_since_is_empty_in_an_older_report_or_right(
@@ -318,11 +336,19 @@ def test_a_field_that_was_added_since_is_empty_in_an_older_report_or_right(
     monkeypatch.setattr(renderers, "ADDED_FIELDS", {"composition.hospitals[].remaining": renderers.VERSION})
     values = build_round(new_run().record(1)).report.model_dump(mode="json")
     values["renderer"] = OLD
-    values["composition"]["hospitals"][2]["remaining"] = None
+    rows = values["composition"]["hospitals"]
+    said = [row["remaining"] for row in rows]
+    rows[2]["remaining"] = None
+    one = RoundReport.model_validate(values)
+    assert compare(one, 0).wrong == ("composition.hospitals[2].remaining",), "no renderer knew it of some rows alone"
+    for row in rows:
+        row["remaining"] = None
     lacking = RoundReport.model_validate(values)
     assert compare(lacking, 0).wrong == () and "composition.hospitals[2].remaining" not in compare(lacking, 0).unchecked
     assert "composition.hospitals[2].remaining" in compare(lacking, renderers.VERSION).wrong
-    values["composition"]["hospitals"][2]["remaining"] = "7.9999"
+    for row, text in zip(rows, said, strict=True):
+        row["remaining"] = text
+    rows[2]["remaining"] = "7.9999"
     assert compare(RoundReport.model_validate(values), 0).wrong == ("composition.hospitals[2].remaining",)
 
 

@@ -386,13 +386,27 @@ def test_the_statement_type_is_checked(whole_run: Any, bundle: Path, check: Chec
 def test_the_manifest_alone_covers_files_that_no_report_names(new_run: Any) -> None:
     run = new_run(rounds=1)
     run.report(1)
-    note = run.public / "notes.txt"
+    note = run.public / "trust" / "statements.json"
+    note.parent.mkdir(exist_ok=True)
     note.write_text("sent to the board on Monday")
     run.close()
     assert verify_run(run.folder, trust=run.public_keys).ok
     note.write_text("sent to the board on Friday")
     result = verify_run(run.folder, trust=run.public_keys)
-    assert failures(result) == {"notes.txt"}
+    assert failures(result) == {"trust/statements.json"}
+
+
+@pytest.mark.parametrize(
+    "name", ["notes.txt", "reports/summary.html", "trust/README.html", "model/photographs.keras", "samples/a.svg"]
+)
+def test_a_file_that_no_run_publishes_fails_whoever_signed_for_it(new_run: Any, name: str) -> None:
+    run = new_run(rounds=1)
+    run.report(1)
+    place = run.public / name
+    place.parent.mkdir(exist_ok=True)
+    place.write_text("Epsilon 0.10, HIPAA compliant")
+    run.close()
+    assert failures(verify_run(run.folder, trust=run.public_keys)) == {name}
 
 
 def test_a_report_that_does_not_follow_from_the_last_is_caught_under_a_fresh_manifest(

@@ -191,7 +191,7 @@ def test_a_cap_ends_the_run_in_order(tmp_path: Path) -> None:
     root = tmp_path / "run"
     done = fedgan("run", *SMALL, "--rounds", "3", "--epsilon-cap", f"{cap:.3f}", "--output", root)
     assert done.code == 3, done.err
-    assert f"Caps: a {cap:.3f}".rstrip("0") in done.out
+    assert f"cap {float(f'{cap:.3f}'):g}, left " in done.out
     assert [r["verdict"]["verdict"] for r in reports(root)] == ["PASS", "STOP"]  # type: ignore[index]
     assert fedgan("audit", "verify", root, "--trust", root / "public" / "trust").code == 0
     from fedgan_audits.ledger import Ledger

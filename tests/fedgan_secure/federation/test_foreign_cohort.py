@@ -19,12 +19,12 @@ from fedgan_secure.federation.foreign_cohort import COHORT_FACTOR, foreign_cohor
 from tests.audits.conftest import MECHANISM
 
 
-def policy(declared: int, *, unit: str = "patient", taken: tuple[str, ...] = (), **changes: bool) -> Any:
+def policy(declared: int, *, unit: str = "patient", taken: tuple[str, ...] = (), **changes: Any) -> Any:
     """What of a policy is asked for here."""
     return SimpleNamespace(
         run_id="run",
         rounds=3,
-        mechanism=SimpleNamespace(declared_patients=declared, unit=unit),
+        mechanism=SimpleNamespace(declared_patients=declared, unit=unit, delta=changes.get("delta", 1e-4)),
         flags=SimpleNamespace(no_privacy=changes.get("no_privacy", False), taken_from_data=taken),
         data=SimpleNamespace(phantoms=changes.get("phantoms", False)),
     )
@@ -90,3 +90,14 @@ def test_figures_are_computed_before_anything_is_reserved(monkeypatch: pytest.Mo
     with pytest.raises(NotAccounted, match="cannot be computed") as caught:
         foresee((), (loud,), 1e-4, None)
     assert "Nothing was spent" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize("changes", [{}, {"phantoms": True}, {"taken": ("declared patients",)}])
+def test_a_delta_that_promises_nothing_to_the_own_cohort_is_refused_whatever_the_policy_says(changes: Any) -> None:
+    """A coordinator that declares two patients, or says that nobody declared anything, gets no delta of .45 for ten."""
+    why = foreign_cohort(policy(2, delta=0.45, **changes), hospital(10, 1))
+    assert why is not None and "delta is 0.45" in why and "10" not in why.replace("0.45", "")
+    assert foreign_cohort(policy(2, delta=0.45, no_privacy=True, **changes), hospital(10, 1)) is None
+    near = foreign_cohort(policy(10, delta=0.1, **changes), hospital(10, 1))
+    assert near is None
+    assert "delta" not in (foreign_cohort(policy(2, delta=0.6, **changes), hospital(10, 1)) or ""), "reports say STOP"

@@ -23,6 +23,7 @@ from fedgan_audits.ledger import Ledger
 from fedgan_audits.mechanism import DistributedMechanism, MechanismRecord, NoiseShares
 from fedgan_audits.recompute import check_epsilon
 from fedgan_audits.records import HospitalFacts, PrivacySettings, spending
+from fedgan_audits.renderers import RENDERER
 from fedgan_audits.verdict import hospital_budget
 from fedgan_secure.federation.spent import HospitalSpent, spent_of
 
@@ -76,6 +77,7 @@ def report_of(ledger: Ledger, run: Run, target: float | None, scheduled: int) ->
     ))  # fmt: skip
     row = hospital_budget(figures.budget(facts, record), record)
     return SimpleNamespace(
+        renderer=RENDERER,
         privacy=SimpleNamespace(settings=privacy, epsilon=row.spent),
         verdict=SimpleNamespace(spent=row.spent),
         aggregation=SimpleNamespace(participants=(facts,)),
