@@ -13,10 +13,10 @@ from fedgan_secure.data.listing import Listing
 from fedgan_secure.data.plans import Kinds
 from fedgan_secure.errors import InputError
 
-PARTS = frozenset(
-    {"train", "training", "trainset", "training set", "training_set", "val", "valid", "validation", "validation set",
-     "validation_set", "dev", "test", "testing", "testset", "testing set", "test_set", "testing_set", "holdout"}
-)  # fmt: skip
+_PART = re.compile(
+    r"(?:train(?:ing)?|val(?:id(?:ation)?)?|dev|test(?:ing)?|hold[ _-]?out)"
+    r"(?:[ _-]?(?:set|images?|imgs?|data|split|part)s?)?"
+)
 """Names of folders that are parts of a split of one data set, in lower case and without a leading letter or number."""
 _NUMBERED = re.compile(r"^(?:\d+|[a-z])[.)_ -]+(?=\S)")
 _EYE = re.compile(r"^.+_(?:left|right)$", re.IGNORECASE)
@@ -49,11 +49,12 @@ def refuse_folders_that_are_no_classes(listing: Listing, kinds: Kinds) -> None:
     paths = [PurePosixPath(entry.path) for entry in kinds.pictures if "/" in entry.path]
     tops = sorted({path.parts[0] for path in paths})
     deeper = sorted({path.parts[1] for path in paths if len(path.parts) > 2})
-    if tops and all(_part(name) for name in tops) and (deeper or len(tops) > 1):
+    parts = [name for name in tops if _part(name)]
+    if len(parts) > 1 or (len(parts) == len(tops) == 1 and deeper):
         raise InputError(
-            f"the folders {_listed(tops)} of {listing.root} are parts of a split by their names, not classes"
+            f"the folders {_listed(parts)} of {listing.root} are parts of a split by their names, not classes"
             + (f"; the classes would be {_listed(deeper)}" if deeper else ""),
-            hint=f"give one of them ({listing.root}/{tops[0]}), or set data.label_names if these are the classes",
+            hint=f"give one of them ({listing.root}/{parts[0]}), or set data.label_names if these are the classes",
         )
     if len(tops) != 1:
         return
@@ -72,7 +73,7 @@ def refuse_folders_that_are_no_classes(listing: Listing, kinds: Kinds) -> None:
 
 
 def _part(name: str) -> bool:
-    return _NUMBERED.sub("", name.strip().casefold()) in PARTS
+    return _PART.fullmatch(_NUMBERED.sub("", name.strip().casefold())) is not None
 
 
 def _listed(names: list[str]) -> str:

@@ -30,7 +30,7 @@ from fedgan_secure.data.patients import (
     pseudonym,
 )
 from fedgan_secure.data.persons import COUNTED, PLACEHOLDER, is_placeholder, look_alike
-from fedgan_secure.data.plans import LayoutOptions, Plan
+from fedgan_secure.data.plans import MOST_CLASSES, LayoutOptions, Plan
 from fedgan_secure.data.preprocess import IMAGE_SIZES, PLAIN, PREPROCESSING, preprocess
 from fedgan_secure.errors import InputError
 
@@ -256,7 +256,8 @@ def _open_arrays(path: Path, settings: LoadSettings) -> _Source:
     status = path.stat()
     plan = Plan("npz", path.resolve(), names_patient=arrays.patients is not None, preprocessing=PLAIN)
     if arrays.labels is not None:
-        count = settings.classes or int(max(0, arrays.labels.max()) + 1)
+        known = arrays.labels[arrays.labels < MOST_CLASSES]
+        count = settings.classes or int(max(0, known.max(initial=0)) + 1)
         plan.label_names = settings.label_names or tuple(str(index) for index in range(count))
         if settings.label_names is None and settings.classes is None:
             plan.labels_fixed = False

@@ -19,9 +19,15 @@ _DAY_FIRST = r"[0-3]?\d[-._/][01]?\d[-._/](?:19|20)?\d{2}"
 _DATE = re.compile(rf"(?<!\d)(?:{_YEAR_FIRST}|{_DAY_FIRST})(?!\d)")
 _GRADE = re.compile(r"^\d{1,2}(?![^\W_])")
 _NUMBER = re.compile(r"\d{5,}")
-_SUBJECT = re.compile(r"^(?:sub|subj|subject|patient|pat|pt|case|mrn)[-_ ]?[0-9a-z]*\d[0-9a-z]*$", re.IGNORECASE)
+_SUBJECT = re.compile(
+    r"(?!pt[0-4][a-d]?$)(?:sub|subj|subject|patient|pat|pt|case|mrn)(?:[-_ ]?\d[0-9a-z]*|[-_ ][0-9a-z]*\d[0-9a-z]*)",
+    re.IGNORECASE,
+)
+"""Named like a subject of a study; pT1 to pT4 are stages of a tumour."""
 _WORD = re.compile(r"[^\W_]+")
 _SHORTEST = 3
+FAMILY = 3
+"""A word of more patients' identifiers than this is no name: COVID-1, COVID-2, ..."""
 
 
 def refuse_people_as_classes(plan: Plan) -> None:
@@ -36,7 +42,7 @@ def refuse_people_as_classes(plan: Plan) -> None:
     if plan.labels_fixed or not plan.label_names:
         return
     dated = [name for name in plan.label_names if _DATE.search(name) or _NUMBER.search(name)]
-    subjects = [name for name in plan.label_names if _SUBJECT.match(name.strip())]
+    subjects = [name for name in plan.label_names if _SUBJECT.fullmatch(name.strip())]
     owners = _owners(plan)
     graded = {label for label in owners if _GRADE.match(plan.label_names[label])}
     single = sum(1 for label, found in owners.items() if len(found) == 1 and label not in graded)
@@ -69,7 +75,11 @@ def _owners(plan: Plan) -> dict[int, set[str]]:
 
 def _named(plan: Plan) -> int:
     """How many class names share a word of at least three letters or digits with a patient's identifier."""
-    words = {word for item in plan.items if item.patient for word in _words(item.patient)}
+    whose: dict[str, set[str]] = {}
+    for item in plan.items:
+        for word in _words(item.patient) if item.patient else ():
+            whose.setdefault(word, set()).add(str(item.patient))
+    words = {word for word, patients in whose.items() if len(patients) <= FAMILY}
     return sum(1 for name in plan.label_names if words & _words(name))
 
 

@@ -130,7 +130,8 @@ class MomentsFamily:
         if form.file(weights) != data:
             return ["the generator's file differs in more than its weights: other layers, or idle bytes"], None
         moments = self.layout.moments(average, self.noise)
-        tables = {MEAN: moments.mean, ROOT: moments.root.reshape(len(moments.root), -1)}
+        roots = moments.root.reshape(len(moments.root), -1)
+        tables = {MEAN: moments.mean, ROOT: roots}
         places = {id(own.get_layer(name).weights[0]): values for name, values in tables.items()}
         found = []
         for variable, one, other in zip(own.weights, own.get_weights(), weights, strict=True):
@@ -139,6 +140,7 @@ class MomentsFamily:
                 wrong = int(one.tobytes() != other.tobytes())
             else:
                 wrong = strays(other, exact, TABLES_GRID, TABLES_SLACK)
+                wrong += _one_sided(other, moments.root.shape) if exact.shape == roots.shape else 0
             if wrong:
                 found.append(f"{wrong} numbers of {variable.path} are not what the released sum leads to")
         if not found:
@@ -165,3 +167,9 @@ class MomentsFamily:
         self.layout.check(vector)
         moments = self.layout.moments(vector, self.noise)
         return build_moments_generator(self._spec, self._release.scale, moments.mean, moments.root)
+
+
+def _one_sided(table: np.ndarray, shape: tuple[int, ...]) -> int:
+    """How many numbers of a table of matrices of this shape, float32[k, d * d], differ from their mirror image."""
+    matrices = table.reshape(shape)
+    return int(np.count_nonzero(matrices != matrices.transpose(0, 2, 1)))

@@ -19,6 +19,7 @@ from fedgan_secure.moments.start import MomentsStart
 from fedgan_secure.policy import StartPolicy
 from fedgan_secure.settings import RunSettings
 
+OTHERWISE = "adapt a public start (--start NAME)"
 RING_BITS = 64
 """Of so many coordinates, rounding to a grid that fits 32 bits beside thousands of patients would cost noise."""
 
@@ -37,8 +38,8 @@ def moments_terms(
             f"--start moments with {rounds} scheduled rounds: such a run is one release, and no round could follow it",
             hint="leave --rounds and --spare-rounds out, or train from a seed: --start none",
         )
-    refuse_two_noises(settings)
-    refuse_settings_of_steps(settings)
+    refuse_two_noises(settings, OTHERWISE)
+    refuse_settings_of_steps(settings, OTHERWISE)
     layout = start.layout(classes)
     noise = release_noise(settings, recipe, declared, alone=True)
     wide = settings.model_copy(update={"training": settings.training.model_copy(update={"ring_bits": RING_BITS})})

@@ -48,21 +48,25 @@ class StartTerms:
     rounds: int
 
 
-def refuse_two_noises(settings: RunSettings) -> None:
-    """A release alone has one noise: a second setting that decides it would be ignored."""
+ROUNDS_MAY_FOLLOW = (
+    f"let rounds of the heads follow (--rounds 2 or more; a cohort below {LEAST_COHORT} has none by default)"
+)
+
+
+def refuse_two_noises(settings: RunSettings, otherwise: str = ROUNDS_MAY_FOLLOW) -> None:
+    """A release alone has one noise: a second setting that decides it would be ignored. Args: otherwise: what else."""
     privacy = settings.privacy
     other = "epsilon" if privacy.epsilon is not None else "noise_multiplier"
     if privacy.release_noise_multiplier is not None and getattr(privacy, other) is not None:
         raise InputError(
             f"privacy.release_noise_multiplier and privacy.{other}: this run is the release alone, whose noise either "
             "would decide",
-            hint=f"leave one of them out, or let rounds of the heads follow (--rounds 2 or more; a cohort below "
-            f"{LEAST_COHORT} has none by default)",
+            hint=f"leave one of them out, or {otherwise}",
         )
 
 
-def refuse_settings_of_steps(settings: RunSettings) -> None:
-    """A release alone has no steps: what is set for them would be ignored."""
+def refuse_settings_of_steps(settings: RunSettings, otherwise: str = ROUNDS_MAY_FOLLOW) -> None:
+    """A release alone has no steps: what is set for them would be ignored. Args: otherwise: what else to do."""
     federation, privacy = settings.federation, settings.privacy
     given = {
         "federation.steps_per_round": federation.steps_per_round,
@@ -74,8 +78,7 @@ def refuse_settings_of_steps(settings: RunSettings) -> None:
     if ignored:
         raise InputError(
             f"{', '.join(ignored)}: this run is the release alone, which has no steps, so this would do nothing",
-            hint=f"leave it out; or let rounds of the heads follow (--rounds 2 or more; a cohort below {LEAST_COHORT} "
-            "has none by default); or train from a seed (--start none)",
+            hint=f"leave it out; or {otherwise}; or train from a seed (--start none)",
         )
 
 

@@ -109,6 +109,7 @@ def _beyond_noise(matrix: np.ndarray, deviation: float) -> np.ndarray:
 
 
 def _root(covariance: np.ndarray) -> np.ndarray:
-    """The symmetric root of a matrix, negative eigenvalues taken for zero."""
+    """The root of a symmetric matrix, negative eigenvalues taken for zero; symmetric to the bit."""
     values, vectors = np.linalg.eigh(covariance)
-    return np.asarray((vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T)
+    root = (vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T
+    return np.asarray((root + root.T) / 2.0)

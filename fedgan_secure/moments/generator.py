@@ -20,8 +20,9 @@ from fedgan_secure.moments.basis import cosines
 MEAN, ROOT = "m_mean", "m_root"
 TABLES_GRID = 2.0**-14
 """Means and roots are published in multiples of this (`adaptation.rounding`)."""
-TABLES_SLACK = 2.0**-20
-"""Means and roots that another machine found for the same sum differ by less than this before rounding."""
+TABLES_SLACK = 2.0**-24
+"""Means and roots that another machine found for the same sum differ by less than this before rounding: eigenvalues by
+some 1e-16, and a root near zero by the root of that."""
 
 
 def build_moments_generator(spec: MomentsSpec, scale: float, mean: np.ndarray, root: np.ndarray) -> keras.Model:

@@ -12,17 +12,17 @@ import pytest
 from PIL import Image
 
 from fedgan_audits.accountant import epsilon, round_up
-from fedgan_secure.adaptation.rounding import on_grid
+from fedgan_secure.adaptation.rounding import free_bits, on_grid
 from fedgan_secure.data.loading import LoadSettings, load
 from fedgan_secure.data.phantoms import PhantomSettings, write_hospitals
 from fedgan_secure.federation import moments_family, release_ring, release_round
 from fedgan_secure.federation.family import family_of
-from fedgan_secure.federation.moments_family import GENERATOR
+from fedgan_secure.federation.moments_family import GENERATOR, _one_sided
 from fedgan_secure.models.errors import ModelError
 from fedgan_secure.models.keras_file import KerasForm, keras_bytes
 from fedgan_secure.models.loading import read_network
 from fedgan_secure.moments.basis import coefficients
-from fedgan_secure.moments.generator import TABLES_GRID
+from fedgan_secure.moments.generator import TABLES_GRID, TABLES_SLACK
 from fedgan_secure.moments.layout import MomentsLayout
 from fedgan_secure.moments.start import moments_start
 from fedgan_secure.policy import FederationPolicy
@@ -195,6 +195,17 @@ def test_a_number_that_is_not_the_sums_own_is_objected_to(released: Path, where:
 
     own, vector, files, sheet = changed(released, one)
     assert any(where in text for text in own.objections(vector, files, sheet))
+
+
+def test_a_root_that_is_not_symmetric_is_objected_to_and_little_can_be_chosen_freely(released: Path) -> None:
+    """The two places of a pair hold one number, and few numbers lie near the middle between two grid points."""
+    moments = family(released).layout.moments(vector_of(released), family(released).noise)
+    assert np.array_equal(moments.root, moments.root.transpose(0, 2, 1))
+    upper = moments.root[:, *np.triu_indices(moments.root.shape[1])]
+    free = free_bits(upper, TABLES_GRID, TABLES_SLACK) + free_bits(moments.mean, TABLES_GRID, TABLES_SLACK)
+    assert free < upper.size / 200  # far below one picture of 28 x 28 pixels, 6,272 bits
+    assert free < 1_000
+    assert _one_sided(np.float32([[0, 1, 1, 0]]), (1, 2, 2)) == 0 and _one_sided(np.float32([[0, 1, 2, 0]]), (1, 2, 2))
 
 
 def test_pictures_in_the_tables_or_behind_the_weights_are_objected_to(released: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from fedgan_secure.data.loading import LoadSettings, load
@@ -59,6 +60,7 @@ def test_a_label_that_holds_a_patients_name_is_refused(tmp_path: Path, picture: 
     [
         ("0 - No DR", "1 - Mild DR", "2 - Moderate DR"), ("NORMAL", "PNEUMONIA"), ("stage 1", "stage 2", "stage 3"),
         ("COVID-19", "normal"), ("grade 4 (2019 criteria)", "rest"), ("1", "2"), ("case", "control"),
+        ("pT1", "pT2", "pT3"), ("pattern3", "pattern4"), ("subtype1", "subtype2"),
     ],
     ids=lambda names: names[0],
 )  # fmt: skip
@@ -79,6 +81,22 @@ def test_grades_of_one_patient_each_are_no_people(tmp_path: Path, picture: Pictu
     names = ("0 - none", "1 mild", "2", "3_severe", "4", "5 x", "6")
     tree(tmp_path, picture, *names)
     assert set(load(tmp_path, LoadSettings()).label_names) == set(names)
+
+
+def test_a_word_of_many_patients_is_no_name(tmp_path: Path, picture: Picture) -> None:
+    """As in sets whose files are called after their class: COVID-1.png, COVID-2.png."""
+    for number in range(12):
+        picture(
+            tmp_path / ("COVID", "NORMAL")[number % 2] / f"{('COVID', 'NORMAL')[number % 2]}-{number}_L.png", number
+        )
+    assert load(tmp_path, LoadSettings()).label_names == ("COVID", "NORMAL")
+
+
+def test_an_array_with_one_label_makes_no_million_classes(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (4, 20, 20), np.uint8)
+    np.savez(tmp_path / "a.npz", images=images, labels=np.array([0, 2, 1, 999_999]))
+    result = load(tmp_path / "a.npz", LoadSettings(image_size=28, channels=1, unit="image"))
+    assert result.label_names == ("0", "1", "2") and result.dataset.labels.tolist() == [0, 2, 1, -1]
 
 
 def test_one_label_does_not_make_a_million_classes(tmp_path: Path, picture: Picture) -> None:

@@ -119,7 +119,15 @@ def test_two_tables_that_could_hold_the_labels_are_refused(eyepacs_tree: Path) -
         load(eyepacs_tree, LoadSettings())
 
 
-@pytest.mark.parametrize("parts", [("train", "val", "test"), ("a. Training Set", "b. Testing Set"), ("Train", "Valid")])
+@pytest.mark.parametrize(
+    "parts",
+    [
+        ("train", "val", "test"),
+        ("a. Training Set", "b. Testing Set"),
+        ("Train", "Valid"),
+        ("train_images", "test_images"),
+    ],
+)
 def test_the_parts_of_a_split_are_no_classes(tmp_path: Path, picture: Picture, parts: tuple[str, ...]) -> None:
     for part in parts:
         for number, name in enumerate(("ill", "well")):
@@ -130,6 +138,13 @@ def test_the_parts_of_a_split_are_no_classes(tmp_path: Path, picture: Picture, p
     assert load(tmp_path / parts[0], LoadSettings()).label_names == ("ill", "well")
     declared = load(tmp_path, LoadSettings(label_names=parts))
     assert declared.label_names == parts
+
+
+def test_parts_beside_another_folder_are_no_classes(tmp_path: Path, picture: Picture) -> None:
+    for number, name in enumerate(("train", "test set", "samples")):
+        picture(tmp_path / name / f"P{number}_L.png", number)
+    with pytest.raises(InputError, match="test set, train of"):
+        load(tmp_path, LoadSettings())
 
 
 def test_parts_with_pictures_in_them_are_no_classes_either(tmp_path: Path, picture: Picture) -> None:
