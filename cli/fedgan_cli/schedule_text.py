@@ -18,7 +18,9 @@ def schedule_line(policy: FederationPolicy) -> str:
     steps = f"{mechanism.steps_per_round} steps, sampling probability {mechanism.sampling_probability:g}"
     if policy.start is None:
         return f"{hospitals}, {policy.rounds} rounds of {steps}, {_noise(policy, mechanism.noise_multiplier)}, {end}"
-    moments = policy.model.get("family") == "moments/1"
+    from fedgan_secure.models.moments_spec import FAMILY
+
+    moments = policy.model.get("family") == FAMILY
     does = "release moments of their images" if moments else f"adapt the public start {policy.start.name}"
     parts, first = [f"{hospitals} {does}"], 1
     if policy.release is not None:

@@ -451,7 +451,7 @@ class Hospital:
     def sign_manifest(self, payload: bytes, public: Path) -> Signature | None:
         """Sign the list of the files in `public`: of the reports, models and samples that this hospital signed, and of
         the roll-up page that they render to. After one that calls the run complete no round is begun."""
-        manifest = signable(payload, public, self.head(), self._models.signed(), self._inventory)
+        manifest = signable(payload, public, self.head(), self._models.signed(), self._inventory, self.policy.names)
         if manifest is None:
             return None
         self.ledger.end_run(self.run_id, manifest.run.outcome)

@@ -8,12 +8,17 @@ from typing import Any
 
 from fedgan_audits.inventory import Inventory
 from fedgan_audits.manifest import Manifest, objections_to_index, read_manifest
+from fedgan_secure.federation.own_words import claim_in
 from fedgan_secure.federation.published_files import objections_to_manifest
-from fedgan_secure.settings import CLAIMS
 
 
 def signable(
-    payload: bytes, public: Path, head: str | None, signed: Sequence[Mapping[str, Any]], inventory: Inventory
+    payload: bytes,
+    public: Path,
+    head: str | None,
+    signed: Sequence[Mapping[str, Any]],
+    inventory: Inventory,
+    names: Sequence[str] = (),
 ) -> Manifest | None:
     """Return the manifest that a hospital may sign, or None.
 
@@ -23,6 +28,7 @@ def signable(
         head: digest of the newest report that this hospital signed, hex, or None before the first.
         signed: what its ledger says of each report of the run that it signed, in order.
         inventory: this hospital's own, kept from one manifest to the next.
+        names: of all hospitals; they may stand in free text, whatever they are.
 
     Its newest report must be the hospital's own newest, and every report bound to the one before; models and samples
     those of reports that the hospital signed; and the roll-up page what the reports render to. The reason for a run's
@@ -32,7 +38,7 @@ def signable(
     words = (manifest.run.reason, *(incident.text for incident in manifest.run.incidents))
     if (
         manifest.head != head
-        or any(map(CLAIMS.search, words))
+        or any(claim_in(text, names) for text in words)
         or objections_to_manifest(subjects, manifest.renderer, signed)
     ):
         return None

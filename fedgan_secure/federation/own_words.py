@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
+
 from fedgan_audits.records import RoundRecord
 from fedgan_secure.data.fields import fields_read
-from fedgan_secure.federation.rounds import CLIPPING, DEIDENTIFICATION, NO_NOISE, SAMPLING, noise_of, release_facts
+from fedgan_secure.federation.rounds import (
+    CLIPPING,
+    DEIDENTIFICATION,
+    NO_NOISE,
+    SAMPLING,
+    SETTING,
+    noise_of,
+    release_facts,
+)
 from fedgan_secure.policy import FederationPolicy
 from fedgan_secure.settings import CLAIMS
-
-SETTING = "simulation"
 
 
 def objections_to_words(record: RoundRecord, policy: FederationPolicy, name: str, *, lasting: bool) -> list[str]:
@@ -37,5 +46,15 @@ def objections_to_words(record: RoundRecord, policy: FederationPolicy, name: str
     found = [f"the report says otherwise {what}" for what, said, known in expected if said != known]
     free = [incident.text for incident in record.incidents] + [row.reason for row in record.missing_cosignatures]
     free += [text for row in record.hospitals for text in (row.drop_reason, row.receipt_reason) if text]
-    claims = [claim for text in (*free, record.header.abort_detail or "") if (claim := CLAIMS.search(text))]
-    return [*found, *(f"the coordinator's own words claim {claim.group()!r}, as no report does" for claim in claims)]
+    claims = [
+        claimed for text in (*free, record.header.abort_detail or "") if (claimed := claim_in(text, policy.names))
+    ]
+    return [*found, *(f"the coordinator's own words claim {claim!r}, as no report does" for claim in claims)]
+
+
+def claim_in(text: str, names: Sequence[str]) -> str | None:
+    """Return a claim that no report makes, or None; the names of hospitals claim nothing."""
+    for name in sorted(names, key=len, reverse=True):
+        text = re.sub(rf"(?<![a-z0-9-]){re.escape(name)}(?![a-z0-9-])", "", text)
+    found = CLAIMS.search(text)
+    return found.group() if found else None

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
+from typing import Literal
 
 from fedgan_audits.binding import start_text
 from fedgan_audits.integer_noise import share_variance
@@ -55,6 +56,7 @@ SHARED_NOISE = (
     "system's entropy"
 )
 NO_NOISE = "none: privacy is switched off"
+SETTING: Literal["simulation", "federation"] = "simulation"
 CLIPPING = "the mean gradient over a patient's images, clipped to the norm bound in Euclidean norm, exactly per patient"
 
 
@@ -141,7 +143,7 @@ def record_of(
             coordinator_fingerprint=coordinator_fingerprint,
             previous_report=previous,
             software=software(lock),
-            setting="simulation",
+            setting=SETTING,
         ),
         privacy=PrivacySettings(
             unit=mechanism.unit,

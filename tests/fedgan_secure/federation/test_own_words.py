@@ -13,6 +13,7 @@ from fedgan_audits.inventory import Inventory
 from fedgan_audits.ledger import Ledger
 from fedgan_audits.records import Incident, RoundRecord
 from fedgan_secure.federation import manifest_review, prepare, rounds, turns
+from fedgan_secure.federation.own_words import claim_in
 from fedgan_secure.federation.run import carry_on
 from fedgan_secure.settings import RunSettings
 from tests.audits.conftest import MECHANISM
@@ -71,6 +72,14 @@ def test_a_manifests_own_words_make_no_claims(monkeypatch: pytest.MonkeyPatch) -
 
     assert answered("All scheduled rounds were attempted.") is not None
     assert answered("Epsilon 0.10 for everybody; HIPAA compliant.") is None and answered("Anonymous data.") is None
+
+
+def test_a_hospitals_name_claims_nothing() -> None:
+    names = ("certified", "anonymous-clinic", "a")
+    assert claim_in("hospital certified refuses: its cap", names) is None
+    assert claim_in("hospital anonymous-clinic dropped out", names) is None
+    assert claim_in("hospital a is certified: anonymous data", ("a",)) == "certified"
+    assert claim_in("anonymous-clinics", names) == "anonym"
 
 
 def test_two_runs_on_the_same_patients_do_not_take_turns(tmp_path: Path) -> None:
