@@ -37,7 +37,7 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, RLELossless, gen
 from secure_aggregation import machine
 
 from fedgan_secure.data import LoadSettings, load
-from fedgan_secure.data.preprocess import CT_ABDOMEN, CT_WINDOW, FUNDUS, preprocess, to_levels
+from fedgan_secure.data.pixels.preprocess import CT_ABDOMEN, CT_WINDOW, FUNDUS, preprocess, to_levels
 
 SIZE = 64
 

@@ -59,8 +59,8 @@ def one_holder(epsilon: float) -> list[str]:
     Shared noise is `multiplier x sqrt(n / (t - c))` in the sum over n hospitals: that of a run is chosen so that the
     sum's is the holder's own. The epsilon that such a run reports is the federation's, and larger.
     """
-    from fedgan_audits import releases
-    from fedgan_audits.binding import colluders_against_lying
+    from fedgan_audits.accounting import releases
+    from fedgan_audits.facts.binding import colluders_against_lying
     from fedgan_protocols.parameters import default_threshold
 
     threshold = default_threshold(HOSPITALS)
@@ -73,9 +73,9 @@ def tstr(folder: Path, test: Any, *, quick: bool) -> list[float]:
     """Return the accuracy on real test images of a classifier trained on a run's pictures, one for each seed."""
     from fedgan_secure.evaluation.images import LabelledImages
     from fedgan_secure.evaluation.tstr import accuracy
-    from fedgan_secure.models.dcgan import draw_images
-    from fedgan_secure.models.loading import read_network
     from fedgan_secure.models.spec import read_spec
+    from fedgan_secure.networks.dcgan import draw_images
+    from fedgan_secure.synthesis.loading import read_network
 
     spec = read_spec(json.loads((folder / "public" / "policy.json").read_bytes())["model"])
     labels = np.arange(200 if quick else PICTURES, dtype=np.int32) % spec.classes

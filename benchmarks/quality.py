@@ -58,12 +58,12 @@ def score(folder: Path, quick: bool) -> dict[str, Any]:
     """Score a finished run's generator, and the public start alone where there is one."""
     from fedgan_secure.evaluation.images import split_patients
     from fedgan_secure.evaluation.score import Effort, score_pictures
-    from fedgan_secure.federation.family import family_of
-    from fedgan_secure.federation.scoring import OTHER_PATIENTS, fresh_phantoms
-    from fedgan_secure.federation.storage import read_array
+    from fedgan_secure.evaluation.scoring import OTHER_PATIENTS, fresh_phantoms
+    from fedgan_secure.federation.families.choosing import family_of
     from fedgan_secure.models.spec import read_spec
-    from fedgan_secure.policy import FederationPolicy
+    from fedgan_secure.policy.policy import FederationPolicy
     from fedgan_secure.starts.start import shipped_start
+    from fedgan_secure.storage.files import read_array
 
     policy = FederationPolicy.parse((folder / "public" / "policy.json").read_bytes())
     family = family_of(policy, None if policy.start is None else shipped_start(policy.start.name))

@@ -71,12 +71,15 @@ def test_protocols_need_three_libraries_and_no_more() -> None:
 
 @pytest.mark.parametrize(
     "folder",
-    [ROOMS["fedgan_protocols"], ROOMS["fedgan_secure"] / "privacy", ROOMS["fedgan_secure"] / "federation"],
+    [
+        ROOMS["fedgan_protocols"],
+        *(ROOMS["fedgan_secure"] / room for room in ("privacy", "dpsgd", "federation", "training", "site")),
+    ],
 )
 def test_secrets_and_noise_never_come_from_a_statistical_generator(folder: Path) -> None:
     """No `random`, `numpy.random`, `tf.random` or `keras.random`, but for what trains on fakes alone (training.py)."""
     for path in sorted(folder.rglob("*.py")):
-        if path.name == "training.py" and path.parent.name == "federation":
+        if path.name == "training.py" and path.parent.name == "training":
             continue
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Attribute) and node.attr == "random" and isinstance(node.value, ast.Name):

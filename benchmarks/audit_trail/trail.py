@@ -17,11 +17,12 @@ from pathlib import Path
 
 import numpy as np
 
-from fedgan_audits import accountant, binding, envelope
-from fedgan_audits.bundle import publish_round, publish_trust, write_atomic
-from fedgan_audits.manifest import RunFacts, write_manifest
-from fedgan_audits.mechanism import MechanismRecord
-from fedgan_audits.records import (
+from fedgan_audits import canonical_json
+from fedgan_audits.accounting import accountant
+from fedgan_audits.accounting.mechanism import MechanismRecord
+from fedgan_audits.bundle.writing import write_atomic
+from fedgan_audits.facts import binding
+from fedgan_audits.facts.records import (
     AggregationFacts,
     Artefact,
     DataFacts,
@@ -33,8 +34,13 @@ from fedgan_audits.records import (
     Software,
     Spent,
 )
-from fedgan_audits.report import build_round
-from fedgan_audits.self_tests import NAMES
+from fedgan_audits.facts.run import RunFacts
+from fedgan_audits.facts.self_tests import NAMES
+from fedgan_audits.publishing.manifest import write_manifest
+from fedgan_audits.publishing.round import publish_round
+from fedgan_audits.report.report import build_round
+from fedgan_audits.signing import envelope
+from fedgan_audits.signing.public_keys import publish_trust
 from fedgan_protocols import ClientSession, Identity, Member, ServerSession, SessionParameters, default_threshold
 from fedgan_secure.federation.drivers.local import LocalDriver
 from fedgan_secure.federation.rounds import CLIPPING, DEIDENTIFICATION, NOISE, SAMPLING
@@ -76,7 +82,7 @@ class Trail:
         self.head: str | None = None
         self.model = os.urandom(32).hex()
         self.run_id = os.urandom(16).hex()
-        self.policy = envelope.canonical(
+        self.policy = canonical_json.canonical(
             {
                 "run_id": self.run_id,
                 "coordinator": {"public_key": self.coordinator.public_key.hex()},

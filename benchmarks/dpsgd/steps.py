@@ -1,6 +1,6 @@
 """The steps that are timed: this project's private and plain discriminator steps, their halves, and Keras' own.
 
-The discriminator is the product's (`fedgan_secure.models.dcgan`): convolutions of 3 x 3 and stride 2, group
+The discriminator is the product's (`fedgan_secure.networks.dcgan`): convolutions of 3 x 3 and stride 2, group
 normalisation behind every one but the first, a dense layer and a realness logit. The plain step is the same network
 through Keras' layers and TensorFlow's own gradient, with the same optimiser.
 """
@@ -15,15 +15,15 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from fedgan_secure.models.dcgan import build_discriminator, discriminator_graph
-from fedgan_secure.models.losses import fake_loss, real_loss
-from fedgan_secure.models.optimiser import FlatAdam
+from fedgan_secure.dpsgd.clipping import Part, PerPatientGradients
+from fedgan_secure.dpsgd.norms import variable
+from fedgan_secure.dpsgd.step import discriminator_gradient, private_gradient
 from fedgan_secure.models.spec import ModelSpec
-from fedgan_secure.models.vectors import named_weights
-from fedgan_secure.privacy.clipping import Part, PerPatientGradients
-from fedgan_secure.privacy.dpsgd import discriminator_gradient, private_gradient
+from fedgan_secure.networks.dcgan import build_discriminator, discriminator_graph
+from fedgan_secure.networks.losses import fake_loss, real_loss
+from fedgan_secure.networks.optimiser import FlatAdam
+from fedgan_secure.networks.vectors import named_weights
 from fedgan_secure.privacy.noise import GaussianStream
-from fedgan_secure.privacy.norms import variable
 
 WIDTHS = (64, 128, 256, 512)
 GENERATOR_WIDTHS = {28: (64, 32), 64: (96, 64, 32, 16), 128: (96, 64, 32, 16, 12)}

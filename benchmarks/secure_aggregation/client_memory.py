@@ -35,7 +35,7 @@ else:  # as a script, in the process that plays the member
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from fedgan_protocols import ClientSession, Identity, Member, SessionParameters
-from fedgan_protocols.encoding import Packet
+from fedgan_protocols.primitives.encoding import Packet
 from fedgan_protocols.transitions import Stage
 
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from fedgan_protocols import client as client_machine
-from fedgan_protocols import client_states
-from fedgan_protocols.encoding import Packet
-from fedgan_protocols.quantization import FixedPoint
+from fedgan_protocols.client import machine as client_machine
+from fedgan_protocols.client import states as client_states
+from fedgan_protocols.primitives.encoding import Packet
+from fedgan_protocols.primitives.quantization import FixedPoint
 from fedgan_protocols.transitions import Stage
 
 from .rounds import Federation, Round, fixed_inputs

@@ -19,9 +19,12 @@ from typing import Any
 
 import numpy as np
 
-from fedgan_protocols import client_states, masking, server_states, shamir
-from fedgan_protocols import server as server_machine
-from fedgan_protocols.encoding import Packet, PacketBuffer, split_packet
+from fedgan_protocols import masking
+from fedgan_protocols.client import states as client_states
+from fedgan_protocols.primitives import shamir
+from fedgan_protocols.primitives.encoding import Packet, PacketBuffer, split_packet
+from fedgan_protocols.server import machine as server_machine
+from fedgan_protocols.server import states as server_states
 from fedgan_protocols.transitions import Stage
 from fedgan_secure.processors import processors
 

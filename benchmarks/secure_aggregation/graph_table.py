@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
-from fedgan_protocols.graph import availability_bits, choose_graph, privacy_bits, signatures_to_check
 from fedgan_protocols.parameters import default_threshold
+from fedgan_protocols.primitives.graph import availability_bits, choose_graph, privacy_bits, signatures_to_check
 
 MEMBERS = (100, 200, 500, 1000, 2000, 4000)
 RATES = ((0.05, 0.05), (0.1, 0.1), (0.2, 0.1), (0.3, 0.1))

@@ -1,7 +1,7 @@
 """Whole rounds in one process, on the protocol's own machines: CPU seconds and bytes of every stage.
 
-The driver delivers packets and nothing else: client and server are `fedgan_protocols.client.step` and
-`fedgan_protocols.server.step`. These are pure functions, so one round is followed up to the masked inputs and then
+The driver delivers packets and nothing else: client and server are `fedgan_protocols.client.machine.step` and
+`fedgan_protocols.server.machine.step`. Both are pure, so one round is followed up to the masked inputs and then
 branches, once for every drop-out rate, from the same states. A client's state is let go when it has finished.
 """
 
@@ -16,18 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from fedgan_protocols import (
-    Identity,
-    Member,
-    SessionParameters,
-    client_states,
-    default_threshold,
-    server_states,
-    transcript,
-)
-from fedgan_protocols import client as client_machine
-from fedgan_protocols import server as server_machine
-from fedgan_protocols.encoding import Packet
+from fedgan_protocols import Identity, Member, SessionParameters, default_threshold
+from fedgan_protocols.client import machine as client_machine
+from fedgan_protocols.client import states as client_states
+from fedgan_protocols.primitives.encoding import Packet
+from fedgan_protocols.server import machine as server_machine
+from fedgan_protocols.server import states as server_states
+from fedgan_protocols.transcript import transcript
 from fedgan_protocols.transitions import Stage
 
 STAGES = tuple(stage for stage in Stage if stage is not Stage.CLOSING)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fedgan_protocols import default_threshold
-from fedgan_protocols.graph import availability_bits, choose_graph, privacy_bits
+from fedgan_protocols.primitives.graph import availability_bits, choose_graph, privacy_bits
 
 if __package__:
     from . import resident

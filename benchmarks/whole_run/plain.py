@@ -16,14 +16,14 @@ import numpy as np
 import tensorflow as tf
 
 from fedgan_secure.data.patients import PatientDataset
-from fedgan_secure.federation.settings import TrainingSettings
-from fedgan_secure.generate import contact_sheet_png
-from fedgan_secure.models.dcgan import build_discriminator, build_generator, discriminator_graph, generator_inputs
-from fedgan_secure.models.losses import fake_loss, generator_loss, lack_of_diversity, real_loss
-from fedgan_secure.models.optimiser import AdamState, FlatAdam
+from fedgan_secure.dpsgd.norms import variable
 from fedgan_secure.models.spec import ModelSpec
-from fedgan_secure.models.vectors import VectorLayout, named_weights
-from fedgan_secure.privacy.norms import variable
+from fedgan_secure.networks.dcgan import build_discriminator, build_generator, discriminator_graph, generator_inputs
+from fedgan_secure.networks.losses import fake_loss, generator_loss, lack_of_diversity, real_loss
+from fedgan_secure.networks.optimiser import AdamState, FlatAdam
+from fedgan_secure.networks.vectors import VectorLayout, named_weights
+from fedgan_secure.policy.training import TrainingSettings
+from fedgan_secure.synthesis.generate import contact_sheet_png
 
 from .causes import BUILDING, Causes, charge_after_first
 

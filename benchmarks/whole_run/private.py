@@ -14,18 +14,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fedgan_audits import accountant, bundle, envelope, manifest
+from fedgan_audits.accounting import accountant
+from fedgan_audits.publishing import manifest
+from fedgan_audits.publishing import round as bundle
+from fedgan_audits.signing import envelope
 from fedgan_protocols.journal import Journal
-from fedgan_protocols.quantization import FixedPoint
+from fedgan_protocols.primitives.quantization import FixedPoint
 from fedgan_protocols.session import ClientSession, ServerSession
-from fedgan_secure.data.phantoms import GRADES, PhantomSettings, write_hospitals
-from fedgan_secure.federation import coordinator, distributed_training, hospital, pictures, prepare, training
+from fedgan_secure import synthesis
+from fedgan_secure.data.phantoms.phantoms import GRADES, PhantomSettings, write_hospitals
+from fedgan_secure.federation import coordinator, hospital, prepare
 from fedgan_secure.federation import run as run_module
-from fedgan_secure.federation.batches import PatientBatches
-from fedgan_secure.federation.prepare import Request, model_of, training_of
+from fedgan_secure.federation.prepare import Request
+from fedgan_secure.policy.models import model_of, training_of
+from fedgan_secure.policy.settings import RunSettings
 from fedgan_secure.privacy.integer_noise import DiscreteGaussian
 from fedgan_secure.privacy.noise import GaussianStream
-from fedgan_secure.settings import RunSettings
+from fedgan_secure.training import distributed_training, training
+from fedgan_secure.training.batches import PatientBatches
 
 from . import plain
 from .causes import BUILDING, REST, Causes, Charge, Compiled, Spent, charged
@@ -71,13 +77,13 @@ PLACES: tuple[Charge | Compiled, ...] = (
         Charge(accountant, name, ACCOUNTANT)
         for name in (
             "epsilon", "epsilon_rdp", "epsilon_profile", "mu_gdp", "epsilon_two_hospitals", "epsilon_k_images",
-            "colluder_figures", "calibrate_noise_multiplier", "calibrate_distributed",
+            "colluder_figures", "calibrate_noise_multiplier", "calibrate",
         )
     ),
     Charge(run_module, "spent_of", ACCOUNTANT),
     Charge(coordinator.Coordinator, "apply", plain.AVERAGING),
-    Charge(pictures, "model_files", plain.KEEPING),
-    Charge(pictures, "sample_sheet", plain.KEEPING),
+    Charge(synthesis, "model_files", plain.KEEPING),
+    Charge(synthesis, "sample_sheet", plain.KEEPING),
     Charge(run_module, "build_round", REPORT),
     Charge(run_module, "record_of", REPORT),
     Charge(bundle, "publish_round", REPORT),

@@ -12,8 +12,7 @@ import click
 from fedgan_cli import terminal
 
 if TYPE_CHECKING:
-    from fedgan_secure.attacks.adapted_run import AdaptedVerdict
-    from fedgan_secure.attacks.verdict import Verdict
+    from fedgan_secure.attacks import AdaptedVerdict, Verdict
 
 
 @click.command(
@@ -70,9 +69,9 @@ def command(
     """
     terminal.load_tensorflow()
     from fedgan_audits.errors import VerificationFailed
-    from fedgan_secure.attacks.finished_run import read_policy
+    from fedgan_secure.attacks import read_policy
     from fedgan_secure.errors import InputError
-    from fedgan_secure.federation.storage import write_bytes
+    from fedgan_secure.storage import write_bytes
 
     if html is not None:
         _try_to_write(html)
@@ -116,8 +115,7 @@ class _Result:
 
 
 def _of_rehearsal(run: Path, canaries: int, steps: int | None) -> Callable[[terminal.Progress], _Result]:
-    from fedgan_secure.attacks.page import REMARKS, attack_page, headline
-    from fedgan_secure.attacks.rehearsal import attack_run
+    from fedgan_secure.attacks import REMARKS, attack_page, attack_run, headline
 
     def attack(shown: terminal.Progress) -> _Result:
         verdict = attack_run(run, canaries=canaries, steps=steps, progress=shown.update)
@@ -133,20 +131,19 @@ def _of_rehearsal(run: Path, canaries: int, steps: int | None) -> Callable[[term
 
 
 def _of_adapted_run(run: Path, games: int | None) -> Callable[[terminal.Progress], _Result]:
-    from fedgan_secure.attacks.adapted_run import attack_adapted_run
-    from fedgan_secure.attacks.games_page import REMARKS, adapted_headline, adapted_page, sentences
+    from fedgan_secure.attacks import ADAPTED_REMARKS, adapted_headline, adapted_page, attack_adapted_run, sentences
 
     def attack(shown: terminal.Progress) -> _Result:
         verdict = attack_adapted_run(run, games=games, progress=shown.update)
         lines = (adapted_headline(verdict), *(f"  {line}" for line in sentences(verdict)))
-        return _Result(verdict, lines, REMARKS, lambda name: adapted_page(name, verdict))
+        return _Result(verdict, lines, ADAPTED_REMARKS, lambda name: adapted_page(name, verdict))
 
     return attack
 
 
 def _try_to_write(page: Path) -> None:
     """Refuse a place for the page that cannot be written, before the work and not after it."""
-    from fedgan_secure.federation.storage import explain_disk
+    from fedgan_secure.storage import explain_disk
 
     with explain_disk(page):
         page.parent.mkdir(parents=True, exist_ok=True)

@@ -13,12 +13,11 @@ import click
 from fedgan_cli.export import export
 from fedgan_cli.sign_off import sign_off
 from fedgan_cli.terminal import emit, note, say
+from fedgan_secure.transcript_check import check_transcript
 
 if TYPE_CHECKING:
-    from fedgan_audits.checks import Verification
-    from fedgan_audits.sections import RoundReport
-    from fedgan_audits.verify import TranscriptContext
-    from fedgan_protocols.transcript import TranscriptFacts
+    from fedgan_audits.facts import RoundReport, Verification
+
 
 _SQLITE = b"SQLite format 3\0"
 MOST_LINES = 40
@@ -41,93 +40,6 @@ command.add_command(sign_off)
 command.add_command(export)
 
 
-def check_transcript(context: TranscriptContext) -> str:
-    """Give a round's transcript to the protocol's own check, with everything that policy and report say about it.
-
-    Receipts and drop-outs of the report must be those of the transcript. Raises fedgan_protocols.ProtocolError where
-    the transcript does not fit.
-    """
-    from fedgan_protocols.errors import Code, ProtocolError
-    from fedgan_protocols.parameters import Member
-    from fedgan_protocols.transcript import TranscriptExpectations, check
-
-    facts, header = context.report.aggregation.facts, context.report.header
-    finished = header.status == "complete"
-    settings = context.report.privacy.settings
-    scheduled = settings.scheduled(context.round)
-    released = settings.release is not None and context.round == 1
-    # with shared noise every step has a sum of its own; a release has one, whoever adds its noise
-    shared = scheduled.noise_placement == "distributed" and not released
-    sums = scheduled.steps if shared else 1
-
-    def digest(text: str | None) -> tuple[bytes, ...] | None:
-        return (bytes.fromhex(text),) if text else None
-
-    found = check(
-        context.data,
-        TranscriptExpectations(
-            roster=tuple(Member(name, key) for name, key in context.hospitals.items()),
-            server_public_key=context.coordinator,
-            session=bytes.fromhex(facts.session) if facts.session else None,
-            round=context.round,
-            threshold=facts.threshold,
-            ring_bits=facts.ring_bits,
-            lengths=(facts.dimension,) * sums,
-            policy_hash=bytes.fromhex(context.policy_sha256),
-            model_hashes=digest(facts.model_before) if finished and not shared else None,
-            sum_digests=digest(facts.sum_sha256) if finished and not shared else None,
-            survivors=(facts.survivors,) if finished and not shared else None,
-            complete=True if finished else None,
-        ),
-    )
-    named = found.sums[:1] if shared else found.sums
-    if any(item.model_hash and item.model_hash.hex() != facts.model_before for item in named):
-        raise ProtocolError(Code.TRANSCRIPT_MISMATCH, "the transcript's model is not the one that the report names")
-    if shared and finished:
-        _compare_sums(context.report, found)
-    _compare_participants(context.report, found)
-    return f"round {found.round}, last stage {found.stage}"
-
-
-def _compare_sums(report: RoundReport, found: TranscriptFacts) -> None:
-    """Raise ProtocolError unless a report of shared noise names all sums of the transcript, and who is in the last."""
-    import hashlib
-
-    from fedgan_protocols.errors import Code, ProtocolError
-
-    facts = report.aggregation.facts
-    digests = b"".join(item.digest for item in found.sums)
-    if hashlib.sha256(digests).hexdigest() != facts.sum_sha256:
-        raise ProtocolError(Code.TRANSCRIPT_MISMATCH, "the transcript's sums are not those that the report names")
-    if tuple(found.sums[-1].survivors) != facts.survivors:
-        raise ProtocolError(Code.TRANSCRIPT_MISMATCH, "the transcript's last sum has other survivors than the report")
-
-
-def _compare_participants(report: RoundReport, found: TranscriptFacts) -> None:
-    """Raise ProtocolError unless the report's receipts and drop-outs are those that the transcript shows."""
-    from fedgan_protocols.errors import Code, ProtocolError
-
-    finished = report.header.status == "complete"
-    wrong = []
-    for hospital in report.aggregation.participants:
-        signed, drop = hospital.name in found.receipts, found.dropped.get(hospital.name)
-        # an aborted round may hold receipts that came to nothing; one that is claimed must be there all the same
-        if (hospital.receipt == "signed") != signed and (finished or not signed):
-            wrong.append(f"the receipt of {hospital.name}")
-        if hospital.dropped_at != (drop.stage if drop else None):
-            wrong.append(f"the stage at which {hospital.name} dropped out")
-        elif drop is not None and hospital.drop_reason is not None and not hospital.drop_reason.startswith(drop.code):
-            wrong.append(f"the reason why {hospital.name} dropped out")
-    if set(report.aggregation.facts.dropouts) != set(found.dropped):
-        wrong.append("the list of drop-outs")
-    if wrong:
-        raise ProtocolError(
-            Code.TRANSCRIPT_MISMATCH,
-            f"the report and the transcript differ in {', '.join(wrong[:12])}",
-            hint="the transcript holds the hospitals' own signatures; ask the coordinator why the report differs",
-        )
-
-
 @command.command()
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--round", "number", type=click.IntRange(min=1), help="Show this round; the newest one by default.")
@@ -141,12 +53,11 @@ def show(run: Path, number: int | None, as_json: bool) -> None:
     Example:
       fedgan-secure audit show runs/2026-03-02-1 --round 2
     """
+    from fedgan_audits.bundle import Bundle
     from fedgan_audits.errors import RecordInvalid
-    from fedgan_audits.manifest import read_report, report_files
-    from fedgan_audits.reading import Bundle
-    from fedgan_audits.report import html_path
-    from fedgan_audits.sign_off import read_all
-    from fedgan_audits.verify import public_folder
+    from fedgan_audits.facts import html_path
+    from fedgan_audits.publishing import read_all, read_report, report_files
+    from fedgan_audits.verification import public_folder
 
     public = public_folder(run)
     reports = report_files(public)
@@ -261,7 +172,7 @@ def verify(
       fedgan-secure audit verify runs/2026-03-02-1 --trust keys/
       fedgan-secure audit verify public/ --trust coordinator.pub.pem --head 3f9a...
     """
-    from fedgan_audits.verify import verify_run
+    from fedgan_audits.verification import verify_run
 
     result = verify_run(
         run, trust=trust or None, transcript_check=check_transcript, ledger=ledger, head=head, full=full

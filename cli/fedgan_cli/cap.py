@@ -29,7 +29,7 @@ def command(site: Path, raise_to: float | None, lift: bool, reason: str | None, 
     and lowered there or by `run --epsilon-cap`. The smallest cap that was ever held stands, until this command signs a
     raise; after it, hospital.toml has to allow as much.
     """
-    from fedgan_secure.federation.cap_raising import raise_cap, shown
+    from fedgan_secure.site import raise_cap, shown
 
     if raise_to is not None and lift:
         raise click.UsageError("--raise-to and --lift exclude each other.")

@@ -14,7 +14,8 @@ from fedgan_cli.terminal import emit, note, printable, progress, say
 from fedgan_cli.withdraw import command as withdraw
 
 if TYPE_CHECKING:
-    from fedgan_secure.data import DataFindings
+    from fedgan_secure.data.reading import DataFindings
+
 
 _SHOWN = 20
 _LAYOUTS = "auto, dicom, rsna-ct, rsna-pneumonia, eyepacs, aptos, idrid, messidor, folders, npz or csv"
@@ -105,7 +106,7 @@ def check(
     and counts patients. No value of a header is shown.
     """
     from fedgan_cli import data_page
-    from fedgan_secure.data import LoadSettings, load, unknown_exclusions, unknown_names
+    from fedgan_secure.data.reading import LoadSettings, load, unknown_exclusions, unknown_names
     from fedgan_secure.errors import InputError
 
     settings = LoadSettings(
@@ -251,7 +252,7 @@ def deidentify(
     written; pictures are written as bare pixels (PNG). Files that may have text burned in are set aside: nothing is
     painted over. Begun again, it goes on where it was, and it never overwrites a file.
     """
-    from fedgan_secure.data.deidentification.folder import DeidentifySettings, deidentify_folder
+    from fedgan_secure.data.deidentification import DeidentifySettings, deidentify_folder
 
     settings = DeidentifySettings(layout, patient_pattern, confidential, secret_file, pixels_reviewed)
     try:

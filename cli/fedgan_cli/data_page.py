@@ -12,16 +12,14 @@ from typing import TYPE_CHECKING
 from fedgan_cli.terminal import printable
 
 if TYPE_CHECKING:
-    from fedgan_secure.data import DataFindings
+    from fedgan_secure.data.reading import DataFindings
 
 
 def render(path: str, findings: DataFindings) -> bytes:
     """The page, in UTF-8. Everything that comes from the folder is escaped; control characters are replaced."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    from fedgan_secure.data.deidentification.profile import PROFILE_EDITION
-    from fedgan_secure.data.identifiers import SAYS_NO, SELDOM
-    from fedgan_secure.data.safe_harbor import SOURCE
+    from fedgan_secure.data.identifiers import PROFILE_EDITION, SAYS_NO, SELDOM, SOURCE
 
     environment = Environment(
         loader=PackageLoader("fedgan_cli", "templates"),

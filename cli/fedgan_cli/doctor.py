@@ -97,7 +97,7 @@ def _tensorflow() -> Finding:
 
 def _starts() -> list[Finding]:
     from fedgan_secure.errors import InputError
-    from fedgan_secure.starts.start import SHIPPED, shipped_start
+    from fedgan_secure.starts import SHIPPED, shipped_start
 
     findings = []
     for name in SHIPPED:

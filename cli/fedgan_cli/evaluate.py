@@ -65,7 +65,7 @@ def command(run: Path, real: Path, layout: str, unit: str, count: int, seeds: in
     RUN is the folder of a finished run; only its public part is read.
     """
     terminal.load_tensorflow()
-    from fedgan_secure.evaluation.run_score import EvaluationRequest, evaluate_run
+    from fedgan_secure.evaluation import EvaluationRequest, evaluate_run
 
     request = EvaluationRequest(run=run, real=real, layout=layout, unit=unit, count=count, seeds=seeds, steps=steps)
     with terminal.progress() as display:
@@ -80,7 +80,7 @@ def command(run: Path, real: Path, layout: str, unit: str, count: int, seeds: in
 
 def _lines(result: dict[str, Any]) -> list[str]:
     """What a person reads: the sentence, the figures behind it, and realism last."""
-    from fedgan_secure.evaluation.verdict import flattened, lines
+    from fedgan_secure.evaluation import flattened, lines
 
     amounts = (
         f"{result['real_training_images']} to train with, {result['real_test_images']} of other patients to test on"

@@ -85,8 +85,7 @@ def export(
 
 def _ledger(ledger: Path) -> tuple[bytes, str]:
     """The table of a ledger, and what to keep elsewhere."""
-    from fedgan_audits.export import ledger_csv
-    from fedgan_audits.ledger import Ledger
+    from fedgan_audits.ledger import Ledger, ledger_csv
 
     with Ledger.open(ledger, read_only=True) as opened:
         text, head = ledger_csv(opened), opened.head()

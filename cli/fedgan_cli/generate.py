@@ -66,7 +66,7 @@ def command(
     The run is verified first (exit code 5 where a check fails); where it is not PASS, the images say so.
     """
     terminal.load_tensorflow()
-    from fedgan_secure.federation.drawing import draw
+    from fedgan_secure.synthesis import draw
 
     drawn = draw(run, count=count, form=form, layout=layout, label=label, output=output, seed=seed)
     for text in (*drawn["notes"], *(f"the run is not PASS: {reason}" for reason in drawn["objections"])):

@@ -33,7 +33,7 @@ def write(text: str, file: Path, next_command: str) -> None:
         InputError: the file exists, or its folder does not, or the disk refuses.
     """
     from fedgan_secure.errors import InputError
-    from fedgan_secure.federation.storage import explain_disk
+    from fedgan_secure.storage import explain_disk
 
     if str(file) == "-":
         click.echo(text, nl=False)

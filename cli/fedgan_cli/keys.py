@@ -13,7 +13,8 @@ from fedgan_cli import clock
 from fedgan_cli.terminal import emit, note, say
 
 if TYPE_CHECKING:
-    from fedgan_secure.federation.key_rotation import Done
+    from fedgan_secure.site import Done
+
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
 """What a run takes as the name of a hospital."""
@@ -66,8 +67,8 @@ def new(name: str, output: Path, as_json: bool) -> None:
     Example:
       fedgan-secure keys new clinic-a --output keys
     """
-    from fedgan_protocols.errors import Code, ParameterError
-    from fedgan_protocols.keys import Identity, write_new
+    from fedgan_protocols import Code, ParameterError
+    from fedgan_protocols.primitives import Identity, write_new
 
     private, public = output / f"{name}.pem", output / f"{name}.pub.pem"
     for path in (private, public):
@@ -101,8 +102,8 @@ def fingerprint(file: Path, as_json: bool) -> None:
     Example:
       fedgan-secure keys fingerprint keys/clinic-a.pub.pem
     """
-    from fedgan_protocols.keys import fingerprint as fingerprint_of
-    from fedgan_protocols.keys import load_public_key
+    from fedgan_protocols.primitives import fingerprint as fingerprint_of
+    from fedgan_protocols.primitives import load_public_key
 
     text = fingerprint_of(load_public_key(file))
     if as_json:
@@ -158,8 +159,8 @@ def rotate(key: Path, name: str | None, ledger: Path | None, remarks: str, outpu
     Example:
       fedgan-secure keys rotate site/north/identity.pem --output for-the-others
     """
-    from fedgan_secure.federation.key_rotation import KeyPlace
-    from fedgan_secure.federation.key_rotation import rotate as follow
+    from fedgan_secure.site import KeyPlace
+    from fedgan_secure.site import rotate as follow
 
     place = KeyPlace.of(key, name, ledger)
     done = follow(place, clock.present(), remarks)
@@ -198,8 +199,8 @@ def revoke(
       fedgan-secure keys revoke SHA256:uWb... --signed-by site/north/identity.pem --reason "laptop stolen" \\
         --since 2026-03-02T09:00:00Z
     """
-    from fedgan_secure.federation.key_rotation import KeyPlace
-    from fedgan_secure.federation.key_rotation import revoke as end
+    from fedgan_secure.site import KeyPlace
+    from fedgan_secure.site import revoke as end
 
     place = KeyPlace.of(key, name, ledger)
     done = end(place, fingerprint, since.replace(microsecond=0) if since else None, clock.present(), reason)

@@ -13,8 +13,9 @@ from fedgan_cli.plan_table import advise, show
 from fedgan_cli.terminal import emit, note, say
 
 if TYPE_CHECKING:
-    from fedgan_audits.mechanism import MechanismRecord, NoiseShares
+    from fedgan_audits.accounting import MechanismRecord, NoiseShares
     from fedgan_secure.planning import Plan
+
 
 _GRID_SHARE = 0.01
 """The grid step times sqrt(dimension), in clip norms: what rounding may add to the sensitivity."""
@@ -54,7 +55,7 @@ class _Number(click.ParamType):
 
 def _shares(options: dict[str, Any]) -> NoiseShares | None:
     """The shares of the noise that the options describe; None for `per_hospital` noise."""
-    from fedgan_audits.mechanism import NoiseShares
+    from fedgan_audits.accounting import NoiseShares
 
     given = [name for name in ("threshold", "colluders", "dimension") if options[name] is not None]
     if options["noise_placement"] == "per_hospital":
@@ -80,7 +81,7 @@ def _shares(options: dict[str, Any]) -> NoiseShares | None:
 
 def _release(options: dict[str, Any], shares: NoiseShares | None) -> MechanismRecord | None:
     """The release before the steps, with shares of its own where those of the steps are `shares`; None without one."""
-    from fedgan_audits import releases
+    from fedgan_audits.accounting import releases
 
     if options["release_noise"] is None:
         return None
@@ -286,8 +287,7 @@ def command(**options: Any) -> None:
 
 
 def _plan(options: dict[str, Any]) -> None:
-    from fedgan_secure.planning import drop_outs, for_hospitals
-    from fedgan_secure.planning.schedule import UNKNOWNS
+    from fedgan_secure.planning import UNKNOWNS, drop_outs, for_hospitals
 
     cohorts, batch = _cohorts(options["hospital"]), options["batch"]
     probability = options["sampling_probability"]
@@ -326,12 +326,12 @@ def _plan(options: dict[str, Any]) -> None:
         figures["distributed"] = every[1]
     largest = max([*cohorts.values(), options["declared_patients"] or 0])
     if largest:
-        from fedgan_audits.budget import advised_delta
+        from fedgan_audits.accounting import advised_delta
 
         figures["declared_patients"] = largest
         figures["delta_advised"] = advised_delta(largest)
     if options["html"] is not None:
-        from fedgan_secure.planning.page import write_page
+        from fedgan_secure.planning import write_page
 
         write_page(options["html"], schedules, figures)
         note(f"page written: {options['html']}")

@@ -6,8 +6,9 @@ import math
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fedgan_audits.mechanism import DistributedMechanism
+    from fedgan_audits.accounting import DistributedMechanism
     from fedgan_secure.planning import HospitalPlan, Plan
+
 
 _IMAGES = (1, 2, 4, 8)
 
@@ -19,8 +20,7 @@ def _finite(value: float) -> float | str:
 
 def figures_of(schedule: Plan, known_to: int) -> dict[str, Any]:
     """Return what `plan --json` prints of one placement of noise; `known_to` hospitals know a patient, at most."""
-    from fedgan_audits import accountant
-    from fedgan_audits.mechanism import DistributedMechanism
+    from fedgan_audits.accounting import DistributedMechanism, accountant
 
     mechanism, delta = schedule.mechanism, schedule.delta
     run = schedule.mechanisms
@@ -61,7 +61,7 @@ def figures_of(schedule: Plan, known_to: int) -> dict[str, Any]:
 
 def _shared_figures(mechanism: DistributedMechanism, schedule: Plan) -> dict[str, Any]:
     """What is said of shared noise beside the proved figure; lengths in clip norms, the deviation in grid steps."""
-    from fedgan_audits import accountant, colluders, integer_noise
+    from fedgan_audits.accounting import accountant, colluders, integer_noise
 
     shares, run, delta = mechanism.shares, schedule.mechanisms, schedule.delta
     return {

@@ -8,7 +8,7 @@ from fedgan_cli.terminal import note, say
 
 
 def _text(value: float) -> str:
-    from fedgan_audits.accountant import round_up
+    from fedgan_audits.accounting import round_up
 
     return round_up(value)
 
@@ -163,7 +163,7 @@ def _noise(value: float | None) -> str:
 
 def advise(figures: dict[str, Any], largest: int) -> None:
     """A word on a delta that is too large for the largest cohort."""
-    from fedgan_audits.budget import advised_delta
+    from fedgan_audits.accounting import advised_delta
 
     advised = advised_delta(largest)
     if figures["delta"] > advised:

@@ -79,9 +79,8 @@ def command(
     supported. On two cores this takes hours (docs/public-start.md). It can be stopped, and the same command goes on.
     """
     terminal.load_tensorflow()
-    from fedgan_secure.federation.interruption import Interruption
-    from fedgan_secure.starts.pretraining import PretrainSettings, pretrain, refuse_existing
-    from fedgan_secure.starts.public_set import folder_set, phantom_set
+    from fedgan_secure.interruption import Interruption
+    from fedgan_secure.pretraining import PretrainSettings, folder_set, phantom_set, pretrain, refuse_existing
 
     settings = PretrainSettings(name=name, feature_steps=feature_steps, generator_steps=steps, seed=seed)
     _refuse_mixture(public, public_source, channels)

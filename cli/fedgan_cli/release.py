@@ -42,9 +42,8 @@ def command(
     The copy is verified first; a run that fails is never exported (exit code 5), one that is not PASS only where
     somebody answers for it (else exit code 3, or 2 where it is only unfinished). The same run gives the same bytes.
     """
-    from fedgan_cli.audit import check_transcript
-    from fedgan_secure.federation.export_gate import Override
-    from fedgan_secure.federation.release import CARD, STATEMENT, release
+    from fedgan_secure.release import CARD, STATEMENT, Override, release
+    from fedgan_secure.transcript_check import check_transcript
 
     if (override_role is None) != (override_reason is None) or (override_person and override_role is None):
         raise click.UsageError("An override needs --override-role and --override-reason.")

@@ -11,8 +11,8 @@ from fedgan_cli import terminal
 from fedgan_cli.schedule_text import schedule_line, spent_lines, start_values
 
 if TYPE_CHECKING:
-    from fedgan_secure.federation.prepare import Federation
-    from fedgan_secure.federation.run import Outcome
+    from fedgan_secure.federation import Federation, Outcome
+
 
 PLAIN_OPTIONS = {
     "dataset": "data.dataset",
@@ -128,8 +128,7 @@ def command(ctx: click.Context, **options: Any) -> int:
     begun = time.monotonic()
     if options["resume"] is not None:
         _only_resume(ctx)
-    from fedgan_secure.federation.prepare import resume
-    from fedgan_secure.federation.run import carry_on
+    from fedgan_secure.federation import carry_on, resume
 
     with terminal.progress(quiet=options["quiet"]) as display:
         if options["resume"] is not None:
@@ -156,7 +155,7 @@ def command(ctx: click.Context, **options: Any) -> int:
 
 
 def _start(request: Any, display: terminal.Progress) -> Federation:
-    from fedgan_secure.federation.prepare import start
+    from fedgan_secure.federation import start
 
     return start(request, display.update, terminal.load_tensorflow)
 
@@ -176,9 +175,9 @@ def _only_resume(ctx: click.Context) -> None:
 
 def _request(options: dict[str, Any]) -> Any:
     from fedgan_secure.errors import InputError
-    from fedgan_secure.federation.directories import default_run_folder
-    from fedgan_secure.federation.prepare import Request
-    from fedgan_secure.settings import RunSettings
+    from fedgan_secure.federation import Request
+    from fedgan_secure.policy import RunSettings
+    from fedgan_secure.storage import default_run_folder
 
     overrides = {key: options[name] for name, key in PLAIN_OPTIONS.items() if options[name] is not None}
     for name in ("image_size", "channels"):
@@ -227,7 +226,7 @@ NO_START = (
 
 
 def _announce(federation: Federation, display: terminal.Progress) -> None:
-    from fedgan_audits.cohort import warnings
+    from fedgan_audits.facts import warnings
 
     policy = federation.policy
     display.note(schedule_line(policy))
@@ -252,7 +251,7 @@ def _announce(federation: Federation, display: terminal.Progress) -> None:
 
 def _left_out(federation: Federation, display: terminal.Progress) -> None:
     """How many were asked to be left out, and how many were found: for the hospital's own eyes."""
-    from fedgan_secure.federation.withdrawals import standing
+    from fedgan_secure.site import standing
 
     asked = {"patients to exclude": federation.source.excluded}
     for name, hospital in federation.hospitals.items():
@@ -337,7 +336,7 @@ def _summary(federation: Federation, outcome: Outcome, root: Path, seconds: floa
 
 def _score(score: dict[str, Any]) -> None:
     """What a classifier learns from the pictures and how varied they are, on phantoms that nobody trained on."""
-    from fedgan_secure.evaluation.verdict import lines
+    from fedgan_secure.evaluation import lines
 
     terminal.say("The pictures, against fresh phantoms that nobody trained on:")
     for line in (score["sentence"], "", *lines(score)):

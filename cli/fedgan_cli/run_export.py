@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fedgan_cli.audit import check_transcript
+from fedgan_secure.transcript_check import check_transcript
 
 if TYPE_CHECKING:
-    from fedgan_audits.verified import VerifiedRun
+    from fedgan_audits.exports import VerifiedRun
 
 
 def run_export(
@@ -23,7 +23,7 @@ def run_export(
 
     Raises VerificationFailed (exit code 5) where the run does not verify.
     """
-    from fedgan_audits.verified import verified
+    from fedgan_audits.exports import verified
 
     as_pdf = output is not None and output.suffix.lower() == ".pdf"
     if form == "pdf" and output is None and sys.stdout.isatty():
@@ -36,7 +36,7 @@ def run_export(
         data = run.page(number, language)
         return (data if form == "html" else _pdf(run, data, number, language)), remark
     if form in ("article-30", "dpia"):
-        from fedgan_audits import documents, gdpr
+        from fedgan_audits.exports import documents, gdpr
 
         document = gdpr.article_30(run) if form == "article-30" else gdpr.impact_assessment(run)
         counts = ", ".join(f"{count} {standing}" for standing, count in document.standings.items())
@@ -44,10 +44,10 @@ def run_export(
             return _pdf(run, documents.html(document), None, "en"), f"{remark} Entries: {counts}."
         return documents.markdown(document).encode("utf-8"), f"{remark} Entries: {counts}."
     if form == "oscal":
-        from fedgan_audits.oscal import assessment_results
+        from fedgan_audits.exports import assessment_results
 
         return _json(assessment_results(run)), remark
-    from fedgan_audits.registry_card import card
+    from fedgan_audits.exports import card
 
     made = card(run)
     return _json(made), f"{remark} Left to fill in: {', '.join(made['to_fill']) or 'nothing'}."
@@ -58,8 +58,7 @@ def _json(value: Mapping[str, Any]) -> bytes:
 
 
 def _pdf(run: VerifiedRun, page: bytes, number: int | None, language: str) -> bytes:
-    from fedgan_audits.languages import Voice
-    from fedgan_audits.pdf import pdf
+    from fedgan_audits.pages import Voice, pdf
 
     digest = run.head if number is None else run.digests[number - 1]
     return pdf(page, run.foot(digest, language), Voice(language).say("page {page} of {pages}"))

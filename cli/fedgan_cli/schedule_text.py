@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from fedgan_secure.federation.spent import HospitalSpent
+    from fedgan_secure.federation import HospitalSpent
     from fedgan_secure.policy import FederationPolicy
 
 
@@ -18,7 +18,7 @@ def schedule_line(policy: FederationPolicy) -> str:
     steps = f"{mechanism.steps_per_round} steps, sampling probability {mechanism.sampling_probability:g}"
     if policy.start is None:
         return f"{hospitals}, {policy.rounds} rounds of {steps}, {_noise(policy, mechanism.noise_multiplier)}, {end}"
-    from fedgan_secure.models.moments_spec import FAMILY
+    from fedgan_secure.models import FAMILY
 
     moments = policy.model.get("family") == FAMILY
     does = "release moments of their images" if moments else f"adapt the public start {policy.start.name}"

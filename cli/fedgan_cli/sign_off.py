@@ -48,11 +48,11 @@ def sign_off(
     Example:
       fedgan-secure audit sign-off runs/2026-03-02-1 --round 2 --key site/a/identity.pem --role "Privacy officer"
     """
-    from fedgan_audits.sign_off import file_of
-    from fedgan_audits.sign_off import sign_off as write
-    from fedgan_audits.verify import public_folder, read_roster, verify_run
-    from fedgan_cli.audit import check_transcript
-    from fedgan_protocols.keys import Identity
+    from fedgan_audits.publishing import file_of
+    from fedgan_audits.publishing import sign_off as write
+    from fedgan_audits.verification import public_folder, read_roster, verify_run
+    from fedgan_protocols.primitives import Identity
+    from fedgan_secure.transcript_check import check_transcript
 
     identity = Identity.load(key)
     result = verify_run(run, trust=trust or None, transcript_check=check_transcript, full=True)

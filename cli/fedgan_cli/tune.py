@@ -60,9 +60,8 @@ def search(
         raise click.UsageError("Give either EXPERIMENT.toml or --resume SEARCH.")
     if resume is not None and (output is not None or dry_run):
         raise click.UsageError("--resume goes on in the search's own folder; leave out --output and --dry-run.")
+    from fedgan_secure.tuning import Experiment, SearchDirectory, default_search_folder
     from fedgan_secure.tuning import search as searching
-    from fedgan_secure.tuning.directory import SearchDirectory, default_search_folder
-    from fedgan_secure.tuning.experiment import Experiment
 
     if dry_run and experiment is not None:
         _say_cost(Experiment.read(experiment), as_json)
@@ -91,8 +90,7 @@ def search(
 
 
 def _say_cost(experiment: Any, as_json: bool) -> None:
-    from fedgan_secure.tuning.charge import refusal
-    from fedgan_secure.tuning.search import FREE, begin_charge
+    from fedgan_secure.tuning import FREE, begin_charge, refusal
 
     charge = begin_charge(experiment)
     refused = None if charge is None else refusal(experiment, charge)
@@ -136,8 +134,7 @@ def report(folder: Path, output: Path | None, trial: int | None, as_json: bool) 
 
     Where the search was charged for its winner alone, nothing but the winner is shown.
     """
-    from fedgan_secure.tuning.directory import SearchDirectory
-    from fedgan_secure.tuning.report import write_report
+    from fedgan_secure.tuning import SearchDirectory, write_report
 
     directory = SearchDirectory.open(folder)
     written = write_report(directory, output or directory.root / "report", trial)

@@ -35,7 +35,7 @@ def command(site: Path, patients: tuple[str, ...], unknown_ok: bool, as_json: bo
     Blanks around an identifier and its case do not matter. A name that nobody has whose images were last read for this
     site is refused, and nothing is written.
     """
-    from fedgan_secure.federation.withdrawals import withdraw
+    from fedgan_secure.site import withdraw
 
     told = withdraw(site, patients, unknown_ok=unknown_ok)
     before = told.asked - told.new

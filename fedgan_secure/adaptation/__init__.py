@@ -1,5 +1,17 @@
-"""Adapt a public start to private pictures: one noisy release of statistics, and everything that follows from it.
+"""Adapt a public start to private pictures: a pool of drawn pictures, a transfer of colours, and chances of each."""
 
-`colours`, `layout` and `statistics` make a vector of every patient and their clipped sum; `decoding` reads what a noisy
-sum says. These files need no TensorFlow.
-"""
+from fedgan_secure.adaptation.adapting import Adaptation, adaptation_of, feature_network
+from fedgan_secure.adaptation.generator import build_adapted_generator, cumulated
+from fedgan_secure.adaptation.pool import StartAlone, transfer_shape
+from fedgan_secure.adaptation.transfer import build_transfer
+
+__all__ = [
+    "Adaptation",
+    "StartAlone",
+    "adaptation_of",
+    "build_adapted_generator",
+    "build_transfer",
+    "cumulated",
+    "feature_network",
+    "transfer_shape",
+]

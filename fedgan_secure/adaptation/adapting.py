@@ -17,20 +17,16 @@ from typing import Any
 import keras
 import numpy as np
 
-from fedgan_secure.adaptation.colours import ColourBins, colour_codes, mean_colours
-from fedgan_secure.adaptation.decoding import Moments
 from fedgan_secure.adaptation.fitting import Fit, FitSettings
 from fedgan_secure.adaptation.generator import build_adapted_generator
-from fedgan_secure.adaptation.head_data import FakeFeatures
-from fedgan_secure.adaptation.head_start import linear_discriminant
-from fedgan_secure.adaptation.heads import HeadsLayout
 from fedgan_secure.adaptation.pool import BATCH, Pool, draw_pool, floats, transfer_shape
-from fedgan_secure.adaptation.rounding import TRANSFER_GRID, on_grid
 from fedgan_secure.adaptation.sources import Sources, chances_of, posterior_of
 from fedgan_secure.adaptation.tilting import tilts
 from fedgan_secure.adaptation.transfer import build_transfer
-from fedgan_secure.adaptation.vector import AdaptedLayout, Noise, heads_spec
-from fedgan_secure.starts.networks import Features, build_start_generator
+from fedgan_secure.head_training import FakeFeatures
+from fedgan_secure.heads import AdaptedLayout, HeadsLayout, heads_spec, linear_discriminant
+from fedgan_secure.networks import Features, build_start_generator
+from fedgan_secure.statistics import TRANSFER_GRID, ColourBins, Moments, Noise, colour_codes, mean_colours, on_grid
 
 Progress = Callable[[int, int], None]
 FAKES = 300

@@ -14,9 +14,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from fedgan_secure.adaptation.decoding import Moments
 from fedgan_secure.adaptation.sources import Sources
 from fedgan_secure.errors import InputError
+from fedgan_secure.statistics import Moments
 
 Progress = Callable[[int, int], None]
 CLASSES_A_STEP = 12

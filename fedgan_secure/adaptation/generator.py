@@ -14,10 +14,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from fedgan_secure.adaptation.colours import ColourBins
-from fedgan_secure.adaptation.rounding import CHANCES_GRID, on_grid
-from fedgan_secure.models.adapted_spec import AdaptedSpec
-from fedgan_secure.starts.architecture import LATENT, NOISE_VECTOR
+from fedgan_secure.models import AdaptedSpec
+from fedgan_secure.starts import LATENT, NOISE_VECTOR
+from fedgan_secure.statistics import CHANCES_GRID, ColourBins, on_grid
 
 _MAPS_SEED = 20_260
 

@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from fedgan_secure.adaptation.colours import ColourBins
 from fedgan_secure.adaptation.generator import maps_kernel
 from fedgan_secure.adaptation.sources import Sources
 from fedgan_secure.adaptation.transfer import TransferShape, build_transfer
-from fedgan_secure.models.adapted_spec import AdaptedSpec
-from fedgan_secure.starts.networks import build_start_generator
-from fedgan_secure.starts.start import PublicStart
+from fedgan_secure.models import AdaptedSpec
+from fedgan_secure.networks import build_start_generator
+from fedgan_secure.starts import PublicStart
+from fedgan_secure.statistics import ColourBins
 
 BATCH = 250
 

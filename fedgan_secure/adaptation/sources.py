@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fedgan_secure.adaptation.colours import ColourBins
+from fedgan_secure.statistics import ColourBins
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.special import logsumexp
 
-from fedgan_secure.adaptation.decoding import Moments
+from fedgan_secure.statistics import Moments
 
 RIDGE = 10.0
 """Penalty on the squares of the tilt, for features in units of their deviation over the pool, without noise."""

@@ -14,7 +14,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from fedgan_secure.adaptation.colours import disc_mask
+from fedgan_secure.statistics import disc_mask
 
 GRID = 4
 """The gain map has so many values a side, blown up bilinearly."""

@@ -12,17 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fedgan_secure.adaptation.head_settings import HeadSettings
-from fedgan_secure.adaptation.vector import heads_spec
 from fedgan_secure.attacks.finished_run import read_policy
 from fedgan_secure.attacks.games import GamesVerdict, Outcome
 from fedgan_secure.attacks.rehearsal import Progress, check_same
 from fedgan_secure.attacks.release_canary import attack_release
 from fedgan_secure.attacks.step_canary import HeadsAtWork, attack_step
 from fedgan_secure.errors import InputError
-from fedgan_secure.federation.mechanisms import mechanism_fields
-from fedgan_secure.models.adapted_spec import AdaptedSpec
-from fedgan_secure.policy import FederationPolicy
+from fedgan_secure.heads import HeadSettings, heads_spec
+from fedgan_secure.models import AdaptedSpec
+from fedgan_secure.policy import FederationPolicy, mechanism_fields
 from fedgan_secure.privacy import Entropy
 
 NO_RELEASE = "the run's policy has no release"

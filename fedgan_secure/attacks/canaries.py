@@ -19,15 +19,13 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from fedgan_secure.data.patients import PatientDataset
-from fedgan_secure.federation.batches import Batch
-from fedgan_secure.federation.settings import TrainingSettings
-from fedgan_secure.federation.training import CompiledNetworks, LocalTrainer
-from fedgan_secure.models.losses import real_loss
-from fedgan_secure.models.spec import ModelSpec
-from fedgan_secure.models.vectors import named_weights
+from fedgan_secure.data import PatientDataset
+from fedgan_secure.dpsgd import variable
+from fedgan_secure.models import ModelSpec
+from fedgan_secure.networks import named_weights, real_loss
+from fedgan_secure.policy import TrainingSettings
 from fedgan_secure.privacy import Entropy
-from fedgan_secure.privacy.norms import variable
+from fedgan_secure.training import Batch, CompiledNetworks, LocalTrainer
 
 TOGETHER = 128
 """So many canaries go through the network at a time: their features are the most that a step has in memory."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from fedgan_audits import accountant
-from fedgan_audits.pages import Page, Section, Table, render
+from fedgan_audits.accounting import accountant
+from fedgan_audits.pages import Page, Section, Table, render_page
 from fedgan_secure.attacks.adapted_run import NO_RELEASE, NO_STEPS, AdaptedVerdict
 from fedgan_secure.attacks.games import CERTAINTY, CONFIDENCE, GamesVerdict
 
@@ -45,7 +45,7 @@ STEP = Subject(
     "everybody else and when they were drawn, and projects the noisy gradient on the canary's own, which has the "
     "largest norm that is allowed. More steps are composed by the accountant, which has known answers of its own.",
 )
-REMARKS = (
+ADAPTED_REMARKS = (
     "A lower bound proves nothing good: a better attack may show more. It can only refute.",
     "Both games are played with made-up features, as the run's policy says. No patient's image was used, and no budget "
     "spent; of the run's own noise and coins this says nothing.",
@@ -104,12 +104,12 @@ def adapted_headline(verdict: AdaptedVerdict) -> str:
 
 def adapted_page(run: str, verdict: AdaptedVerdict) -> bytes:
     """Return the page as UTF-8 HTML. Args: run: how people call the run that was attacked."""
-    return render(
+    return render_page(
         Page(
             title=f"Attack on {run}",
             brand="fedgan-secure · evidence by attack",
             headline=adapted_headline(verdict),
-            remarks=REMARKS,
+            remarks=ADAPTED_REMARKS,
             sections=tuple(
                 Section(title=subject.title, paragraphs=(f"Nothing to attack: {missing}.",))
                 if part is None

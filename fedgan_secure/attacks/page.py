@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 
-from fedgan_audits import accountant
-from fedgan_audits.curves import Point, Series, chart
-from fedgan_audits.pages import Page, Section, Table, render
+from fedgan_audits.accounting import accountant
+from fedgan_audits.pages import Page, Point, Section, Series, Table, chart, render_page
 from fedgan_secure.attacks.games import CONFIDENCE
 from fedgan_secure.attacks.verdict import CONTRADICTION, Verdict
 
@@ -15,7 +14,7 @@ _POINTS = 60
 
 def attack_page(run: str, verdict: Verdict) -> bytes:
     """Return the page as UTF-8 HTML. Args: run: how people call the run that was rehearsed."""
-    return render(
+    return render_page(
         Page(
             title=f"Attack on {run}",
             brand="fedgan-secure · evidence by attack",

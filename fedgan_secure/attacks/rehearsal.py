@@ -2,8 +2,9 @@
 
 One hospital's training is made again as the policy says, by the code that hospitals run (without their self-tests), on
 images that the run's own generator drew and on canaries (`canaries`). What the adversary shows is a lower bound on
-epsilon (`fedgan_audits.one_run`), held against what the accountant proves for the same steps. It says nothing of the
-run's own noise, coins or patients, which nobody can see afterwards, and sees grave faults of the noisy gradient alone.
+epsilon (`fedgan_audits.accounting.one_run`), held against what the accountant proves for the same steps. It
+says nothing of the run's own noise, coins or patients, which nobody can see afterwards, and sees grave faults of the
+noisy gradient alone.
 Runs that adapt a public start are attacked otherwise (`adapted_run`).
 """
 
@@ -20,20 +21,18 @@ from typing import Any
 
 import numpy as np
 
-from fedgan_audits import accountant, one_run
+from fedgan_audits.accounting import MechanismRecord, accountant, one_run
 from fedgan_audits.errors import VerificationFailed
-from fedgan_audits.mechanism import MechanismRecord
 from fedgan_secure.attacks.canaries import Adversary, Canaries, WatchedTrainer
 from fedgan_secure.attacks.finished_run import read_policy
 from fedgan_secure.attacks.verdict import CONFIDENCE, Guesses, Verdict, refutes
-from fedgan_secure.data.patients import PatientDataset
+from fedgan_secure.data import PatientDataset
 from fedgan_secure.errors import InputError
-from fedgan_secure.federation.prepare import model_of, training_of
-from fedgan_secure.federation.settings import TrainingSettings
-from fedgan_secure.models.dcgan import draw_images, load_generator
-from fedgan_secure.models.spec import ModelSpec
-from fedgan_secure.models.vectors import VectorLayout
+from fedgan_secure.models import ModelSpec
+from fedgan_secure.networks import VectorLayout, draw_images
+from fedgan_secure.policy import TrainingSettings, model_of, training_of
 from fedgan_secure.privacy import Entropy
+from fedgan_secure.synthesis import load_generator
 
 SHARES = ((1 / 2, 1 / 2), (1 / 8, 1 / 8), (1 / 16, 1 / 16), (1 / 4, 0.0))
 """Of the canaries, the surest that are guessed to be in, and to be out: fixed beforehand, and all four are paid."""

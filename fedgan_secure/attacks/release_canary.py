@@ -15,16 +15,14 @@ from typing import Any
 
 import numpy as np
 
-from fedgan_audits import accountant
-from fedgan_audits.mechanism import DistributedMechanism, MechanismRecord
-from fedgan_protocols.quantization import FixedPoint
-from fedgan_secure.adaptation.statistics import ImageStatistics
+from fedgan_audits.accounting import DistributedMechanism, MechanismRecord, accountant
+from fedgan_protocols.primitives import FixedPoint
 from fedgan_secure.attacks.games import Bounds, GamesVerdict, Played, toss
 from fedgan_secure.errors import InputError
-from fedgan_secure.federation.release_ring import Draw, decode_release_sum, encode_release, noise_of, release_deviation
-from fedgan_secure.moments.layout import MomentsLayout
-from fedgan_secure.moments.releases import AnyLayout, release_sum
+from fedgan_secure.federation.released import Draw, decode_release_sum, encode_release, noise_of, release_deviation
+from fedgan_secure.moments import AnyLayout, MomentsLayout, release_sum
 from fedgan_secure.privacy import Entropy
+from fedgan_secure.statistics import ImageStatistics
 
 GAMES, MANY_GAMES = 40_000, 200_000
 """How many where nobody says: more than the first where only they could refute a release without noise."""

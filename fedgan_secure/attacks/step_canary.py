@@ -20,24 +20,23 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from fedgan_audits import accountant
-from fedgan_audits.integer_noise import share_variance
-from fedgan_audits.mechanism import DistributedMechanism, MechanismRecord
-from fedgan_protocols.quantization import FixedPoint
-from fedgan_secure.adaptation.head_data import FakeBatches, FakeFeatures, FeatureBatch, FeatureSet
-from fedgan_secure.adaptation.head_networks import CompiledHeads, compiled_heads
-from fedgan_secure.adaptation.head_settings import HeadSettings
-from fedgan_secure.adaptation.head_start import random_heads
-from fedgan_secure.adaptation.head_sums import HeadSumTrainer
-from fedgan_secure.adaptation.head_training import HeadTrainer
-from fedgan_secure.adaptation.heads import HeadsSpec
+from fedgan_audits.accounting import DistributedMechanism, MechanismRecord, accountant, share_variance
+from fedgan_protocols.primitives import FixedPoint
 from fedgan_secure.attacks.games import Bounds, GamesVerdict, Played, toss
 from fedgan_secure.errors import InputError
-from fedgan_secure.federation.distributed import ShareEncoder
-from fedgan_secure.federation.release_ring import Draw
-from fedgan_secure.privacy import Entropy
-from fedgan_secure.privacy.integer_noise import DiscreteGaussian
-from fedgan_secure.privacy.noise import GaussianStream
+from fedgan_secure.federation.released import Draw
+from fedgan_secure.head_training import (
+    CompiledHeads,
+    FakeBatches,
+    FakeFeatures,
+    FeatureBatch,
+    FeatureSet,
+    HeadSumTrainer,
+    HeadTrainer,
+    compiled_heads,
+)
+from fedgan_secure.heads import HeadSettings, HeadsSpec, random_heads
+from fedgan_secure.privacy import DiscreteGaussian, Entropy, GaussianStream, ShareEncoder
 
 GAMES, MANY_GAMES = 1_000, 20_000
 """How many where nobody says: more than the first where only they could refute a step without noise."""

@@ -1,8 +1,11 @@
 """Patients' images: layouts, loaders, preprocessing, cache, partitions and phantoms. Nothing here knows a model."""
 
-from fedgan_secure.data.findings import DataFindings
-from fedgan_secure.data.layouts import KNOWN_LAYOUTS, SUPPORTED_LAYOUTS
-from fedgan_secure.data.loading import (
+from fedgan_secure.data.partitions import Partition, hospital_names, parse_partition, split
+from fedgan_secure.data.patients import PSEUDONYM_HEX_DIGITS, PatientDataset, normal_identifier, pseudonym
+from fedgan_secure.data.pixels.preprocess import IMAGE_SIZES, PREPROCESSING
+from fedgan_secure.data.reading.findings import DataFindings
+from fedgan_secure.data.reading.layouts import KNOWN_LAYOUTS, SUPPORTED_LAYOUTS
+from fedgan_secure.data.reading.loading import (
     LoadResult,
     LoadSettings,
     Resolved,
@@ -11,14 +14,12 @@ from fedgan_secure.data.loading import (
     unknown_exclusions,
     unknown_names,
 )
-from fedgan_secure.data.partitions import Partition, hospital_names, parse_partition, split
-from fedgan_secure.data.patients import PatientDataset, pseudonym
-from fedgan_secure.data.preprocess import IMAGE_SIZES, PREPROCESSING
 
 __all__ = [
     "IMAGE_SIZES",
     "KNOWN_LAYOUTS",
     "PREPROCESSING",
+    "PSEUDONYM_HEX_DIGITS",
     "SUPPORTED_LAYOUTS",
     "DataFindings",
     "LoadResult",
@@ -28,6 +29,7 @@ __all__ = [
     "Resolved",
     "hospital_names",
     "load",
+    "normal_identifier",
     "parse_partition",
     "pseudonym",
     "resolve",

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fedgan_secure.data.patients import PatientDataset
+from fedgan_secure.data import PatientDataset
 from fedgan_secure.errors import InputError
 
 

@@ -12,15 +12,15 @@ from typing import Any, Literal, cast
 
 import numpy as np
 
-from fedgan_secure.data import LoadSettings, load
-from fedgan_secure.data.patients import PatientDataset
+from fedgan_secure.data import PatientDataset
+from fedgan_secure.data.reading import LoadSettings, load
 from fedgan_secure.errors import InputError
 from fedgan_secure.evaluation.images import split_patients
 from fedgan_secure.evaluation.realism import realism
 from fedgan_secure.evaluation.score import Draw, Effort, Measured, Progress, Score, score_pictures
-from fedgan_secure.models.adapted_spec import AdaptedSpec
-from fedgan_secure.models.dcgan import build_generator, draw_images, load_generator
-from fedgan_secure.models.spec import AnySpec, ModelSpec, read_spec
+from fedgan_secure.models import AdaptedSpec, AnySpec, ModelSpec, read_spec
+from fedgan_secure.networks import build_generator, draw_images
+from fedgan_secure.synthesis import load_generator
 
 JUDGE = "training the judge of realism"
 
@@ -86,8 +86,8 @@ def evaluate_run(request: EvaluationRequest, progress: Progress | None = None) -
 
 def start_alone(spec: AdaptedSpec) -> Draw | None:
     """Return what draws pictures of a model's public start alone; None where it is not one that comes with us."""
-    from fedgan_secure.adaptation.pool import StartAlone
-    from fedgan_secure.starts.start import SHIPPED, shipped_start
+    from fedgan_secure.adaptation import StartAlone
+    from fedgan_secure.starts import SHIPPED, shipped_start
 
     known = (shipped_start(name) for name in SHIPPED)
     found = next((start for start in known if start.digest == spec.start_sha256), None)

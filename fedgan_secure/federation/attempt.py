@@ -6,12 +6,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from fedgan_audits.records import RoundRecord
-from fedgan_protocols.parameters import SessionParameters, sum_digest
-from fedgan_protocols.session import ClientSession
-from fedgan_secure.federation.distributed import sums_digest
+from fedgan_audits.facts import RoundRecord
+from fedgan_protocols import ClientSession, SessionParameters, sum_digest
 from fedgan_secure.federation.fedavg import model_digest
 from fedgan_secure.policy import FederationPolicy
+from fedgan_secure.privacy import sums_digest
 
 
 @dataclass

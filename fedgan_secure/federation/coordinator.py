@@ -16,24 +16,27 @@ from typing import Any, Literal
 
 import numpy as np
 
-from fedgan_audits import bundle, envelope, manifest
-from fedgan_audits.inventory import Inventory
-from fedgan_audits.records import Artefact, Incident
+from fedgan_audits.bundle import Inventory
+from fedgan_audits.facts import Artefact, Incident, run
+from fedgan_audits.publishing import manifest
+from fedgan_audits.publishing import round as bundle
 from fedgan_audits.report import RoundDraft, read_payload
-from fedgan_protocols.keys import Identity
-from fedgan_protocols.parameters import Member, SessionParameters
-from fedgan_protocols.session import AggregateResult, ServerSession
+from fedgan_audits.signing import envelope
+from fedgan_protocols import AggregateResult, Member, ServerSession, SessionParameters
+from fedgan_protocols.primitives import Identity
 from fedgan_secure.errors import InputError
-from fedgan_secure.federation.directories import RunDirectory
 from fedgan_secure.federation.distributed_round import StepwiseRound
-from fedgan_secure.federation.entropy import Entropy
-from fedgan_secure.federation.family import Family, KeptOptimiser, concluded
+from fedgan_secure.federation.families.family import Family, KeptOptimiser, concluded
 from fedgan_secure.federation.fedavg import model_digest
-from fedgan_secure.federation.late_sums import NAME, read_late, write_late
-from fedgan_secure.federation.models_found import averaged
-from fedgan_secure.federation.published_files import JUDGED, Published
-from fedgan_secure.federation.received_sums import LateSum
-from fedgan_secure.federation.storage import (
+from fedgan_secure.federation.results.models_found import averaged
+from fedgan_secure.federation.results.published_files import JUDGED, Published
+from fedgan_secure.federation.review.late_sums import NAME, read_late, write_late
+from fedgan_secure.federation.review.received_sums import LateSum
+from fedgan_secure.policy import FederationPolicy
+from fedgan_secure.privacy import Entropy
+from fedgan_secure.processors import processors
+from fedgan_secure.storage import (
+    RunDirectory,
     explain_disk,
     read_array,
     read_json,
@@ -42,8 +45,6 @@ from fedgan_secure.federation.storage import (
     write_bytes,
     write_json,
 )
-from fedgan_secure.policy import FederationPolicy
-from fedgan_secure.processors import processors
 
 _MARK = "staged.json"
 RunOutcome = Literal["running", "complete", "ended early", "refused"]
@@ -252,7 +253,7 @@ class Coordinator:
         self, outcome: RunOutcome, reason: str, started: Any, ended: Any, incidents: Sequence[Incident]
     ) -> bytes:
         """Render the roll-up and list every public file; the bytes that are to be signed."""
-        facts = manifest.RunFacts(
+        facts = run.RunFacts(
             run_id=self.policy.run_id,
             outcome=outcome,
             reason=reason,

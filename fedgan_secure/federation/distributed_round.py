@@ -12,14 +12,11 @@ from typing import Protocol
 
 import numpy as np
 
-from fedgan_protocols.encoding import Packet
-from fedgan_protocols.keys import Identity
-from fedgan_protocols.parameters import SessionParameters
-from fedgan_protocols.server_states import Failure
-from fedgan_protocols.session import AggregateResult, ServerSession
-from fedgan_protocols.transitions import Stage
-from fedgan_secure.federation.distributed import mean_gradient, step_digest
+from fedgan_protocols import AggregateResult, ServerSession, SessionParameters, Stage
+from fedgan_protocols.primitives import Identity, Packet
+from fedgan_protocols.server import Failure
 from fedgan_secure.policy import FederationPolicy
+from fedgan_secure.privacy import mean_gradient, step_digest
 from fedgan_secure.processors import processors
 
 AfterSum = Callable[[int, np.ndarray, tuple[str, ...]], bytes]

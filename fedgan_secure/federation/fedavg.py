@@ -10,7 +10,7 @@ import hashlib
 
 import numpy as np
 
-from fedgan_protocols.quantization import FixedPoint
+from fedgan_protocols.primitives import FixedPoint
 
 
 def apply_sum(global_vector: np.ndarray, total: np.ndarray, survivors: int, codec: FixedPoint) -> np.ndarray:

@@ -15,47 +15,46 @@ from typing import Any
 
 import numpy as np
 
-from fedgan_audits import envelope
-from fedgan_audits.caps import smallest
-from fedgan_audits.envelope import Signature
+from fedgan_audits.accounting import MechanismRecord
+from fedgan_audits.bundle import Inventory
 from fedgan_audits.errors import BudgetRefused
-from fedgan_audits.foresight import foresee
-from fedgan_audits.inventory import Inventory
-from fedgan_audits.ledger import Ledger
-from fedgan_audits.mechanism import MechanismRecord
-from fedgan_audits.records import HospitalFacts, SelfTestRow, spending
-from fedgan_audits.report import disagreements, read_payload, record_of
-from fedgan_audits.self_tests import overall
-from fedgan_protocols.journal import Journal
-from fedgan_protocols.keys import Identity
-from fedgan_protocols.parameters import PolicyFloors, SessionParameters
-from fedgan_protocols.session import ClientSession
-from fedgan_secure.data.patients import PatientDataset
-from fedgan_secure.federation.annex import commitment_of, plain, read_annex, write_annex
+from fedgan_audits.facts import HospitalFacts, SelfTestRow, overall, spending
+from fedgan_audits.ledger import Ledger, smallest
+from fedgan_audits.report import disagreements, foresee, read_payload, record_of
+from fedgan_audits.signing import Signature, envelope
+from fedgan_protocols import ClientSession, Journal, PolicyFloors, SessionParameters
+from fedgan_protocols.primitives import Identity
+from fedgan_secure.data import PatientDataset
 from fedgan_secure.federation.attempt import Attempt
-from fedgan_secure.federation.directories import SiteDirectory
-from fedgan_secure.federation.distributed import step_digest
-from fedgan_secure.federation.entropy import Entropy
-from fedgan_secure.federation.family import Family, family_of
+from fedgan_secure.federation.families.choosing import family_of
+from fedgan_secure.federation.families.family import Family
 from fedgan_secure.federation.fedavg import model_digest
-from fedgan_secure.federation.manifest_review import signable
-from fedgan_secure.federation.models_found import ModelsFound
-from fedgan_secure.federation.own_words import objections_to_words
-from fedgan_secure.federation.published_files import Published, listed_files
-from fedgan_secure.federation.received_sums import LateSum, SumKeeper
 from fedgan_secure.federation.refusals import SessionRefused, SignatureRefused
-from fedgan_secure.federation.result_review import ResultReview
-from fedgan_secure.federation.self_tests import open_release_watch, open_watch, published, save_watch
-from fedgan_secure.federation.session_review import SessionReview
+from fedgan_secure.federation.results.models_found import ModelsFound
+from fedgan_secure.federation.results.published_files import Published, listed_files
+from fedgan_secure.federation.review.manifest_review import signable
+from fedgan_secure.federation.review.own_words import objections_to_words
+from fedgan_secure.federation.review.received_sums import LateSum, SumKeeper
+from fedgan_secure.federation.review.result_review import ResultReview
+from fedgan_secure.federation.review.session_review import SessionReview
 from fedgan_secure.federation.start_model import StartBundle, own_start
-from fedgan_secure.federation.storage import private_folder
 from fedgan_secure.federation.turns import foreign_parameters, open_once, out_of_turn, refuse_foreign
-from fedgan_secure.federation.withdrawals import take_effect
-from fedgan_secure.moments.start import AnyStart
+from fedgan_secure.moments import AnyStart
 from fedgan_secure.policy import FederationPolicy
-from fedgan_secure.privacy.errors import MechanismContradicted
-from fedgan_secure.privacy.self_test import MechanismWatch
+from fedgan_secure.privacy import Entropy, MechanismContradicted, MechanismWatch, step_digest
 from fedgan_secure.processors import processors
+from fedgan_secure.site import (
+    commitment_of,
+    open_release_watch,
+    open_watch,
+    plain,
+    published,
+    read_annex,
+    save_watch,
+    take_effect,
+    write_annex,
+)
+from fedgan_secure.storage import SiteDirectory, private_folder
 
 Step = Callable[[int, int], None]
 

@@ -8,41 +8,23 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from fedgan_audits import bundle
-from fedgan_audits.binding import colluders_against_lying
+from fedgan_audits.facts import colluders_against_lying
 from fedgan_audits.ledger import Ledger
-from fedgan_protocols.journal import Journal
-from fedgan_protocols.keys import Identity
-from fedgan_protocols.parameters import default_threshold
-from fedgan_secure.data.golden import golden_digest, refuse_other_preprocessing
+from fedgan_audits.signing import public_keys
+from fedgan_protocols import Journal, default_threshold
+from fedgan_protocols.primitives import Identity
+from fedgan_secure.data.pixels import golden_digest, refuse_other_preprocessing
 from fedgan_secure.errors import InputError
-from fedgan_secure.federation.adapted_policy import KNOWN_STARTS, adapted_terms, start_of
 from fedgan_secure.federation.coordinator import Coordinator
-from fedgan_secure.federation.declarations import declarations, refuse_foreign_declarations
-from fedgan_secure.federation.defaults import Recipe
-from fedgan_secure.federation.directories import RunDirectory, SiteDirectory
 from fedgan_secure.federation.drivers.local import parse_drop
-from fedgan_secure.federation.entropy import entropy_for
-from fedgan_secure.federation.family import family_of, refuse_other_dimension, spec_of
+from fedgan_secure.federation.families.adapted_policy import KNOWN_STARTS, adapted_terms, start_of
+from fedgan_secure.federation.families.choosing import family_of, refuse_other_dimension
 from fedgan_secure.federation.fedavg import model_digest
-from fedgan_secure.federation.foreign_cohort import refuse_foreign_cohort
 from fedgan_secure.federation.hospital import Hospital
-from fedgan_secure.federation.key_rotation import KeyPlace, refuse_revoked
-from fedgan_secure.federation.mechanisms import (
-    cohort_of,
-    hospital_mechanism,
-    mechanism_and_ring,
-    mechanism_fields,
-    recipe_of,
-    rounds_of,
-)
-from fedgan_secure.federation.settings import TrainingSettings
-from fedgan_secure.federation.site_keys import load_identity, load_secret
 from fedgan_secure.federation.sources import Source, names_of, read
 from fedgan_secure.federation.start_model import StartBundle, start_vector
-from fedgan_secure.federation.storage import explain_disk, private_folder, write_bytes
-from fedgan_secure.models.spec import ModelSpec
-from fedgan_secure.moments.start import AnyStart
+from fedgan_secure.models import ModelSpec
+from fedgan_secure.moments import AnyStart
 from fedgan_secure.policy import (
     CoordinatorEntry,
     DataPolicy,
@@ -51,10 +33,30 @@ from fedgan_secure.policy import (
     HospitalEntry,
     InitialModel,
     MechanismPolicy,
+    Recipe,
+    RunSettings,
+    TrainingSection,
+    TrainingSettings,
+    cohort_of,
+    hospital_mechanism,
+    mechanism_and_ring,
+    mechanism_fields,
+    own_cap,
+    recipe_of,
+    rounds_of,
 )
-from fedgan_secure.settings import RunSettings, TrainingSection, own_cap
-from fedgan_secure.starts.shared import refuse_shared_images
-from fedgan_secure.starts.start import PublicStart
+from fedgan_secure.privacy import entropy_for
+from fedgan_secure.site import (
+    KeyPlace,
+    declarations,
+    load_identity,
+    load_secret,
+    refuse_foreign_cohort,
+    refuse_foreign_declarations,
+    refuse_revoked,
+)
+from fedgan_secure.starts import PublicStart, refuse_shared_images
+from fedgan_secure.storage import RunDirectory, SiteDirectory, explain_disk, private_folder, write_bytes
 
 TRAINED = ("rounds", "mechanism", "ring", "model", "training")
 """What a policy says of the training, by the names that `AdaptedTerms` has, too."""
@@ -207,16 +209,6 @@ def check_before_reading(settings: RunSettings, names: tuple[str, ...], drops: t
         adapted_terms(settings, start, declared, len(names), len(settings.data.label_names or start.label_names))
 
 
-def model_of(policy: FederationPolicy) -> Any:
-    """The networks that a policy names: a `ModelSpec`, or an `AdaptedSpec` where it adapts a public start."""
-    return spec_of(policy)
-
-
-def training_of(policy: FederationPolicy) -> TrainingSettings:
-    """The optimiser's public constants and the mechanism that a policy names."""
-    return TrainingSettings.from_json({**policy.training, **mechanism_fields(policy.mechanism)})
-
-
 def _training_table(
     recipe: Recipe, section: TrainingSection, mechanism: MechanismPolicy, rounds: int
 ) -> dict[str, Any]:
@@ -321,7 +313,7 @@ def _start(
     )
     keys = {hospital.name: hospital.identity.private_key.public_key() for hospital in federation.hospitals.values()}
     with explain_disk(run.public):
-        bundle.publish_trust(
+        public_keys.publish_trust(
             run.public, {**keys, "coordinator": federation.coordinator.identity.private_key.public_key()}
         )
     federation.coordinator.begin(vector)

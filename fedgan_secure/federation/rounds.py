@@ -12,9 +12,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
-from fedgan_audits.binding import start_text
-from fedgan_audits.integer_noise import share_variance
-from fedgan_audits.records import (
+from fedgan_audits.accounting import share_variance
+from fedgan_audits.facts import (
     AggregationFacts,
     Artefact,
     DataFacts,
@@ -27,14 +26,21 @@ from fedgan_audits.records import (
     RoundHeader,
     RoundRecord,
     Software,
+    start_text,
 )
-from fedgan_audits.records import Flags as ReportFlags
-from fedgan_protocols.session import AggregateResult, ServerSession
-from fedgan_secure.data.fields import fields_read
+from fedgan_audits.facts import Flags as ReportFlags
+from fedgan_protocols import AggregateResult, ServerSession
+from fedgan_secure.data.reading import fields_read
 from fedgan_secure.federation.distributed_round import left_on_the_way
-from fedgan_secure.federation.expectations import named_of
-from fedgan_secure.federation.start_card import starts_from_moments
 from fedgan_secure.policy import FederationPolicy, ReleasePolicy
+from fedgan_secure.privacy import sums_digest
+from fedgan_secure.release import starts_from_moments
+
+
+def named_of(policy: FederationPolicy, round_number: int, digests: Sequence[bytes]) -> str:
+    """Return the digest that stands for a round's sum, or for all of them where there are several, hex."""
+    return (sums_digest(tuple(digests)) if policy.is_stepwise(round_number) else digests[0]).hex()
+
 
 DEIDENTIFICATION = (
     "The loaders keep pixels, a label and a keyed pseudonym (HMAC-SHA256 under the hospital's own secret); names, "

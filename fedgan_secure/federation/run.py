@@ -14,23 +14,23 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from fedgan_audits.records import Incident
+from fedgan_audits.facts import Incident
 from fedgan_audits.report import RoundDraft, build_round
 from fedgan_audits.report import record_of as facts_of
-from fedgan_protocols.errors import ProtocolError
-from fedgan_protocols.session import ClientSession
+from fedgan_protocols import ClientSession, ProtocolError
 from fedgan_secure.federation.coordinator import ArtefactKind, RunOutcome, artefact
 from fedgan_secure.federation.drivers.local import LocalDriver, parse_drop
 from fedgan_secure.federation.hospital import Hospital
-from fedgan_secure.federation.interruption import Interruption
-from fedgan_secure.federation.late_sums import hand_over, late_of
-from fedgan_secure.federation.prepare import Federation, model_of
-from fedgan_secure.federation.published_files import JUDGED, Published
+from fedgan_secure.federation.prepare import Federation
 from fedgan_secure.federation.refusals import SignatureRefused
+from fedgan_secure.federation.results.published_files import JUDGED, Published
+from fedgan_secure.federation.review.late_sums import hand_over, late_of
 from fedgan_secure.federation.rounds import RoundFacts, left_incidents, now, record_of
 from fedgan_secure.federation.spent import HospitalSpent, several_hospitals, spent_of
-from fedgan_secure.federation.storage import sole_owner
-from fedgan_secure.privacy.errors import MechanismContradicted
+from fedgan_secure.interruption import Interruption
+from fedgan_secure.policy import model_of
+from fedgan_secure.privacy import MechanismContradicted
+from fedgan_secure.storage import sole_owner
 
 
 class Display(Protocol):
@@ -419,8 +419,8 @@ class _Run:
         newest = self.federation.run.public / "reports" / f"round-{self.coordinator.state.next_round - 1:04d}.dsse.json"
         if not last or not newest.exists():
             return last
-        from fedgan_audits.envelope import parse
         from fedgan_audits.report import read_payload
+        from fedgan_audits.signing import parse
 
         return facts_of(read_payload(parse(newest.read_bytes()).payload)[0]).header.status == "complete"
 
@@ -455,7 +455,7 @@ class _Run:
         """On phantoms alone: a metric on patients' images would cost budget."""
         if not self.policy.data.phantoms:
             return None
-        from fedgan_secure.federation.scoring import phantom_score
+        from fedgan_secure.evaluation import phantom_score
 
         family, average = self.coordinator.family, self.coordinator.average
         self.display.note("scoring the generator on fresh phantoms")

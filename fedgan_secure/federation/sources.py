@@ -7,18 +7,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from fedgan_secure.data.findings import DataFindings
-from fedgan_secure.data.loading import LoadResult, LoadSettings, load, resolve, unknown_exclusions, unknown_names
-from fedgan_secure.data.partitions import hospital_names, parse_partition, split
-from fedgan_secure.data.patients import PatientDataset
+from fedgan_secure.data import PatientDataset, hospital_names, parse_partition, split
 from fedgan_secure.data.phantoms import CLASSES, GRADES, PhantomSettings, write_hospitals
+from fedgan_secure.data.reading import (
+    DataFindings,
+    LoadResult,
+    LoadSettings,
+    load,
+    resolve,
+    unknown_exclusions,
+    unknown_names,
+)
 from fedgan_secure.errors import InputError
-from fedgan_secure.federation.directories import RunDirectory, SiteDirectory
-from fedgan_secure.federation.shared_people import equal_pixels, refuse_shared_folders
-from fedgan_secure.federation.site_keys import load_secret
-from fedgan_secure.federation.storage import private_folder
-from fedgan_secure.federation.withdrawals import note_people
-from fedgan_secure.settings import RunSettings, check_hospital_name
+from fedgan_secure.policy import RunSettings, check_hospital_name
+from fedgan_secure.site import equal_pixels, load_secret, note_people, refuse_shared_folders
+from fedgan_secure.storage import RunDirectory, SiteDirectory, private_folder
 
 Progress = Callable[[str, int, int], None]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from fedgan_audits import figures
-from fedgan_audits.accountant import epsilon, epsilon_several_hospitals, round_up
+from fedgan_audits.accounting import epsilon, epsilon_several_hospitals, round_up
+from fedgan_audits.report import figures
 from fedgan_secure.federation.hospital import Hospital
 from fedgan_secure.policy import FederationPolicy
 
@@ -39,7 +39,7 @@ class HospitalSpent:
 
 
 def spent_of(hospital: Hospital) -> HospitalSpent:
-    """Return where a hospital stands, computed from its own ledger as its reports are (`fedgan_audits.figures`)."""
+    """Return where a hospital stands, computed from its ledger as its reports are (`fedgan_audits.report.figures`)."""
     ledger, mechanism = hospital.ledger, hospital.policy.mechanism
     earlier, own = ledger.mechanisms(exclude_run=hospital.run_id), ledger.mechanisms(run_id=hospital.run_id)
     cap, target, delta = hospital.standing_cap, mechanism.epsilon_target, mechanism.delta

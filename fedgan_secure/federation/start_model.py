@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 
 from fedgan_audits.ledger import Ledger
-from fedgan_secure.federation.family import Family, spec_of
+from fedgan_secure.federation.families.family import Family
 from fedgan_secure.federation.fedavg import model_digest
 from fedgan_secure.federation.refusals import SessionRefused
 from fedgan_secure.federation.transfer import Initial, initial_vector, read_initial
-from fedgan_secure.policy import FederationPolicy
+from fedgan_secure.policy import FederationPolicy, spec_of
 
 DERIVED = "start_derived"
 

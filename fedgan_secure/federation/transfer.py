@@ -22,15 +22,15 @@ from typing import Any
 
 import numpy as np
 
+from fedgan_audits.bundle import Bundle
 from fedgan_audits.errors import VerificationFailed
-from fedgan_audits.manifest import read_report, report_files
-from fedgan_audits.reading import Bundle
-from fedgan_audits.verify import Verification, verify_run
+from fedgan_audits.facts import Verification
+from fedgan_audits.publishing import read_report, report_files
+from fedgan_audits.verification import verify_run
 from fedgan_secure.errors import InputError
 from fedgan_secure.federation.fedavg import model_digest
-from fedgan_secure.models.spec import ModelSpec
-from fedgan_secure.policy import FederationPolicy
-from fedgan_secure.settings import CLAIMS
+from fedgan_secure.models import ModelSpec
+from fedgan_secure.policy import CLAIMS, FederationPolicy
 
 CONDITIONED = ("generator/g_dense/", "generator/g_scale", "generator/g_shift")
 """The generator's layers that read the noise vector, followed by the label's where there is one."""
@@ -103,8 +103,8 @@ def read_initial(
         )
     policy = FederationPolicy.parse(policy_file.read_bytes())
     _check_standing(root, policy, verified, no_privacy, declared_public)
-    from fedgan_secure.models.loading import read_network
-    from fedgan_secure.models.vectors import named_weights
+    from fedgan_secure.networks import named_weights
+    from fedgan_secure.synthesis import read_network
 
     spec = ModelSpec.from_json(policy.model)
     digest = hashlib.sha256(b"".join(hashlib.sha256(path.read_bytes()).digest() for path in paths)).hexdigest()
@@ -194,7 +194,7 @@ def _statement(public: Path, policy: FederationPolicy, declared_public: str | No
 @lru_cache(maxsize=4)
 def seeded_start(spec: ModelSpec, seed: int) -> str:
     """The digest (hex) of the first model that a policy without pretraining fixes by its seed."""
-    from fedgan_secure.models.vectors import VectorLayout
+    from fedgan_secure.networks import VectorLayout
 
     layout = VectorLayout.of(spec)
     return model_digest(layout.layout_hash, layout.initial_vector(seed)).hex()

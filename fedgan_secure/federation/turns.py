@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fedgan_audits.ledger import Ledger, is_complete
-from fedgan_protocols.parameters import SessionParameters
-from fedgan_secure.data.patients import PatientDataset
-from fedgan_secure.federation.foreign_cohort import foreign_cohort
-from fedgan_secure.federation.models_found import ModelsFound
+from fedgan_protocols import SessionParameters
+from fedgan_secure.data import PatientDataset
 from fedgan_secure.federation.refusals import SessionRefused
+from fedgan_secure.federation.results.models_found import ModelsFound
 from fedgan_secure.policy import FederationPolicy
+from fedgan_secure.site import foreign_cohort
 
 _ENDS = frozenset({"session_opened", "round_finished", "round_aborted", "report_signed"})
 """Entries of the ledger after which a round's reservation pays for no session any more."""

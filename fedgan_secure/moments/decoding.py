@@ -14,9 +14,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fedgan_secure.adaptation.decoding import LEAST_COUNT, shrink
 from fedgan_secure.errors import InputError
 from fedgan_secure.moments.layout import MomentsLayout
+from fedgan_secure.statistics import LEAST_COUNT, shrink
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ from typing import Any
 
 import rfc8785
 
-from fedgan_secure.adaptation.layout import MOST_COORDINATES
 from fedgan_secure.errors import InputError
+from fedgan_secure.statistics import MOST_COORDINATES
 
 VERSION = "fedgan-secure/release-layout/moments/1"
 SIZES = (8, 256)

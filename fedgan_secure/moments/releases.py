@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from fedgan_secure.adaptation import statistics
-from fedgan_secure.adaptation.layout import ReleaseLayout
-from fedgan_secure.adaptation.statistics import CHUNK_VALUES, ImageStatistics, ReleasedSum
 from fedgan_secure.moments.layout import VERSION, MomentsLayout
 from fedgan_secure.moments.statistics import moments_sum
+from fedgan_secure.statistics import CHUNK_VALUES, ImageStatistics, ReleasedSum, ReleaseLayout
+from fedgan_secure.statistics import sums as statistics
 
 AnyLayout = ReleaseLayout | MomentsLayout
 

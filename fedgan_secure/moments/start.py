@@ -10,7 +10,7 @@ import rfc8785
 from fedgan_secure.errors import InputError
 from fedgan_secure.moments.basis import cosines
 from fedgan_secure.moments.layout import SIZES, MomentsLayout, moments_layout
-from fedgan_secure.starts.start import PublicStart
+from fedgan_secure.starts import PublicStart
 
 NAME = "moments/1"
 STATEMENT = (

@@ -14,15 +14,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from fedgan_secure.adaptation.statistics import (
-    CHUNK_VALUES,
-    ImageStatistics,
-    ReleasedSum,
-    check_images,
-    contributions,
-    grid_of,
-)
 from fedgan_secure.moments.layout import MomentsLayout
+from fedgan_secure.statistics import CHUNK_VALUES, ImageStatistics, ReleasedSum, check_images, contributions, grid_of
 
 _MIXED = -1
 

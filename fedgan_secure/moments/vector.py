@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fedgan_secure.adaptation.vector import Noise
-from fedgan_secure.models.errors import ModelError
+from fedgan_secure.models import ModelError
 from fedgan_secure.moments.decoding import JointMoments, decode_moments
 from fedgan_secure.moments.layout import MomentsLayout
+from fedgan_secure.statistics import Noise
 
 
 @dataclass(frozen=True)

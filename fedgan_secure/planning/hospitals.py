@@ -6,8 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from fedgan_audits.budget import advised_delta
-from fedgan_audits.mechanism import DistributedMechanism
+from fedgan_audits.accounting import DistributedMechanism, advised_delta
 from fedgan_secure.errors import InputError
 from fedgan_secure.planning.schedule import Plan
 

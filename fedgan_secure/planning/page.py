@@ -6,11 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fedgan_audits import accountant
-from fedgan_audits.curves import Point, Series, chart
-from fedgan_audits.pages import Page, Section, Table, render
-from fedgan_secure.federation.storage import explain_disk, write_bytes
+from fedgan_audits.accounting import accountant
+from fedgan_audits.pages import Page, Point, Section, Series, Table, chart, render_page
 from fedgan_secure.planning.schedule import Plan, curve
+from fedgan_secure.storage import explain_disk, write_bytes
 
 _NAMES = {"per_hospital": "own noise", "distributed": "shared noise"}
 _UNKNOWN = {
@@ -25,7 +24,7 @@ def write_page(path: Path, schedules: Sequence[Plan], figures: Mapping[str, Any]
     """Write the page of one or two placements of noise; `figures` are those of `plan --json`."""
     with explain_disk(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-    write_bytes(path, render(page_of(schedules, figures)))
+    write_bytes(path, render_page(page_of(schedules, figures)))
 
 
 def page_of(schedules: Sequence[Plan], figures: Mapping[str, Any]) -> Page:

@@ -11,12 +11,11 @@ import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fedgan_audits import accountant, budget
-from fedgan_audits.binding import colluders_against_lying
+from fedgan_audits.accounting import DistributedMechanism, MechanismRecord, accountant, budget
 from fedgan_audits.errors import UnreachableTarget
+from fedgan_audits.facts import colluders_against_lying
 from fedgan_audits.ledger import Ledger
-from fedgan_audits.mechanism import DistributedMechanism, MechanismRecord
-from fedgan_protocols.parameters import default_threshold
+from fedgan_protocols import default_threshold
 from fedgan_secure.errors import InputError
 from fedgan_secure.policy import FederationPolicy
 
@@ -272,7 +271,7 @@ class _Question:
         delta = self.delta if cap is not None else self.policy.mechanism.delta
         try:
             if self.others and cap is not None:
-                from fedgan_audits import calibration
+                from fedgan_audits.accounting import calibration
 
                 def figure(sigma: float) -> float:
                     return self.epsilon(mechanism.model_copy(update={"noise_multiplier": sigma}), rounds, cap)

@@ -6,9 +6,15 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from fedgan_audits import accountant, solving
-from fedgan_audits.budget import mechanism_record
-from fedgan_audits.mechanism import MechanismRecord, NoiseShares, Unit, is_release
+from fedgan_audits.accounting import (
+    MechanismRecord,
+    NoiseShares,
+    Unit,
+    accountant,
+    is_release,
+    mechanism_record,
+    solving,
+)
 from fedgan_secure.errors import InputError
 
 Unknown = Literal["sampling_probability", "noise_multiplier", "steps", "epsilon"]
@@ -87,7 +93,7 @@ def plan(
         unit: whose data one record is.
         images_per_patient: public bound; it does not change epsilon.
         shares: for noise that the hospitals share, else None.
-        release: one noisy sum before the steps (fedgan_audits.releases.record), its noise given; counted in epsilon.
+        release: one noisy sum before the steps (fedgan_audits.accounting.releases.record), its noise given; it counts.
 
     Returns:
         A plan whose epsilon is at most the target: the noise is rounded up, steps and probability are rounded down.
@@ -121,7 +127,7 @@ def plan(
     if release is not None and not is_release(release):
         raise InputError(
             "the release has a sampling probability below 1 or several steps; expected one sum of all patients",
-            hint="make it with fedgan_audits.releases.record",
+            hint="make it with fedgan_audits.accounting.releases.record",
         )
     if epsilon is None:
         accountant.check_delta(delta)

@@ -15,7 +15,7 @@ class MechanismContradicted(FedganError):  # noqa: N818 - a finding is an outcom
     The message names the tests and holds no figure of theirs: figures belong to the confidential annex.
 
     Attributes:
-        tests: names of the tests that failed, `fedgan_audits.self_tests.TestName`.
+        tests: names of the tests that failed, `fedgan_audits.facts.self_tests.TestName`.
     """
 
     exit_code = 4

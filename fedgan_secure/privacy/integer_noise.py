@@ -32,7 +32,7 @@ from fractions import Fraction
 import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
-from fedgan_secure.privacy import Entropy
+from fedgan_secure.privacy.entropy import Entropy
 from fedgan_secure.privacy.errors import PrivacyRefused
 
 GUARD = 2.0**-38

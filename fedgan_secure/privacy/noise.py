@@ -22,7 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
-from fedgan_secure.privacy import Entropy
+from fedgan_secure.privacy.entropy import Entropy
 from fedgan_secure.privacy.errors import PrivacyRefused
 from fedgan_secure.processors import processors
 

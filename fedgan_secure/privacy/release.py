@@ -18,7 +18,7 @@ import math
 
 import numpy as np
 
-from fedgan_audits.mechanism import MechanismRecord
+from fedgan_audits.accounting import MechanismRecord
 from fedgan_secure.privacy.errors import PrivacyRefused
 
 COARSE = 2.0**-16

@@ -11,7 +11,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from fedgan_secure.privacy import Entropy
+from fedgan_secure.privacy.entropy import Entropy
 from fedgan_secure.privacy.errors import PrivacyRefused
 
 TRUNCATION_PROBABILITY = 0.0

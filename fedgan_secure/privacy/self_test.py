@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from fedgan_audits.mechanism import MechanismRecord
-from fedgan_audits.self_tests import FALSE_ALARM, NAMES, SelfTest, TestName
+from fedgan_audits.accounting import MechanismRecord
+from fedgan_audits.facts import FALSE_ALARM, NAMES, SelfTest, TestName
 from fedgan_secure.privacy.errors import MechanismContradicted
 from fedgan_secure.privacy.evidence import (
     IMPOSSIBLE,

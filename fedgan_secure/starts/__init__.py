@@ -1,16 +1,67 @@
 """Public starts: a generator and a feature network trained without privacy on public pictures, before any patient's."""
 
-from fedgan_secure.starts.architecture import LATENT, Architecture
-from fedgan_secure.starts.shared import refuse_shared_pictures, shared_pictures
-from fedgan_secure.starts.start import PublicStart, check_fits, read_start, shipped_start
+from fedgan_secure.starts.architecture import (
+    FEATURE_WIDTHS,
+    GENERATOR_WIDTHS,
+    GROUPS,
+    HIDDEN_WIDTH,
+    IMAGE_SIZE,
+    LABEL_WIDTH,
+    LATENT,
+    MIX_WIDTH,
+    MOST_CLASSES,
+    NOISE_MAPS,
+    NOISE_VECTOR,
+    OUTPUTS_WEIGHT,
+    SOFT_LIMIT,
+    START_SIDE,
+    Architecture,
+)
+from fedgan_secure.starts.archive import Archive, ArchiveError, pack, read_file
+from fedgan_secure.starts.shared import digests_of, refuse_shared_images, refuse_shared_pictures, shared_pictures
+from fedgan_secure.starts.start import (
+    DIGEST_BYTES,
+    MOST_PICTURES,
+    SHIPPED,
+    PublicStart,
+    check_fits,
+    metadata_text,
+    read_start,
+    shipped_start,
+    start_bytes,
+)
 
 __all__ = [
+    "DIGEST_BYTES",
+    "FEATURE_WIDTHS",
+    "GENERATOR_WIDTHS",
+    "GROUPS",
+    "HIDDEN_WIDTH",
+    "IMAGE_SIZE",
+    "LABEL_WIDTH",
     "LATENT",
+    "MIX_WIDTH",
+    "MOST_CLASSES",
+    "MOST_PICTURES",
+    "NOISE_MAPS",
+    "NOISE_VECTOR",
+    "OUTPUTS_WEIGHT",
+    "SHIPPED",
+    "SOFT_LIMIT",
+    "START_SIDE",
     "Architecture",
+    "Archive",
+    "ArchiveError",
     "PublicStart",
     "check_fits",
+    "digests_of",
+    "metadata_text",
+    "pack",
+    "read_file",
     "read_start",
+    "refuse_shared_images",
     "refuse_shared_pictures",
     "shared_pictures",
     "shipped_start",
+    "start_bytes",
 ]

@@ -13,7 +13,8 @@ from fedgan_secure.errors import InputError
 from fedgan_secure.starts.start import DIGEST_BYTES, PublicStart
 
 if TYPE_CHECKING:
-    from fedgan_secure.data.patients import PatientDataset
+    from fedgan_secure.data import PatientDataset
+
 
 BATCH = 500
 _KEY = np.dtype((np.void, DIGEST_BYTES))

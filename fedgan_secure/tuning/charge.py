@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fedgan_audits import accountant, figures
+from fedgan_audits.accounting import SearchMechanism, SearchTerms, TrialSetting, accountant
 from fedgan_audits.ledger import Ledger
-from fedgan_audits.mechanism import SearchMechanism, SearchTerms, TrialSetting
+from fedgan_audits.report import figures
 from fedgan_secure.errors import InputError
-from fedgan_secure.federation.mechanisms import hospital_mechanism, recipe_of, rounds_of
-from fedgan_secure.federation.sources import names_of
-from fedgan_secure.settings import RunSettings, own_cap
+from fedgan_secure.federation import names_of
+from fedgan_secure.policy import RunSettings, hospital_mechanism, own_cap, recipe_of, rounds_of
 from fedgan_secure.tuning import space as spaces
 from fedgan_secure.tuning.experiment import SHAPES, Experiment
 from fedgan_secure.tuning.space import Value

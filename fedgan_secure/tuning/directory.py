@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fedgan_secure.errors import InputError
-from fedgan_secure.federation.storage import explain_disk, private_folder, read_json, write_json
+from fedgan_secure.storage import explain_disk, private_folder, read_json, write_json
 
 SEARCH_FORMAT = 2
 

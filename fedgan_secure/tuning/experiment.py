@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from fedgan_secure.errors import BudgetRefused, InputError
-from fedgan_secure.settings import RunSettings, read_toml
+from fedgan_secure.policy import RunSettings, read_toml
 from fedgan_secure.tuning import space as spaces
 from fedgan_secure.tuning.space import Method, Value
 

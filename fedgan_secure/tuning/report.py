@@ -12,12 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fedgan_audits import accountant
-from fedgan_audits.curves import Point, Series, chart
-from fedgan_audits.pages import Page, Picture, Section, Table, render
+from fedgan_audits.accounting import accountant
+from fedgan_audits.pages import Page, Picture, Point, Section, Series, Table, chart, render_page
 from fedgan_secure.errors import InputError
-from fedgan_secure.federation.storage import explain_disk, write_bytes
-from fedgan_secure.settings import RunSettings
+from fedgan_secure.policy import RunSettings
+from fedgan_secure.storage import explain_disk, write_bytes
 from fedgan_secure.tuning.directory import SearchDirectory
 from fedgan_secure.tuning.experiment import Experiment
 from fedgan_secure.tuning.outcome import Found, Tried, read
@@ -83,7 +82,7 @@ def write_report(directory: SearchDirectory, output: Path, trial: int | None = N
         federation = output / "federation.toml"
         write_bytes(federation, federation_toml(found.experiment, chosen).encode())
     page = output / "index.html"
-    write_bytes(page, render(page_of(found, chosen)))
+    write_bytes(page, render_page(page_of(found, chosen)))
     return Written(page, federation, chosen, alone)
 
 

@@ -16,12 +16,12 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-from fedgan_audits import selection
+from fedgan_audits.accounting import selection
 from fedgan_audits.ledger import Ledger
 from fedgan_secure.errors import FedganError
-from fedgan_secure.federation.run import Display
-from fedgan_secure.federation.storage import sole_owner
+from fedgan_secure.federation import Display
 from fedgan_secure.processors import processors
+from fedgan_secure.storage import sole_owner
 from fedgan_secure.tuning import charge as charges
 from fedgan_secure.tuning import space as spaces
 from fedgan_secure.tuning.charge import Charge

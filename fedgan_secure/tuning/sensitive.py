@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fedgan_secure.errors import BudgetRefused, InputError
-from fedgan_secure.settings import RunSettings
+from fedgan_secure.policy import RunSettings
 from fedgan_secure.tuning.experiment import Experiment
 
 _MOST_FILES = 200_000

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from fedgan_secure.errors import InputError
-from fedgan_secure.federation.storage import read_json, write_json
-from fedgan_secure.settings import RunSettings
+from fedgan_secure.policy import RunSettings
+from fedgan_secure.storage import read_json, write_json
 
 RESULT = "trial.json"
 """What a finished trial gave, in its folder: a trial that ended just before a kill is not scored again."""
@@ -84,9 +84,8 @@ def run_trial(job: Job) -> dict[str, Any]:
     Raises:
         FedganError, AuditError: as a run does.
     """
-    from fedgan_audits import accountant, budget
-    from fedgan_secure.federation.prepare import Request, resume, start
-    from fedgan_secure.federation.run import carry_on
+    from fedgan_audits.accounting import accountant, budget
+    from fedgan_secure.federation import Request, carry_on, resume, start
 
     begun = time.monotonic()
     kept = job.folder / RESULT
@@ -154,7 +153,7 @@ def _finite(score: float) -> float | None:
 
 def score_of(job: Job) -> float:
     """The objective of a finished run: a number that does not depend on any patient but through the released model."""
-    from fedgan_secure.models.spec import ModelSpec
+    from fedgan_secure.models import ModelSpec
     from fedgan_secure.policy import FederationPolicy
 
     policy = FederationPolicy.parse((job.folder / "public" / "policy.json").read_bytes())
@@ -167,7 +166,7 @@ def score_of(job: Job) -> float:
 @lru_cache(maxsize=4)
 def _phantoms(spec: Any, names: tuple[str, ...], seed: int) -> Any:
     """Test phantoms, the same for every trial of a seed: drawn once in a worker's life."""
-    from fedgan_secure.federation.scoring import fresh_phantoms
+    from fedgan_secure.evaluation import fresh_phantoms
 
     return fresh_phantoms(spec, names, "fundus-crop/1", seed)
 
@@ -177,10 +176,9 @@ def _phantom_score(job: Job, spec: Any, names: tuple[str, ...]) -> float:
     import numpy as np
 
     from fedgan_secure.data.phantoms import CLASSES
-    from fedgan_secure.evaluation.feature_distance import feature_distance
-    from fedgan_secure.evaluation.images import LabelledImages
-    from fedgan_secure.evaluation.tstr import accuracy
-    from fedgan_secure.models.dcgan import draw_images, load_generator
+    from fedgan_secure.evaluation import LabelledImages, accuracy, feature_distance
+    from fedgan_secure.networks import draw_images
+    from fedgan_secure.synthesis import load_generator
 
     generator = load_generator(job.folder / "public" / "model" / "generator.keras")
     test = _phantoms(spec, names, job.seed + 1_000_003)
@@ -200,7 +198,7 @@ def _phantom_score(job: Job, spec: Any, names: tuple[str, ...]) -> float:
 
 
 def _public_score(job: Job, spec: Any, policy: Any) -> float:
-    from fedgan_secure.evaluation.run_score import EvaluationRequest, evaluate_run
+    from fedgan_secure.evaluation import EvaluationRequest, evaluate_run
 
     objective = job.objective
     if objective["metric"] == "feature_distance":
@@ -221,9 +219,10 @@ def _public_score(job: Job, spec: Any, policy: Any) -> float:
 def _public_distance(job: Job, spec: Any, policy: Any) -> float:
     import numpy as np
 
-    from fedgan_secure.data import LoadSettings, load
-    from fedgan_secure.evaluation.feature_distance import feature_distance
-    from fedgan_secure.models.dcgan import draw_images, load_generator
+    from fedgan_secure.data.reading import LoadSettings, load
+    from fedgan_secure.evaluation import feature_distance
+    from fedgan_secure.networks import draw_images
+    from fedgan_secure.synthesis import load_generator
 
     objective = job.objective
     wanted = LoadSettings(

@@ -5,7 +5,6 @@ The protocol is specified in docs/protocol.md. Start with `ServerSession` and `C
 
 from fedgan_protocols.errors import Code, JournalError, ParameterError, ProtocolError
 from fedgan_protocols.journal import Journal
-from fedgan_protocols.keys import Entropy, Identity, fingerprint, load_public_key, public_pem, verify
 from fedgan_protocols.parameters import (
     Member,
     PolicyFloors,
@@ -14,8 +13,18 @@ from fedgan_protocols.parameters import (
     roster_hash,
     sum_digest,
 )
-from fedgan_protocols.quantization import FixedPoint, prove_headroom, widest_fraction_bits
-from fedgan_protocols.server_states import Drop, Failure
+from fedgan_protocols.primitives import (
+    Entropy,
+    FixedPoint,
+    Identity,
+    fingerprint,
+    load_public_key,
+    prove_headroom,
+    public_pem,
+    verify,
+    widest_fraction_bits,
+)
+from fedgan_protocols.server import Drop, Failure
 from fedgan_protocols.session import AggregateResult, ClientSession, Phase, ServerSession
 from fedgan_protocols.transitions import Stage
 

@@ -7,12 +7,11 @@ from types import MappingProxyType
 
 import numpy as np
 
-from fedgan_protocols.encoding import digest
 from fedgan_protocols.errors import Code, ProtocolError
-from fedgan_protocols.graph import holders
 from fedgan_protocols.masking import check_public_key
 from fedgan_protocols.messages import Advertisement, Consistency, Deal, Invitation, Message
 from fedgan_protocols.parameters import SALT_BYTES, SHARE_BYTES, SessionParameters
+from fedgan_protocols.primitives import digest, holders
 
 OPENING_BYTES = SHARE_BYTES + SALT_BYTES
 KEY, SEED = "key", "seed"

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from fedgan_protocols.encoding import decode, encode, malformed
 from fedgan_protocols.messages import pack_ids, unpack_hashes, unpack_ids
+from fedgan_protocols.primitives import decode, encode, malformed
 
 _DEPTH = 2
 

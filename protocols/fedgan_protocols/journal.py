@@ -24,8 +24,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from fedgan_protocols.encoding import Packet, decode, digest, encode
 from fedgan_protocols.errors import Code, JournalError, ProtocolError
+from fedgan_protocols.primitives import Packet, decode, digest, encode
 from fedgan_protocols.transitions import Stage
 
 MAGIC = b"FGSJRNL1"

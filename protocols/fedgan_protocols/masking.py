@@ -27,9 +27,9 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from fedgan_protocols.encoding import Item, encode
 from fedgan_protocols.errors import Code, ProtocolError
 from fedgan_protocols.parameters import SessionParameters
+from fedgan_protocols.primitives import Item, encode
 
 SEGMENT_BYTES = 256 * 1024
 TAG_BYTES = 16

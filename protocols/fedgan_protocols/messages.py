@@ -16,10 +16,9 @@ from dataclasses import dataclass, field, fields
 from itertools import pairwise
 from typing import Any, TypeVar
 
-from fedgan_protocols.encoding import Item, decode, digest, encode, join_packet, malformed
 from fedgan_protocols.errors import Code, ProtocolError
-from fedgan_protocols.keys import Identity, verify
 from fedgan_protocols.parameters import HASH_BYTES, ID_BYTES, SERVER, SessionParameters
+from fedgan_protocols.primitives import Identity, Item, decode, digest, encode, join_packet, malformed, verify
 from fedgan_protocols.transitions import Stage
 
 DOMAIN = "fedgan-secure/secure-aggregation"

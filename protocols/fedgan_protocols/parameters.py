@@ -14,10 +14,18 @@ from functools import cached_property
 
 import numpy as np
 
-from fedgan_protocols.encoding import digest, encode
 from fedgan_protocols.errors import Code, ParameterError
-from fedgan_protocols.graph import LEAST_MEMBERS, PRIVACY_BITS, SparseGraph, privacy_bits, signatures_to_check
-from fedgan_protocols.keys import Entropy, is_safe_public_key
+from fedgan_protocols.primitives import (
+    LEAST_MEMBERS,
+    PRIVACY_BITS,
+    Entropy,
+    SparseGraph,
+    digest,
+    encode,
+    is_safe_public_key,
+    privacy_bits,
+    signatures_to_check,
+)
 
 __all__ = [
     "SERVER",
@@ -92,7 +100,7 @@ class SessionParameters:
     ring_bits          32 or 64
     lengths            vector length of every sum (S sums)
     policy_hash        32 bytes
-    graph              None: everybody masks with everybody; else `fedgan_protocols.graph`, for 100 members and more
+    graph              None: everybody masks with everybody; else `fedgan_protocols.primitives.graph`, for 100 or more
 
     Raises ParameterError for anything else.
     """
@@ -301,7 +309,7 @@ class PolicyFloors:
                     raise ParameterError(
                         Code.POLICY_FLOOR,
                         f"{what}: {found}; this member accepts no less than {least}",
-                        hint="use the complete graph, or a stronger sparse one (`fedgan_protocols.graph.choose_graph`)",
+                        hint="use the complete graph, or a stronger sparse one (`primitives.graph.choose_graph`)",
                     )
             bits = privacy_bits(parameters.n, parameters.graph)
             if bits < self.least_graph_bits:
@@ -309,7 +317,7 @@ class PolicyFloors:
                     Code.POLICY_FLOOR,
                     f"a sparse graph that fails with probability 2^-{bits:.1f}; this member accepts no more than "
                     f"2^-{self.least_graph_bits:g}",
-                    hint="raise the degree or the graph's threshold (`fedgan_protocols.graph.choose_graph` finds both)",
+                    hint="raise the degree or the graph's threshold (`primitives.graph.choose_graph` finds both)",
                 )
 
 

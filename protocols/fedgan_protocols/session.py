@@ -18,15 +18,16 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from fedgan_protocols import client as client_machine
-from fedgan_protocols import client_states, server_states, transcript
-from fedgan_protocols import server as server_machine
-from fedgan_protocols.encoding import Packet, digest
+from fedgan_protocols.client import machine as client_machine
+from fedgan_protocols.client import states as client_states
 from fedgan_protocols.errors import Code, JournalError, ParameterError, ProtocolError
 from fedgan_protocols.journal import Journal
-from fedgan_protocols.keys import Entropy, Identity
 from fedgan_protocols.parameters import PolicyFloors, SessionParameters, sum_digest
-from fedgan_protocols.server_states import Drop, Failure
+from fedgan_protocols.primitives import Entropy, Identity, Packet, digest
+from fedgan_protocols.server import Drop, Failure
+from fedgan_protocols.server import machine as server_machine
+from fedgan_protocols.server import states as server_states
+from fedgan_protocols.transcript import transcript
 from fedgan_protocols.transitions import ClientPhase, Stage
 
 OnReceipt = Callable[[tuple[np.ndarray, ...], tuple[str, ...]], None]
@@ -54,7 +55,7 @@ class AggregateResult:
     survivors          names whose vector is in the last sum (U3); all sums in `survivors_per_sum`
     dropped            name -> label of the stage at which it stopped answering (a survivor may stop after R2)
     receipts           survivor -> "ok" or why there is no countersignature
-    transcript         see `fedgan_protocols.transcript`; transcript_digest is its SHA-256
+    transcript         see `fedgan_protocols.transcript.transcript`; transcript_digest is its SHA-256
     """
 
     sums: tuple[np.ndarray, ...] = field(repr=False)

@@ -17,12 +17,11 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from fedgan_audits import envelope, render
-from fedgan_audits.binding import start_text
-from fedgan_audits.bundle import public_pem, publish_round, publish_trust, write_atomic
-from fedgan_audits.manifest import RunFacts, write_manifest
-from fedgan_audits.mechanism import MechanismRecord
-from fedgan_audits.records import (
+from fedgan_audits import canonical_json
+from fedgan_audits.accounting.mechanism import MechanismRecord
+from fedgan_audits.bundle.writing import write_atomic
+from fedgan_audits.facts.binding import start_text
+from fedgan_audits.facts.records import (
     AggregationFacts,
     Artefact,
     DataFacts,
@@ -39,8 +38,14 @@ from fedgan_audits.records import (
     Software,
     spending,
 )
-from fedgan_audits.report import RoundDraft, build_round
-from fedgan_audits.self_tests import NAMES, SelfTest
+from fedgan_audits.facts.run import RunFacts
+from fedgan_audits.facts.self_tests import NAMES, SelfTest
+from fedgan_audits.pages import index, render
+from fedgan_audits.publishing.manifest import write_manifest
+from fedgan_audits.publishing.round import publish_round
+from fedgan_audits.report.report import RoundDraft, build_round
+from fedgan_audits.signing import envelope, public_keys
+from fedgan_audits.signing.public_keys import public_pem, publish_trust
 
 MECHANISM = MechanismRecord(
     sampling_probability=0.1,
@@ -109,7 +114,7 @@ class Run:
     def __post_init__(self) -> None:
         for name in ("coordinator", *self.names):
             self.keys.setdefault(name, Ed25519PrivateKey.generate())
-        self.policy = envelope.canonical(
+        self.policy = canonical_json.canonical(
             {
                 "run_id": self.run_id,
                 "coordinator": {"public_key": self.raw("coordinator")},
@@ -153,7 +158,7 @@ class Run:
                 **self.release.model_dump(include=names),
                 "dimension": 3_515,
                 "layout": LAYOUT,
-                "layout_sha256": sha256(envelope.canonical(LAYOUT)),
+                "layout_sha256": sha256(canonical_json.canonical(LAYOUT)),
                 "headroom": f"of the release: {HEADROOM}",
             },
         }
@@ -166,7 +171,7 @@ class Run:
     def release_facts(self) -> ReleaseFacts | None:
         if self.release is None:
             return None
-        layout = sha256(envelope.canonical(LAYOUT))
+        layout = sha256(canonical_json.canonical(LAYOUT))
         return ReleaseFacts(
             mechanism=self.release, statistic=STATISTIC, dimension=3_515, layout_sha256=layout, features=FEATURES
         )
@@ -211,7 +216,7 @@ class Run:
                 ended=START + timedelta(minutes=number, seconds=40),
                 status="complete",
                 policy_sha256=sha256(self.policy),
-                coordinator_fingerprint=envelope.fingerprint(self.keys["coordinator"].public_key()),
+                coordinator_fingerprint=public_keys.fingerprint(self.keys["coordinator"].public_key()),
                 previous_report=self.drafts[-1].digest if self.drafts else None,
                 software=Software(
                     fedgan_secure="0.1.0",
@@ -238,7 +243,7 @@ class Run:
                 HospitalFacts(
                     **{
                         "name": name,
-                        "fingerprint": envelope.fingerprint(self.keys[name].public_key()),
+                        "fingerprint": public_keys.fingerprint(self.keys[name].public_key()),
                         "declared_patients": 75,
                         "reserved": self.scheduled(number),
                         "this_run": spending([(due, self.scheduled(due)) for due in range(1, number + 1)]),
@@ -411,10 +416,10 @@ def pages(drafts: dict[str, RoundDraft], whole_run: Run) -> dict[str, bytes]:
     found["with picture"] = whole_run.drafts[1].html
     found["index"] = (whole_run.public / "index.html").read_bytes()
     reports = [draft.report for draft in whole_run.drafts]
-    rows = [render.IndexRow.of(report) for report in reports]
+    rows = [index.IndexRow.of(report) for report in reports]
     for outcome in ("running", "ended early", "refused"):
-        found[f"index {outcome}"] = render.render_index(whole_run.facts(outcome, "As said."), rows, reports[-1])
-    found["index empty"] = render.render_index(whole_run.facts("refused", "Every hospital refused."), [], None)
+        found[f"index {outcome}"] = index.render_index(whole_run.facts(outcome, "As said."), rows, reports[-1])
+    found["index empty"] = index.render_index(whole_run.facts("refused", "Every hospital refused."), [], None)
     return found
 
 
@@ -423,10 +428,10 @@ def german(drafts: dict[str, RoundDraft], whole_run: Run) -> dict[str, bytes]:
     """The same pages in German."""
     found = {name: render.render_round(draft.report, None, "de") for name, draft in drafts.items()}
     reports = [draft.report for draft in whole_run.drafts]
-    rows = [render.IndexRow.of(report) for report in reports]
+    rows = [index.IndexRow.of(report) for report in reports]
     for outcome in ("running", "complete", "ended early", "refused"):
-        found[f"index {outcome}"] = render.render_index(
+        found[f"index {outcome}"] = index.render_index(
             whole_run.facts(outcome), rows, reports[-1], small_png(7), language="de"
         )
-    found["index empty"] = render.render_index(whole_run.facts("refused"), [], None, language="de")
+    found["index empty"] = index.render_index(whole_run.facts("refused"), [], None, language="de")
     return found

@@ -19,8 +19,10 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from fedgan_audits import envelope, release_texts, render, renderers, wording
-from fedgan_audits.report import build_round
+from fedgan_audits import canonical_json
+from fedgan_audits.pages import index, renderers, wording
+from fedgan_audits.report import release_texts
+from fedgan_audits.report.report import build_round
 from tests.audits.conftest import MECHANISM, RELEASE, Run, sha256, small_png, variants
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -57,11 +59,11 @@ def made() -> dict[str, Any]:
         pages["with picture"] = whole.drafts[1].html
         for name, run in (("whole", whole), ("released", released)):
             pages[f"index {name}"] = (run.public / "index.html").read_bytes()
-        rows = [render.IndexRow.of(draft.report) for draft in whole.drafts]
+        rows = [index.IndexRow.of(draft.report) for draft in whole.drafts]
         for outcome in ("running", "ended early", "refused"):
             facts = whole.facts(outcome, "As said.")
-            pages[f"index {outcome}"] = render.render_index(facts, rows, whole.drafts[-1].report, small_png(7))
-        pages["index empty"] = render.render_index(whole.facts("refused", "Every hospital refused."), [], None)
+            pages[f"index {outcome}"] = index.render_index(facts, rows, whole.drafts[-1].report, small_png(7))
+        pages["index empty"] = index.render_index(whole.facts("refused", "Every hospital refused."), [], None)
     reports = {name: leaves(draft.report.model_dump(mode="json")) for name, draft in drafts.items()}
     return {
         "pages": {name: sha256(nameless(page)) for name, page in pages.items()},
@@ -90,7 +92,7 @@ def _digests(found: dict[str, Any]) -> dict[str, str]:
     sections: dict[str, dict[str, Any]] = {}
     for path, value in found.items():
         sections.setdefault(re.split(r"[.\[]", path)[0], {})[path] = value
-    return {name: sha256(envelope.canonical(part))[:16] for name, part in sections.items()}
+    return {name: sha256(canonical_json.canonical(part))[:16] for name, part in sections.items()}
 
 
 def _figures(found: dict[str, Any]) -> dict[str, Any]:
@@ -106,7 +108,7 @@ def _figures(found: dict[str, Any]) -> dict[str, Any]:
 
 
 def _files() -> dict[str, str]:
-    return {name: sha256((SOURCE.parent / name).read_bytes())[:16] for name in TEXTS}
+    return {name: sha256((SOURCE.parents[1] / name).read_bytes())[:16] for name in TEXTS}
 
 
 def _sentences() -> dict[str, str]:

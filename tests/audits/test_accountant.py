@@ -14,9 +14,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.special import log_ndtr
 
-from fedgan_audits import accountant, image_groups, loss_distribution
+from fedgan_audits.accounting import accountant, image_groups, loss_distribution
+from fedgan_audits.accounting.mechanism import MechanismRecord, Unit
 from fedgan_audits.errors import NotAccounted, RecordInvalid, UnreachableTarget
-from fedgan_audits.mechanism import MechanismRecord, Unit
 
 VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "known-answers.json").read_text())
 TOLERANCE = VECTORS["tolerance"]
@@ -256,7 +256,7 @@ def test_rounding_names_the_unbounded() -> None:
 
 def test_importing_the_room_loads_neither_tensorflow_nor_the_accounting_library() -> None:
     code = (
-        "import sys, fedgan_audits.accountant, fedgan_audits.budget, fedgan_audits.ledger;"
+        "import sys, fedgan_audits.accounting.accountant, fedgan_audits.accounting.budget, fedgan_audits.ledger.ledger;"
         "sys.exit(any(m in sys.modules for m in ('tensorflow', 'dp_accounting', 'fedgan_protocols')))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

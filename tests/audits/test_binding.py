@@ -9,13 +9,18 @@ from typing import Any
 
 import pytest
 
-from fedgan_audits import binding, envelope, recompute, render
-from fedgan_audits.checks import Verification
-from fedgan_audits.manifest import write_manifest
-from fedgan_audits.records import Flags, MissingSignature, RoundRecord
-from fedgan_audits.report import RoundDraft, build_report, build_round, disagreements, record_of
-from fedgan_audits.sections import REPORT_TYPE, RoundReport
-from fedgan_audits.verify import verify_run
+from fedgan_audits import canonical_json
+from fedgan_audits.facts import binding
+from fedgan_audits.facts.checks import Verification
+from fedgan_audits.facts.records import Flags, MissingSignature, RoundRecord
+from fedgan_audits.facts.sections import REPORT_TYPE, RoundReport
+from fedgan_audits.pages import render
+from fedgan_audits.publishing.manifest import write_manifest
+from fedgan_audits.report.reading import record_of
+from fedgan_audits.report.report import RoundDraft, build_report, build_round, disagreements
+from fedgan_audits.signing import envelope
+from fedgan_audits.verification import recompute
+from fedgan_audits.verification.verify import verify_run
 
 MakeRun = Callable[..., Any]
 
@@ -285,7 +290,7 @@ def test_a_policy_that_is_no_policy_is_said(whole_run: Any) -> None:
             assert binding.differences(record, odd)
         except AttributeError:
             pytest.fail("a policy of another shape must be said, not crash")
-    assert envelope.canonical(json.loads(whole_run.policy)) == whole_run.policy
+    assert canonical_json.canonical(json.loads(whole_run.policy)) == whole_run.policy
 
 
 def test_false_figures_of_a_middle_round_are_caught(new_run: MakeRun, transcript_check: Any) -> None:

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from fedgan_audits import accountant, budget, renyi
+from fedgan_audits.accounting import accountant, budget, renyi
 from fedgan_audits.errors import NotAccounted, RecordInvalid
 
 

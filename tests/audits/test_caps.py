@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from fedgan_audits import accountant, caps
+from fedgan_audits.accounting import accountant
 from fedgan_audits.errors import BudgetRefused, RecordInvalid
-from fedgan_audits.ledger import Ledger
+from fedgan_audits.ledger import caps
+from fedgan_audits.ledger.ledger import Ledger
 from tests.audits.test_ledger import DELTA, mechanism
 
 

@@ -14,8 +14,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedgan_audits import envelope
-from fedgan_audits.envelope import EnvelopeError
+from fedgan_audits.canonical_json import EnvelopeError
+from fedgan_audits.signing import envelope, public_keys
 
 KEYS = [Ed25519PrivateKey.from_private_bytes(bytes([number]) * 32) for number in (1, 2)]
 
@@ -35,14 +35,14 @@ def test_fingerprint_is_sha256_of_the_raw_key_as_openssh_writes_digests() -> Non
     import hashlib
 
     tail = base64.b64encode(hashlib.sha256(raw).digest()).decode().rstrip("=")
-    assert envelope.fingerprint(KEYS[0].public_key()) == f"SHA256:{tail}"
+    assert public_keys.fingerprint(KEYS[0].public_key()) == f"SHA256:{tail}"
 
 
 def test_round_trip_and_both_signatures_verify() -> None:
     parsed = envelope.parse(signed())
     assert parsed.payload == b'{"a":1}'
     for key in KEYS:
-        sig = parsed.signatures[envelope.fingerprint(key.public_key())]
+        sig = parsed.signatures[public_keys.fingerprint(key.public_key())]
         assert envelope.verify(parsed.payload, sig, key.public_key())
         assert not envelope.verify(parsed.payload + b" ", sig, key.public_key())
 

@@ -14,11 +14,11 @@ from typing import Any
 import jsonschema
 import pytest
 
-from fedgan_audits import documents, gdpr, oscal, registry_card
 from fedgan_audits.errors import RecordInvalid, VerificationFailed
-from fedgan_audits.pdf import PdfUnavailable, pdf
-from fedgan_audits.records import GovernanceEntry
-from fedgan_audits.verified import VerifiedRun, verified
+from fedgan_audits.exports import documents, gdpr, oscal, registry_card
+from fedgan_audits.exports.verified_run import VerifiedRun, verified
+from fedgan_audits.facts.records import GovernanceEntry
+from fedgan_audits.pages.printing import PdfUnavailable, pdf
 
 from .conftest import toy_transcript_check
 from .test_render import BANNED, HOSTILE, Outline
@@ -135,7 +135,7 @@ def test_what_people_declared_never_becomes_markup(governed: VerifiedRun) -> Non
 
 
 def test_the_topics_of_declarations_are_those_that_people_can_set() -> None:
-    from fedgan_secure.settings import TOPICS
+    from fedgan_secure.policy.settings import TOPICS
 
     source = Path(gdpr.__file__).read_text(encoding="utf-8")
     for topic in TOPICS.values():
@@ -312,9 +312,9 @@ Change = Callable[[dict[str, Any]], None]
 def test_a_damaged_edition_of_the_provisions_is_refused(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, change: Change, said: str
 ) -> None:
-    from fedgan_audits import controls
+    from fedgan_audits.facts import controls
 
-    data = json.loads((Path(controls.__file__).parent / "provisions/2.json").read_text(encoding="utf-8"))
+    data = json.loads((Path(controls.__file__).parents[1] / "provisions/2.json").read_text(encoding="utf-8"))
     change(data)
     (tmp_path / "provisions").mkdir()
     (tmp_path / "provisions/2.json").write_text(json.dumps(data), encoding="utf-8")
@@ -324,8 +324,10 @@ def test_a_damaged_edition_of_the_provisions_is_refused(
 
 
 def test_a_report_keeps_the_edition_it_was_made_with(new_run: Callable[..., Any]) -> None:
-    from fedgan_audits import controls, render
-    from fedgan_audits.report import build_report, record_of
+    from fedgan_audits.facts import controls
+    from fedgan_audits.pages import render
+    from fedgan_audits.report.reading import record_of
+    from fedgan_audits.report.report import build_report
 
     old = build_report(new_run().record(1, provisions_edition="1"))
     new = build_report(new_run().record(1))

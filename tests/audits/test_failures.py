@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedgan_audits import accountant, failures
+from fedgan_audits.accounting import accountant, failures
+from fedgan_audits.accounting.mechanism import MechanismRecord
 from fedgan_audits.errors import RecordInvalid
-from fedgan_audits.mechanism import MechanismRecord
 
 DELTA = 1e-5
 

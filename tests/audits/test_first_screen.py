@@ -10,13 +10,18 @@ from typing import Any
 
 import pytest
 
-from fedgan_audits import accountant, envelope, figures, first_screen, render, wording
-from fedgan_audits.checks import Verification
-from fedgan_audits.controls import provisions
-from fedgan_audits.mechanism import MechanismRecord
-from fedgan_audits.recompute import check_epsilon
-from fedgan_audits.records import Flags, PrivacySettings
-from fedgan_audits.report import RoundDraft, build_round
+from fedgan_audits import canonical_json
+from fedgan_audits.accounting import accountant
+from fedgan_audits.accounting.mechanism import MechanismRecord
+from fedgan_audits.facts import first_screen
+from fedgan_audits.facts.checks import Verification
+from fedgan_audits.facts.controls import provisions
+from fedgan_audits.facts.records import Flags, PrivacySettings
+from fedgan_audits.pages import render, wording
+from fedgan_audits.report import figures
+from fedgan_audits.report.report import RoundDraft, build_round
+from fedgan_audits.signing import envelope
+from fedgan_audits.verification.recompute import check_epsilon
 from tests.audits.conftest import MECHANISM, Run
 
 EARLIER = MECHANISM.model_copy(update={"steps": 100})
@@ -158,10 +163,10 @@ def test_a_ledger_of_very_large_epsilon_gets_a_report(new_run: Callable[..., Run
 def test_a_report_of_version_2_is_read_without_the_new_figures(run: Run) -> None:
     draft = draft_of(run, holders="")
     subjects, predicate = envelope.read_statement(draft.payload, "urn:fedgan-secure:audit:round-report:3")
-    from fedgan_audits.report import read_any
+    from fedgan_audits.report.reading import read_any
 
     old = {**predicate, "schema_version": "2"}
-    with pytest.raises(envelope.EnvelopeError, match=r"no such field: composition\.hospitals\.held"):
+    with pytest.raises(canonical_json.EnvelopeError, match=r"no such field: composition\.hospitals\.held"):
         read_any(envelope.statement(subjects, "urn:fedgan-secure:audit:round-report:2", old))
     for row in old["composition"]["hospitals"]:
         for name in ("held", "left_of_target", "left_of_cap"):

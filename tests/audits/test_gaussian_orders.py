@@ -11,7 +11,7 @@ import mpmath
 import numpy as np
 import pytest
 
-from fedgan_audits import gaussian_orders, loss_distribution
+from fedgan_audits.accounting import gaussian_orders, loss_distribution
 
 VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "second-opinions.json").read_text(encoding="utf-8"))
 ROWS = VECTORS["rows"]

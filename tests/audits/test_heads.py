@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from fedgan_audits.checks import Verification
-from fedgan_audits.ledger import Ledger
-from fedgan_audits.manifest import write_manifest
-from fedgan_audits.verify import verify_run
+from fedgan_audits.facts.checks import Verification
+from fedgan_audits.ledger.ledger import Ledger
+from fedgan_audits.publishing.manifest import write_manifest
+from fedgan_audits.verification.verify import verify_run
 
 
 def make_ledger(run: Any, path: Path, *, hospital: str = "b", signed: dict[int, str] | None = None) -> Path:
@@ -161,7 +161,7 @@ def test_who_raised_the_cap_is_compared_with_the_hospitals_key(whole_run: Any, t
         if signer == "nobody":
             facts = {**ledger.entries()[2].facts, "cap": 95.0}
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr("fedgan_audits.caps.raise_facts", lambda *given: facts)
+                patch.setattr("fedgan_audits.ledger.caps.raise_facts", lambda *given: facts)
                 ledger.raise_cap(95.0, "forged", whole_run.keys["b"])
             ledger.reserve(whole_run.run_id, 4, whole_run.mechanism, 1e-4)
     result = verify_run(whole_run.folder, trust=whole_run.public_keys, ledger=place)

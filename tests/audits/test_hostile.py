@@ -20,14 +20,17 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from fedgan_audits import envelope, recompute
-from fedgan_audits.checks import Verification, shown
+from fedgan_audits import canonical_json
+from fedgan_audits.accounting.mechanism import MechanismRecord
 from fedgan_audits.errors import AuditError, RecordInvalid
-from fedgan_audits.manifest import MANIFEST, write_manifest
-from fedgan_audits.mechanism import MechanismRecord
-from fedgan_audits.records import RoundHeader
-from fedgan_audits.trust import load_trust
-from fedgan_audits.verify import public_folder, verify_run
+from fedgan_audits.facts.checks import Verification, shown
+from fedgan_audits.facts.records import RoundHeader
+from fedgan_audits.facts.run import MANIFEST
+from fedgan_audits.publishing.manifest import write_manifest
+from fedgan_audits.signing import envelope
+from fedgan_audits.signing.trust import load_trust
+from fedgan_audits.verification import recompute
+from fedgan_audits.verification.verify import public_folder, verify_run
 
 MakeRun = Callable[..., Any]
 ESCAPES = "\x1b[2J\x1b]0;owned\x07\u202e"
@@ -68,7 +71,7 @@ def altered(run: Any, public: Path, file: str, change: Callable[[dict[str, Any]]
     place = public / file
     statement = json.loads(envelope.parse(place.read_bytes()).payload)
     change(statement)
-    place.write_bytes(sign(run, envelope.canonical(statement)))
+    place.write_bytes(sign(run, canonical_json.canonical(statement)))
 
 
 # what is read
@@ -162,7 +165,7 @@ def test_a_hospital_has_a_plain_name_or_none(new_run: MakeRun, name: str) -> Non
     run = new_run(rounds=1).all_rounds()
     policy = json.loads(run.policy)
     policy["hospitals"][1]["name"] = name
-    (run.public / "policy.json").write_bytes(envelope.canonical(policy))
+    (run.public / "policy.json").write_bytes(canonical_json.canonical(policy))
 
     def rename(statement: dict[str, Any]) -> None:
         for table in ("composition.hospitals", "mechanism.rows", "aggregation.participants"):

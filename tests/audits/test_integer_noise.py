@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedgan_audits import integer_noise, renyi
+from fedgan_audits.accounting import integer_noise, renyi
+from fedgan_audits.accounting.mechanism import DistributedMechanism, IntegerNoise, NoiseShares
 from fedgan_audits.errors import NotAccounted
-from fedgan_audits.mechanism import DistributedMechanism, IntegerNoise, NoiseShares
 
 DIGITS = 40
 Law = dict[int, mpmath.mpf]

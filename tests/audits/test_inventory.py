@@ -13,10 +13,11 @@ from typing import Any
 import pytest
 from benchmarks.audit_trail import trail as trails
 
-from fedgan_audits import envelope
-from fedgan_audits.inventory import Inventory
-from fedgan_audits.manifest import MANIFEST_TYPE, RunFacts, draft_manifest, objections_to_index, read_manifest
-from fedgan_audits.reading import Bundle
+from fedgan_audits.bundle.inventory import Inventory
+from fedgan_audits.bundle.reading import Bundle
+from fedgan_audits.facts.run import RunFacts
+from fedgan_audits.publishing.manifest import MANIFEST_TYPE, draft_manifest, objections_to_index, read_manifest
+from fedgan_audits.signing import envelope
 
 ROUNDS = 8
 MOMENT = datetime(2026, 1, 5, 6, 0, tzinfo=UTC)

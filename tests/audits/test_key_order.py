@@ -13,15 +13,16 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedgan_audits import key_statements
-from fedgan_audits.checks import Verification
 from fedgan_audits.errors import RecordInvalid
-from fedgan_audits.held_keys import Held, KeyHistory, Listed
-from fedgan_audits.key_history import histories
-from fedgan_audits.key_standing import SignedReport, check
-from fedgan_audits.key_statements import Signed, SignedRun, next_second, raw_of
-from fedgan_audits.manifest import RunFacts
-from fedgan_audits.trust import Trust, read_revoked, roster
+from fedgan_audits.facts.checks import Verification
+from fedgan_audits.facts.run import RunFacts
+from fedgan_audits.signing import key_statements
+from fedgan_audits.signing.held_keys import Held, KeyHistory, Listed
+from fedgan_audits.signing.key_history import histories
+from fedgan_audits.signing.key_statements import Signed, SignedRun, next_second
+from fedgan_audits.signing.public_keys import raw_of
+from fedgan_audits.signing.trust import Trust, read_revoked, roster
+from fedgan_audits.verification.keys_in_use import SignedReport, check
 
 VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "key-statements-in-one-second.json").read_text())
 MOMENT = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from fedgan_audits import controls, languages, render, self_tests, wording
-from fedgan_audits.binding import start_text
-from fedgan_audits.languages import PLACEHOLDER, Catalogue, catalogue
-from fedgan_audits.report import RoundDraft
+from fedgan_audits.facts import controls, self_tests
+from fedgan_audits.facts.binding import start_text
+from fedgan_audits.pages import languages, render, wording
+from fedgan_audits.pages.languages import PLACEHOLDER, Catalogue, catalogue
+from fedgan_audits.report.report import RoundDraft
 
 from . import golden
 from .conftest import FEATURES, PUBLIC_START, STATISTIC

@@ -18,10 +18,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from fedgan_audits import accountant, budget
+from fedgan_audits.accounting import accountant, budget
+from fedgan_audits.accounting.mechanism import MechanismRecord
 from fedgan_audits.errors import AuditError, BudgetRefused, LedgerCorrupt, LedgerError, NotAccounted, RecordInvalid
-from fedgan_audits.ledger import GENESIS, Ledger
-from fedgan_audits.mechanism import MechanismRecord
+from fedgan_audits.ledger.ledger import GENESIS, Ledger
 from tests.patience import HANG_SECONDS
 
 DELTA = 1e-5
@@ -251,7 +251,7 @@ def test_a_reservation_survives_a_kill_at_once_after_it(path: Path) -> None:
     code = """
 import os, signal, sys
 from fedgan_audits.ledger import Ledger
-from fedgan_audits.mechanism import MechanismRecord
+from fedgan_audits.accounting import MechanismRecord
 m = MechanismRecord(sampling_probability=.1, noise_multiplier=1., steps=20, l2_clip_norm=1., unit="patient")
 ledger = Ledger.open(sys.argv[1], hospital="north", create=True)
 ledger.reserve("run-1", 1, m, 1e-5)
@@ -269,7 +269,7 @@ def test_a_kill_inside_the_transaction_leaves_nothing_half(path: Path) -> None:
     code = """
 import os, signal, sys
 from fedgan_audits import ledger as room
-from fedgan_audits.mechanism import MechanismRecord
+from fedgan_audits.accounting import MechanismRecord
 m = MechanismRecord(sampling_probability=.1, noise_multiplier=1., steps=20, l2_clip_norm=1., unit="patient")
 ledger = room.Ledger.open(sys.argv[1], hospital="north", create=True)
 append = room.Ledger._append
@@ -346,7 +346,7 @@ def test_two_writers_share_one_chain_and_one_cap(path: Path) -> None:
 import sys
 from fedgan_audits.ledger import Ledger
 from fedgan_audits.errors import BudgetRefused
-from fedgan_audits.mechanism import MechanismRecord
+from fedgan_audits.accounting import MechanismRecord
 m = MechanismRecord(sampling_probability=.1, noise_multiplier=1., steps=20, l2_clip_norm=1., unit="patient")
 with Ledger.open(sys.argv[1], hospital="north", create=True) as ledger:
     for number in range(int(sys.argv[2]), 9, 2):

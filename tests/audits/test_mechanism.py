@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from fedgan_audits.mechanism import DistributedMechanism, MechanismRecord, NoiseShares, parse_mechanism
+from fedgan_audits.accounting.mechanism import DistributedMechanism, MechanismRecord, NoiseShares, parse_mechanism
 
 GOOD: dict[str, Any] = {
     "sampling_probability": 0.1,

@@ -7,8 +7,8 @@ import math
 import mpmath
 import pytest
 
-from fedgan_audits import accountant, image_groups
-from fedgan_audits.mechanism import MechanismRecord
+from fedgan_audits.accounting import accountant, image_groups
+from fedgan_audits.accounting.mechanism import MechanismRecord
 
 DIGITS = 25
 

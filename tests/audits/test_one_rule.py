@@ -9,12 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedgan_audits import accountant, budget, figures
+from fedgan_audits.accounting import accountant, budget
+from fedgan_audits.accounting.mechanism import MechanismRecord
 from fedgan_audits.errors import BudgetRefused
-from fedgan_audits.ledger import Ledger
-from fedgan_audits.mechanism import MechanismRecord
-from fedgan_audits.records import HospitalFacts, PrivacySettings, spending
-from fedgan_audits.report import build_round
+from fedgan_audits.facts.records import HospitalFacts, PrivacySettings, spending
+from fedgan_audits.ledger.ledger import Ledger
+from fedgan_audits.report import figures
+from fedgan_audits.report.report import build_round
 from tests.audits.conftest import Run
 from tests.audits.test_ledger import mechanism
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedgan_audits import one_run
+from fedgan_audits.accounting import one_run
 from fedgan_audits.errors import RecordInvalid
 
 

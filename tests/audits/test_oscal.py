@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from fedgan_audits.oscal import assessment_results
-from fedgan_audits.verified import verified
+from fedgan_audits.exports.oscal import assessment_results
+from fedgan_audits.exports.verified_run import verified
 
 from .conftest import toy_transcript_check
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from fedgan_audits import accountant, renyi
-from fedgan_audits.mechanism import MechanismRecord
+from fedgan_audits.accounting import accountant, renyi
+from fedgan_audits.accounting.mechanism import MechanismRecord
 
 VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "accountants.json").read_text())
 

@@ -7,12 +7,15 @@ from typing import Any
 
 import pytest
 
-from fedgan_audits import accountant, figures, loss_distribution, rebuilding, recompute, renderers
-from fedgan_audits.checks import Verification
-from fedgan_audits.records import RoundRecord
-from fedgan_audits.report import build_report, build_round
-from fedgan_audits.sections import RoundReport
-from fedgan_audits.verify import verify_run
+from fedgan_audits.accounting import accountant, loss_distribution
+from fedgan_audits.facts.checks import Verification
+from fedgan_audits.facts.records import RoundRecord
+from fedgan_audits.facts.sections import RoundReport
+from fedgan_audits.pages import renderers
+from fedgan_audits.report import figures, rebuilding
+from fedgan_audits.report.report import build_report, build_round
+from fedgan_audits.verification import recompute
+from fedgan_audits.verification.verify import verify_run
 
 MakeRun = Callable[..., Any]
 OLD = renderers.BEFORE_NUMBERS[-1]

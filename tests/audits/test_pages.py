@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser  # noqa: F401 - the fixtures' annotations name it
 
-from fedgan_audits.curves import Point, Series, chart, ticks
-from fedgan_audits.pages import Page, Picture, Section, Table, render
+from fedgan_audits.pages.curves import Point, Series, chart, ticks
+from fedgan_audits.pages.page import Page, Picture, Section, Table, render_page
 from tests.audits.test_browser import WIDTHS, Show, browser, findings, show  # noqa: F401 - fixtures
 
 pytestmark = pytest.mark.xdist_group("browser")
@@ -48,7 +48,7 @@ def page() -> Page:
 
 
 def test_everything_is_escaped_and_nothing_is_fetched() -> None:
-    text = render(page()).decode()
+    text = render_page(page()).decode()
     assert "<b>this" not in text and "&lt;b&gt;this" in text
     assert "<script" not in text and "http" not in text.replace("http-equiv", "")
     assert "default-src 'none'" in text
@@ -88,7 +88,7 @@ def test_ticks_are_round_and_enclose(low: float, high: float) -> None:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", WIDTHS)
 def test_axe_finds_nothing(show: Show, width: str, scheme: str) -> None:  # noqa: F811 - the fixture
-    shown = show(render(page()), width, scheme)
+    shown = show(render_page(page()), width, scheme)
     assert findings(shown) == []
     assert shown.evaluate("document.documentElement.scrollWidth") <= WIDTHS[width]
 

@@ -10,14 +10,20 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from fedgan_audits import accountant, binding, budget, envelope, figures, gdpr, registry_card, render
+from fedgan_audits import canonical_json
+from fedgan_audits.accounting import accountant, budget
+from fedgan_audits.accounting.mechanism import DistributedMechanism, MechanismRecord, NoiseShares
 from fedgan_audits.errors import BudgetRefused
-from fedgan_audits.ledger import Ledger
-from fedgan_audits.mechanism import DistributedMechanism, MechanismRecord, NoiseShares
-from fedgan_audits.records import RoundRecord, spending
-from fedgan_audits.report import build_report, disagreements, record_of
-from fedgan_audits.verified import verified
-from fedgan_audits.verify import verify_run
+from fedgan_audits.exports import gdpr, registry_card
+from fedgan_audits.exports.verified_run import verified
+from fedgan_audits.facts import binding
+from fedgan_audits.facts.records import RoundRecord, spending
+from fedgan_audits.ledger.ledger import Ledger
+from fedgan_audits.pages import render
+from fedgan_audits.report import figures
+from fedgan_audits.report.reading import record_of
+from fedgan_audits.report.report import build_report, disagreements
+from fedgan_audits.verification.verify import verify_run
 
 from .conftest import FEATURES, MECHANISM, PUBLIC_START, RELEASE, STATISTIC, Run, toy_transcript_check
 from .test_binding import failed
@@ -300,7 +306,7 @@ def test_a_run_without_a_release_says_nothing_of_one(whole_run: Any) -> None:
     assert b'"release":null' in payload and b'"start":""' in payload
     assert "the release" not in Outline(whole_run.drafts[0].html).words
     assert not any(check.name == "release" for check in verify_run(whole_run.folder).checks)
-    assert envelope.parse_canonical(whole_run.policy).get("release") is None
+    assert canonical_json.parse_canonical(whole_run.policy).get("release") is None
 
 
 def test_a_cap_at_the_target_admits_the_release_and_every_round_and_no_more(tmp_path: Path) -> None:

@@ -12,10 +12,10 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from fedgan_audits import accountant, budget, releases
+from fedgan_audits.accounting import accountant, budget, releases
+from fedgan_audits.accounting.mechanism import MechanismRecord, NoiseShares
 from fedgan_audits.errors import NotAccounted, RecordInvalid, UnreachableTarget
-from fedgan_audits.mechanism import MechanismRecord, NoiseShares
-from fedgan_audits.records import PrivacySettings, ReleaseFacts
+from fedgan_audits.facts.records import PrivacySettings, ReleaseFacts
 
 SHARES = NoiseShares(threshold=3, colluders=1, grid_step=1e-3, dimension=3_515)
 """Of a release's sum: its own dimension and grid."""

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from fedgan_audits import charts, render
-from fedgan_audits.records import GovernanceEntry, Incident, MissingSignature
-from fedgan_audits.report import build_report
-from fedgan_audits.sections import RoundReport, Trajectory, TrajectoryPoint
+from fedgan_audits.facts.records import GovernanceEntry, Incident, MissingSignature
+from fedgan_audits.facts.sections import RoundReport, Trajectory, TrajectoryPoint
+from fedgan_audits.pages import charts, index, render
+from fedgan_audits.report.report import build_report
 
 MakeRun = Callable[..., Any]
 
@@ -211,7 +211,7 @@ def test_nothing_from_a_report_becomes_markup(new_run: MakeRun) -> None:
         }
     )
     facts = run.facts("ended early", HOSTILE)
-    for page in (render.render_round(hostile), render.render_index(facts, [render.IndexRow.of(hostile)], hostile)):
+    for page in (render.render_round(hostile), index.render_index(facts, [index.IndexRow.of(hostile)], hostile)):
         outline = Outline(page)
         assert not {"script"} & {tag for tag, _ in outline.tags}
         assert all(
@@ -259,7 +259,7 @@ def test_a_meter_turns_red_only_above_its_limit(spent: str, limit: str | None, o
 
 def test_auditing_never_loads_tensorflow() -> None:
     code = (
-        "import sys, fedgan_audits.verify, fedgan_audits.manifest, fedgan_cli.audit;"
+        "import sys, fedgan_audits.verification.verify, fedgan_audits.publishing.manifest, fedgan_cli.audit;"
         "assert 'tensorflow' not in sys.modules and 'keras' not in sys.modules, 'TensorFlow was loaded'"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

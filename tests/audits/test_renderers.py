@@ -10,14 +10,18 @@ from typing import Any
 
 import pytest
 
-from fedgan_audits import envelope, recompute, render, renderers
 from fedgan_audits.errors import VerificationFailed
-from fedgan_audits.manifest import MANIFEST, read_manifest, write_manifest
-from fedgan_audits.rebuilding import FIGURES, compare
-from fedgan_audits.report import RoundDraft, build_report, build_round, read_payload, record_of
-from fedgan_audits.sections import MANIFEST_TYPE, REPORT_TYPE, RoundReport
-from fedgan_audits.verified import verified
-from fedgan_audits.verify import verify_run
+from fedgan_audits.exports.verified_run import verified
+from fedgan_audits.facts.run import MANIFEST
+from fedgan_audits.facts.sections import MANIFEST_TYPE, REPORT_TYPE, RoundReport
+from fedgan_audits.pages import render, renderers
+from fedgan_audits.publishing.manifest import read_manifest, write_manifest
+from fedgan_audits.report.reading import read_payload, record_of
+from fedgan_audits.report.rebuilding import FIGURES, compare
+from fedgan_audits.report.report import RoundDraft, build_report, build_round
+from fedgan_audits.signing import envelope
+from fedgan_audits.verification import recompute
+from fedgan_audits.verification.verify import verify_run
 from tests.audits import golden
 from tests.audits.conftest import MECHANISM
 
@@ -190,7 +194,7 @@ def test_pages_of_an_older_renderer_are_not_checked_and_close_what_rests_on_them
 
 @pytest.mark.parametrize("version", ["report-version-0", "report-version-1"])
 def test_a_run_that_an_older_version_wrote_verifies_and_is_not_exported(version: str, tmp_path: Path) -> None:
-    from fedgan_cli.audit import check_transcript
+    from fedgan_secure.transcript_check import check_transcript
 
     old = unpacked(version, tmp_path)
     result = verify_run(old / "public", trust=[old / "trust"], transcript_check=check_transcript)

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedgan_audits import accountant, renyi
+from fedgan_audits.accounting import accountant, renyi
+from fedgan_audits.accounting.mechanism import MechanismRecord
+from fedgan_audits.accounting.renyi import SampledNoise
 from fedgan_audits.errors import RecordInvalid
-from fedgan_audits.mechanism import MechanismRecord
-from fedgan_audits.renyi import SampledNoise
 
 
 def at(curve: renyi.Curve, order: int) -> float:

@@ -11,14 +11,18 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from fedgan_audits import accountant, controls, envelope, figures
+from fedgan_audits.accounting import accountant
+from fedgan_audits.accounting.mechanism import MechanismRecord
 from fedgan_audits.errors import RecordInvalid
-from fedgan_audits.manifest import Manifest
-from fedgan_audits.mechanism import MechanismRecord
-from fedgan_audits.records import Flags, HospitalFacts, MissingSignature, RoundRecord, spending
-from fedgan_audits.report import build_report, build_round, commit_annex, disagreements, read_payload, record_of
-from fedgan_audits.schema import SCHEMAS, schema_text
-from fedgan_audits.sections import RoundReport
+from fedgan_audits.facts import controls
+from fedgan_audits.facts.records import Flags, HospitalFacts, MissingSignature, RoundRecord, spending
+from fedgan_audits.facts.run import Manifest
+from fedgan_audits.facts.schema import SCHEMAS, schema_text
+from fedgan_audits.facts.sections import RoundReport
+from fedgan_audits.report import figures
+from fedgan_audits.report.reading import read_payload, record_of
+from fedgan_audits.report.report import build_report, build_round, commit_annex, disagreements
+from fedgan_audits.signing import envelope
 from tests.audits.conftest import rows_of
 
 MakeRun = Callable[..., Any]
@@ -285,7 +289,7 @@ def test_controls_fail_where_privacy_was_switched_off(new_run: MakeRun) -> None:
 @pytest.mark.parametrize("name", sorted(SCHEMAS))
 def test_the_published_schemas_are_those_of_the_models(name: str) -> None:
     published = (files("fedgan_audits") / "schemas" / name).read_text(encoding="utf-8")
-    assert published == schema_text(name), "run `python -m fedgan_audits.schema`"
+    assert published == schema_text(name), "run `python -m fedgan_audits.facts.schema`"
 
 
 def test_reports_and_manifest_satisfy_the_published_schemas(whole_run: Any) -> None:

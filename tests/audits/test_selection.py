@@ -11,10 +11,16 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from fedgan_audits import accountant, budget, renyi, selection
+from fedgan_audits.accounting import accountant, budget, renyi, selection
+from fedgan_audits.accounting.mechanism import (
+    MechanismRecord,
+    SearchMechanism,
+    SearchTerms,
+    TrialSetting,
+    parse_mechanism,
+)
 from fedgan_audits.errors import BudgetRefused, LedgerError, NotAccounted, RecordInvalid
-from fedgan_audits.ledger import Ledger
-from fedgan_audits.mechanism import MechanismRecord, SearchMechanism, SearchTerms, TrialSetting, parse_mechanism
+from fedgan_audits.ledger.ledger import Ledger
 
 DELTA = 1e-5
 

@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from fedgan_audits import accountant, figures, self_tests
-from fedgan_audits.mechanism import SearchMechanism, SearchTerms, TrialSetting
-from fedgan_audits.records import HospitalFacts
-from fedgan_audits.report import build_report, disagreements
-from fedgan_audits.verify import verify_run
+from fedgan_audits.accounting import accountant
+from fedgan_audits.accounting.mechanism import SearchMechanism, SearchTerms, TrialSetting
+from fedgan_audits.facts import self_tests
+from fedgan_audits.facts.records import HospitalFacts
+from fedgan_audits.report import figures
+from fedgan_audits.report.report import build_report, disagreements
+from fedgan_audits.verification.verify import verify_run
 from tests.audits.conftest import MECHANISM, Run, rows_of
 
 MakeRun = Callable[..., Run]

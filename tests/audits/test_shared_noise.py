@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedgan_audits import accountant, budget, colluders, integer_noise, loss_distribution, renyi
+from fedgan_audits.accounting import accountant, budget, colluders, integer_noise, loss_distribution, renyi
+from fedgan_audits.accounting.mechanism import DistributedMechanism, IntegerNoise, MechanismRecord, NoiseShares, Unit
 from fedgan_audits.errors import NotAccounted, RecordInvalid, UnreachableTarget
-from fedgan_audits.mechanism import DistributedMechanism, IntegerNoise, MechanismRecord, NoiseShares, Unit
 
 DELTA = 1e-5
 
@@ -193,21 +193,21 @@ def test_mu_covers_the_proved_profile() -> None:
 
 @pytest.mark.parametrize("target", [0.5, 3.0, 10.0])
 def test_calibration_keeps_the_target_and_no_more_noise_than_that(target: float) -> None:
-    sigma = accountant.calibrate_distributed(shared(), target=target, delta=DELTA)
+    sigma = accountant.calibrate(shared(), target=target, delta=DELTA)
     assert accountant.epsilon([shared(sigma=sigma)], DELTA) <= target
     assert accountant.epsilon([shared(sigma=sigma * (1 - 1e-3))], DELTA) > target
 
 
 def test_calibration_out_of_reach_and_shares_too_small() -> None:
     with pytest.raises(UnreachableTarget) as caught:
-        accountant.calibrate_distributed(shared(q=0.5, steps=10**6), target=0.01, delta=DELTA)
+        accountant.calibrate(shared(q=0.5, steps=10**6), target=0.01, delta=DELTA)
     assert caught.value.nearest_epsilon > 0.01
     coarse = shared(q=0.001, steps=1, grid=2.0, dimension=1)
-    sigma = accountant.calibrate_distributed(coarse, target=500.0, delta=1e-2)
+    sigma = accountant.calibrate(coarse, target=500.0, delta=1e-2)
     least = coarse.model_copy(update={"noise_multiplier": sigma})
     assert integer_noise.share_variance(least) >= integer_noise.LEAST_DEVIATION**2
     with pytest.raises(RecordInvalid, match="target"):
-        accountant.calibrate_distributed(shared(), target=0.0, delta=DELTA)
+        accountant.calibrate(shared(), target=0.0, delta=DELTA)
 
 
 def test_a_run_is_planned_with_its_shares() -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from fedgan_audits import accountant, colluders
-from fedgan_audits.ledger import Ledger
-from fedgan_audits.mechanism import DistributedMechanism, NoiseShares
-from fedgan_audits.verify import verify_run
+from fedgan_audits.accounting import accountant, colluders
+from fedgan_audits.accounting.mechanism import DistributedMechanism, NoiseShares
+from fedgan_audits.ledger.ledger import Ledger
+from fedgan_audits.verification.verify import verify_run
 
 SHARED = DistributedMechanism(
     sampling_probability=0.1,

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from fedgan_audits import accountant, solving
+from fedgan_audits.accounting import accountant, solving
+from fedgan_audits.accounting.mechanism import DistributedMechanism, MechanismRecord, NoiseShares
 from fedgan_audits.errors import NotAccounted, RecordInvalid, UnreachableTarget
-from fedgan_audits.mechanism import DistributedMechanism, MechanismRecord, NoiseShares
 
 _EPSILONS = {0.001: (0.1, 0.5, 2.0, 8.0, 30.0), 0.2: (0.5, 1.0, 2.0, 8.0, 30.0), 1.0: (2.0, 4.0, 8.0, 15.0, 30.0)}
 """From a sampling probability on: what a noise multiplier of at most 1000 reaches in 60,000 steps."""

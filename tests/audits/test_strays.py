@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from fedgan_audits.reading import ODD_NAME, is_stray
-from fedgan_audits.verify import verify_run
+from fedgan_audits.bundle.reading import ODD_NAME, is_stray
+from fedgan_audits.verification.verify import verify_run
 from tests.audits.conftest import Run
 
 STRAYS = (".DS_Store", "reports/Thumbs.db", "samples/desktop.ini", "model/._generator.keras", "reports/DESKTOP.INI")

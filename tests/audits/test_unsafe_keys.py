@@ -7,8 +7,8 @@ import hashlib
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from fedgan_audits import bundle, envelope, trust
 from fedgan_audits.errors import RecordInvalid
+from fedgan_audits.signing import envelope, public_keys, trust
 
 FIELD = 2**255 - 19
 ORDER_EIGHT = "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a"
@@ -28,9 +28,9 @@ UNSAFE = [
 @pytest.mark.parametrize("raw", UNSAFE, ids=lambda raw: raw.hex()[:6])
 def test_such_a_key_verifies_nothing_and_is_refused_by_name(raw: bytes) -> None:
     key = Ed25519PublicKey.from_public_bytes(raw)
-    assert not envelope.is_safe_key(key)
+    assert not public_keys.is_safe_key(key)
     with pytest.raises(RecordInvalid, match=r"north\.pub\.pem: a key of small order"):
-        trust.public_key(bundle.public_pem(key), "north.pub.pem")
+        trust.public_key(public_keys.public_pem(key), "north.pub.pem")
     with pytest.raises(RecordInvalid, match="the public key of north: a key of small order"):
         trust._raw_key(raw.hex(), "north")
 
@@ -46,5 +46,5 @@ def test_a_payload_that_nobody_signed_does_not_count() -> None:
 
 def test_a_key_that_somebody_made_is_taken() -> None:
     private = Ed25519PrivateKey.generate()
-    assert envelope.is_safe_key(private.public_key())
+    assert public_keys.is_safe_key(private.public_key())
     assert envelope.verify(b"{}", private.sign(envelope.pae(b"{}")), private.public_key())

@@ -14,14 +14,15 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from fedgan_audits import envelope
-from fedgan_audits.bundle import public_pem
-from fedgan_audits.checks import Verification
+from fedgan_audits import canonical_json
 from fedgan_audits.errors import RecordInvalid
-from fedgan_audits.manifest import write_manifest
-from fedgan_audits.records import MissingSignature
-from fedgan_audits.sections import REPORT_TYPE
-from fedgan_audits.verify import verify_run
+from fedgan_audits.facts.checks import Verification
+from fedgan_audits.facts.records import MissingSignature
+from fedgan_audits.facts.sections import REPORT_TYPE
+from fedgan_audits.publishing.manifest import write_manifest
+from fedgan_audits.signing import envelope
+from fedgan_audits.signing.public_keys import public_pem
+from fedgan_audits.verification.verify import verify_run
 
 Check = Callable[..., Verification]
 
@@ -61,7 +62,7 @@ def resign(run: Any, public: Path, number: int, change: Callable[[dict[str, Any]
     file = public / f"reports/round-{number:04d}.dsse.json"
     statement = json.loads(payload_of(file))
     change(statement["predicate"])
-    payload = envelope.canonical(statement)
+    payload = canonical_json.canonical(statement)
     signers = {**run.keys, **keys}
     signatures = [envelope.sign(payload, key, name) for name, key in signers.items()]
     file.write_bytes(envelope.assemble(payload, signatures))
@@ -155,7 +156,7 @@ def _drop_signature(public: Path) -> None:
     file = public / "reports/round-0002.dsse.json"
     value = json.loads(file.read_bytes())
     value["signatures"].pop()
-    file.write_bytes(envelope.canonical(value))
+    file.write_bytes(canonical_json.canonical(value))
 
 
 @pytest.mark.parametrize(
@@ -188,7 +189,7 @@ def test_structural_changes_are_caught_and_named(
     if manifest_again:
         try:  # a coordinator who covers a change up with a fresh manifest
             write_manifest(bundle, whole_run.facts(), whole_run.keys)
-        except (RecordInvalid, envelope.EnvelopeError, OSError):
+        except (RecordInvalid, canonical_json.EnvelopeError, OSError):
             pytest.skip("no manifest can be made over this change")
     result = check(bundle)
     removed_tail = named in ("reports/round-0003.dsse.json", "index.html", "manifest.dsse.json")
@@ -283,7 +284,7 @@ def test_a_false_page_is_caught_even_when_its_digest_is_signed(whole_run: Any, b
     for subject in statement["subject"]:
         if subject["name"] == "reports/round-0003.html":
             subject["digest"]["sha256"] = hashlib.sha256(page.read_bytes()).hexdigest()
-    payload = envelope.canonical(statement)
+    payload = canonical_json.canonical(statement)
     file.write_bytes(envelope.assemble(payload, [envelope.sign(payload, k, n) for n, k in whole_run.keys.items()]))
     result = check(bundle)
     assert any(entry.name == "pages" and entry.file == "reports/round-0003.html" for entry in result.checks)
@@ -370,7 +371,7 @@ def test_a_linked_folder_is_refused(bundle: Path, check: Check, tmp_path: Path) 
 def test_every_byte_of_a_policy_matters(whole_run: Any, bundle: Path, check: Check) -> None:
     policy = json.loads((bundle / "policy.json").read_bytes())
     policy["threshold"] = 2
-    (bundle / "policy.json").write_bytes(envelope.canonical(policy))
+    (bundle / "policy.json").write_bytes(canonical_json.canonical(policy))
     write_manifest(bundle, whole_run.facts(), whole_run.keys)
     result = check(bundle)
     assert "policy.json" in failures(result) and outcomes(result)["chain"] == "FAIL"
@@ -422,7 +423,7 @@ def test_a_report_that_does_not_follow_from_the_last_is_caught_under_a_fresh_man
 def test_a_signed_report_with_impossible_content_is_a_failure_and_no_crash(
     whole_run: Any, bundle: Path, check: Check, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from fedgan_audits import render
+    from fedgan_audits.pages import render
 
     def broken(*_: Any) -> bytes:
         raise ZeroDivisionError

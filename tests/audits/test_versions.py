@@ -10,11 +10,14 @@ from typing import Any
 import jsonschema
 import pytest
 
-from fedgan_audits import envelope, schema, versions
-from fedgan_audits.report import read_any
-from fedgan_audits.sections import REPORT_TYPE, SCHEMA_VERSION
-from fedgan_audits.verify import verify_run
-from fedgan_cli.audit import check_transcript
+from fedgan_audits import canonical_json
+from fedgan_audits.facts import schema
+from fedgan_audits.facts.sections import REPORT_TYPE, SCHEMA_VERSION
+from fedgan_audits.report import versions
+from fedgan_audits.report.reading import read_any
+from fedgan_audits.signing import envelope
+from fedgan_audits.verification.verify import verify_run
+from fedgan_secure.transcript_check import check_transcript
 
 ROOT = Path(__file__).resolve().parents[2]
 OLD_TYPE = "urn:fedgan-secure:audit:round-report:0"
@@ -71,7 +74,7 @@ def test_it_reads_in_the_present_form(old: Path) -> None:
 @pytest.mark.parametrize("version", versions.OLDER)
 def test_the_published_schema_of_an_older_version_still_describes_it(version: str, tmp_path: Path) -> None:
     old = unpacked(version, tmp_path)
-    published = json.loads((Path(schema.__file__).parent / "schemas" / f"round-report-{version}.json").read_text())
+    published = json.loads((Path(schema.__file__).parents[1] / "schemas" / f"round-report-{version}.json").read_text())
     jsonschema.validate(predicate_of(old), published)
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(versions.upgraded(predicate_of(old), version), published)
@@ -96,7 +99,7 @@ def test_what_version_1_did_not_write_is_refused(tmp_path: Path, change: Any, sa
     old_type = OLD_TYPE.replace(":0", ":1")
     subjects, predicate = envelope.read_statement(payload, old_type)
     change(predicate)
-    with pytest.raises(envelope.EnvelopeError, match=said):
+    with pytest.raises(canonical_json.EnvelopeError, match=said):
         read_any(envelope.statement(subjects, old_type, predicate))
 
 
@@ -117,14 +120,14 @@ def test_what_version_0_did_not_write_is_refused(old: Path, change: Any, said: s
     predicate = predicate_of(old)
     change(predicate)
     subjects, _ = envelope.read_statement(payload_of(old), OLD_TYPE)
-    with pytest.raises(envelope.EnvelopeError, match=said):
+    with pytest.raises(canonical_json.EnvelopeError, match=said):
         read_any(envelope.statement(subjects, OLD_TYPE, predicate))
 
 
 def test_a_newer_version_is_refused_and_says_what_to_do(old: Path) -> None:
     subjects, predicate = envelope.read_statement(payload_of(old), OLD_TYPE)
     newer = f"{REPORT_TYPE.rpartition(':')[0]}:{int(SCHEMA_VERSION) + 1}"
-    with pytest.raises(envelope.EnvelopeError, match="verify with a newer one") as refused:
+    with pytest.raises(canonical_json.EnvelopeError, match="verify with a newer one") as refused:
         read_any(envelope.statement(subjects, newer, predicate))
     assert refused.value.exit_code == 5 and "Install" in refused.value.hint
 

@@ -15,8 +15,9 @@ from benchmarks.secure_aggregation import client_memory, cost_tables, costs, flo
 from benchmarks.secure_aggregation.flower_comparison import SharedWork, UnmaskingServer, compare_clients
 from benchmarks.secure_aggregation.rounds import STAGES, Federation, Round, fixed_inputs, spread
 
-from fedgan_protocols import masking, server_states
-from fedgan_protocols.encoding import split_packet
+from fedgan_protocols import masking
+from fedgan_protocols.primitives.encoding import split_packet
+from fedgan_protocols.server import states as server_states
 from fedgan_secure.processors import processors
 from tests.patience import HANG_SECONDS
 

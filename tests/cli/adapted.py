@@ -12,8 +12,8 @@ import pytest
 
 from fedgan_cli.main import main
 from fedgan_secure.adaptation import adapting
-from fedgan_secure.data.phantoms import PhantomSettings, write_hospitals
-from fedgan_secure.federation import adapted_hospital, adapted_policy
+from fedgan_secure.data.phantoms.phantoms import PhantomSettings, write_hospitals
+from fedgan_secure.federation.families import adapted_hospital, adapted_policy
 from fedgan_secure.models.adapted_spec import AdaptedSpec
 from tests.cli.conftest import Done
 

@@ -15,10 +15,9 @@ from unittest.mock import patch
 from benchmarks.audit_trail import trail as trails
 from click.testing import CliRunner, Result
 
-from fedgan_audits import key_statements
-from fedgan_audits.bundle import public_pem
-from fedgan_audits.key_statements import raw_of
-from fedgan_audits.ledger import Ledger
+from fedgan_audits.ledger.ledger import Ledger
+from fedgan_audits.signing import key_statements
+from fedgan_audits.signing.public_keys import public_pem, raw_of
 from fedgan_cli.main import cli
 from fedgan_protocols import Identity
 

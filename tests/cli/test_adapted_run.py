@@ -13,16 +13,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fedgan_audits.accountant import epsilon, round_up
-from fedgan_secure.adaptation.heads import HeadsLayout
-from fedgan_secure.adaptation.vector import heads_spec
-from fedgan_secure.data.loading import LoadSettings, load
-from fedgan_secure.data.phantoms import CLASSES, GRADES
+from fedgan_audits.accounting.accountant import epsilon, round_up
+from fedgan_secure.data.phantoms.phantoms import CLASSES, GRADES
+from fedgan_secure.data.reading.loading import LoadSettings, load
 from fedgan_secure.federation import coordinator as coordinator_module
-from fedgan_secure.federation import prepare, release_ring
+from fedgan_secure.federation import prepare
 from fedgan_secure.federation.hospital import Hospital
+from fedgan_secure.federation.released import release_ring
+from fedgan_secure.heads.heads import HeadsLayout
+from fedgan_secure.heads.vector import heads_spec
 from fedgan_secure.models.adapted_spec import AdaptedSpec
-from fedgan_secure.policy import FederationPolicy
+from fedgan_secure.policy.policy import FederationPolicy
 from fedgan_secure.starts.shared import digests_of
 from fedgan_secure.starts.start import shipped_start
 from tests.cli.adapted import PATIENTS, QUICK, cleanly, command, folders, small_models

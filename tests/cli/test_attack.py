@@ -12,9 +12,8 @@ import pytest
 from click.testing import CliRunner
 
 from fedgan_cli.main import cli
-from fedgan_secure.attacks import rehearsal
 from fedgan_secure.attacks.verdict import Guesses, Verdict
-from fedgan_secure.policy import FederationPolicy
+from fedgan_secure.policy.policy import FederationPolicy
 from tests.cli.conftest import fedgan
 
 
@@ -45,7 +44,7 @@ def test_a_refuted_proof_ends_with_exit_code_5(finished: Path) -> None:
         epsilon=1.0, delta=1e-6, claimed=(0.8, 1e-3), control=True, steps=6, canaries=64, others=10, rows=(row,),
         roc=((0.0, 0.0), (0.0, 1.0), (1.0, 1.0)), area=1.0, seconds=1.0,
     )  # fmt: skip
-    with patch.object(rehearsal, "attack_run", return_value=verdict):
+    with patch("fedgan_secure.attacks.attack_run", return_value=verdict):
         done = CliRunner().invoke(cli, ["attack", str(finished), "--json"])
     assert getattr(done.exception, "exit_code", done.exit_code) == 5
     assert "REFUTED" in str(done.exception) and json.loads(done.stdout)["outcome"] == "refuted"
@@ -55,7 +54,7 @@ def test_a_refuted_proof_ends_with_exit_code_5(finished: Path) -> None:
 def test_a_page_that_cannot_be_written_is_refused_at_once(finished: Path, tmp_path: Path, place: str) -> None:
     (tmp_path / "file").write_text("a file")
     (tmp_path / "folder").mkdir()
-    with patch.object(rehearsal, "attack_run", side_effect=AssertionError("the work began")):
+    with patch("fedgan_secure.attacks.attack_run", side_effect=AssertionError("the work began")):
         done = CliRunner().invoke(cli, ["attack", str(finished), "--html", str(tmp_path / place)])
     assert getattr(done.exception, "exit_code", done.exit_code) == 2, done.output
 

@@ -42,8 +42,8 @@ def builders() -> ModuleType:
 @pytest.fixture(scope="module")
 def run(builders: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A signed run whose rounds were all killed before a transcript was made: no protocol is needed to make it."""
-    from fedgan_audits.records import RoundRecord
-    from fedgan_audits.report import build_round
+    from fedgan_audits.facts.records import RoundRecord
+    from fedgan_audits.report.report import build_round
 
     made = builders.Run(tmp_path_factory.mktemp("audit") / "run", rounds=2)
     for number in (1, 2):
@@ -141,9 +141,9 @@ def aggregated(builders: ModuleType, tmp_path_factory: pytest.TempPathFactory) -
     """Makes the context of a real transcript, with h4 gone before its input and a report that `changes` falsify."""
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-    from fedgan_audits.records import RoundRecord
-    from fedgan_audits.report import build_report
-    from fedgan_audits.transcripts import TranscriptContext
+    from fedgan_audits.facts.records import RoundRecord
+    from fedgan_audits.report.report import build_report
+    from fedgan_audits.verification.transcripts import TranscriptContext
 
     place = Path(__file__).parents[1] / "protocols" / "conftest.py"
     spec = importlib.util.spec_from_file_location("protocols_builders", place)
@@ -199,7 +199,7 @@ def aggregated(builders: ModuleType, tmp_path_factory: pytest.TempPathFactory) -
 
 
 def test_a_faithful_report_fits_its_transcript(aggregated: Any) -> None:
-    from fedgan_cli.audit import check_transcript
+    from fedgan_secure.transcript_check import check_transcript
 
     assert check_transcript(aggregated()) == "round 1, last stage receipt"
 
@@ -217,8 +217,8 @@ def test_a_faithful_report_fits_its_transcript(aggregated: Any) -> None:
     ],
 )
 def test_receipts_and_drop_outs_are_those_of_the_transcript(aggregated: Any, changes: Any, said: str) -> None:
-    from fedgan_cli.audit import check_transcript
     from fedgan_protocols import ProtocolError
+    from fedgan_secure.transcript_check import check_transcript
 
     with pytest.raises(ProtocolError, match=said):
         check_transcript(aggregated(**changes))
@@ -226,10 +226,10 @@ def test_receipts_and_drop_outs_are_those_of_the_transcript(aggregated: Any, cha
 
 def test_a_release_with_shared_noise_is_one_sum(aggregated: Any) -> None:
     """The steps of a round are many sums where noise is shared; the release, which is round 1, is one."""
-    from fedgan_audits.mechanism import DistributedMechanism, NoiseShares
-    from fedgan_audits.records import ReleaseFacts, spending
-    from fedgan_cli.audit import check_transcript
+    from fedgan_audits.accounting.mechanism import DistributedMechanism, NoiseShares
+    from fedgan_audits.facts.records import ReleaseFacts, spending
     from fedgan_protocols import ProtocolError
+    from fedgan_secure.transcript_check import check_transcript
 
     shares = NoiseShares(threshold=3, colluders=1, grid_step=1e-3, dimension=5)
     steps = DistributedMechanism(

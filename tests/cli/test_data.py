@@ -227,7 +227,7 @@ def test_an_interrupted_run_says_how_to_go_on(
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("fedgan_secure.data.deidentification.folder.deidentify_folder", interrupted)
+    monkeypatch.setattr("fedgan_secure.data.deidentification.deidentify_folder", interrupted)
     with pytest.raises(SystemExit) as caught:
         main(["data", "deidentify", str(archive), str(tmp_path / "c"), "--quiet"])
     assert caught.value.code == 130

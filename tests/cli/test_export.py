@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from fedgan_audits import accountant, budget, export
+from fedgan_audits.accounting import accountant, budget
+from fedgan_audits.accounting.mechanism import MechanismRecord
 from fedgan_audits.errors import LedgerCorrupt, RecordInvalid
-from fedgan_audits.ledger import Ledger
-from fedgan_audits.mechanism import MechanismRecord
+from fedgan_audits.ledger import table as export
+from fedgan_audits.ledger.ledger import Ledger
 from fedgan_cli.main import cli
 
 MECHANISM = MechanismRecord(
@@ -67,7 +68,7 @@ def test_each_figure_names_its_accountant(ledger: Path) -> None:
 
 
 def test_no_cell_is_a_formula(ledger: Path) -> None:
-    from fedgan_audits.export import _plain
+    from fedgan_audits.ledger.table import _plain
 
     for text in ("=1+1", "+1", "-1", "@x", "\tx", "\rx"):
         assert _plain(text) == f"'{text}"

@@ -12,14 +12,13 @@ from unittest.mock import patch
 import pytest
 import rfc8785
 
-from fedgan_audits import key_statements
-from fedgan_audits.bundle import public_pem
-from fedgan_audits.key_statements import raw_of
-from fedgan_audits.ledger import Ledger
-from fedgan_audits.trust import load_trust
+from fedgan_audits.ledger.ledger import Ledger
+from fedgan_audits.signing import key_statements
+from fedgan_audits.signing.public_keys import public_pem, raw_of
+from fedgan_audits.signing.trust import load_trust
 from fedgan_protocols import Identity
-from fedgan_secure.federation.key_rotation import KeyPlace
-from fedgan_secure.federation.storage import sole_owner
+from fedgan_secure.site.key_rotation import KeyPlace
+from fedgan_secure.storage.files import sole_owner
 from tests.cli.conftest import SMALL, fedgan
 from tests.cli.key_site import NOW, WHO, Site, at, code_of, command, end, failures, make, put
 
@@ -381,7 +380,7 @@ def plain(tmp_path: Path) -> tuple[Path, Identity]:
 
 def test_a_rotation_that_was_cut_off_goes_on_and_never_forks(plain: tuple[Path, Identity]) -> None:
     key, first = plain
-    with patch("fedgan_secure.federation.key_rotation._note", side_effect=KeyboardInterrupt):
+    with patch("fedgan_secure.site.key_rotation._note", side_effect=KeyboardInterrupt):
         command("keys", "rotate", key)
     assert Identity.load(key).fingerprint == first.fingerprint
     (statement,) = (key.parent / "keys").iterdir()
@@ -405,7 +404,7 @@ def test_two_at_work_on_one_key_do_not_fork_it(plain: tuple[Path, Identity]) -> 
             assert code_of(refused) == 2 and "in use by another process" in str(refused.exception)
     assert not (key.parent / "keys").exists() and Identity.load(key).fingerprint == first.fingerprint
     assert command("keys", "rotate", key).exit_code == 0
-    with patch("fedgan_secure.federation.storage.os.open", side_effect=PermissionError(13, "Permission denied")):
+    with patch("fedgan_secure.storage.files.os.open", side_effect=PermissionError(13, "Permission denied")):
         refused = command("keys", "rotate", key)
     assert code_of(refused) == 2 and "cannot be locked" in str(refused.exception)
 

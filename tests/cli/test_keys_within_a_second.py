@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from fedgan_audits.key_statements import SignedRun, raw_of
-from fedgan_audits.trust import load_trust
+from fedgan_audits.signing.key_statements import SignedRun
+from fedgan_audits.signing.public_keys import raw_of
+from fedgan_audits.signing.trust import load_trust
 from fedgan_protocols import Identity
 from fedgan_secure.errors import InputError
-from fedgan_secure.federation.key_rotation import Done, KeyPlace, revoke, rotate
+from fedgan_secure.site.key_rotation import Done, KeyPlace, revoke, rotate
 from tests.cli.key_site import NOW, WHO, Site, at, code_of, command, end, failures, make, put
 
 pytestmark = pytest.mark.xdist_group("tampering")

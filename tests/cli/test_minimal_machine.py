@@ -18,8 +18,8 @@ from pathlib import Path
 import pytest
 from benchmarks.audit_trail.trail import Trail
 
-from fedgan_audits import envelope
-from fedgan_audits.report import read_payload
+from fedgan_audits.report.reading import read_payload
+from fedgan_audits.signing import envelope
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.xdist_group("tampering")

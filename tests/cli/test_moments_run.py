@@ -11,21 +11,22 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fedgan_audits.accountant import epsilon, round_up
-from fedgan_secure.adaptation.rounding import free_bits, on_grid
-from fedgan_secure.data.loading import LoadSettings, load
-from fedgan_secure.data.phantoms import PhantomSettings, write_hospitals
-from fedgan_secure.federation import moments_family, release_ring, release_round
-from fedgan_secure.federation.family import family_of
-from fedgan_secure.federation.moments_family import GENERATOR, _one_sided
+from fedgan_audits.accounting.accountant import epsilon, round_up
+from fedgan_secure.data.phantoms.phantoms import PhantomSettings, write_hospitals
+from fedgan_secure.data.reading.loading import LoadSettings, load
+from fedgan_secure.federation.families import moments_family
+from fedgan_secure.federation.families.choosing import family_of
+from fedgan_secure.federation.families.moments_family import GENERATOR, _one_sided
+from fedgan_secure.federation.released import release_ring, release_round
 from fedgan_secure.models.errors import ModelError
-from fedgan_secure.models.keras_file import KerasForm, keras_bytes
-from fedgan_secure.models.loading import read_network
 from fedgan_secure.moments.basis import coefficients
-from fedgan_secure.moments.generator import TABLES_GRID, TABLES_SLACK
 from fedgan_secure.moments.layout import MomentsLayout
 from fedgan_secure.moments.start import moments_start
-from fedgan_secure.policy import FederationPolicy
+from fedgan_secure.networks.keras_file import KerasForm, keras_bytes
+from fedgan_secure.networks.moments_generator import TABLES_GRID, TABLES_SLACK
+from fedgan_secure.policy.policy import FederationPolicy
+from fedgan_secure.statistics.grids import free_bits, on_grid
+from fedgan_secure.synthesis.loading import read_network
 from tests.cli.adapted import cleanly, command
 from tests.cli.test_run import reports
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from fedgan_audits.errors import VerificationFailed
-from fedgan_secure.federation.export_gate import Override, judge
+from fedgan_secure.release.export_gate import Override, judge
 from tests.cli.conftest import fedgan
 
 VECTORS = Path(__file__).resolve().parents[1] / "vectors"

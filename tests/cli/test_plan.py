@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from fedgan_audits import accountant, errors
-from fedgan_audits.mechanism import MechanismRecord
+from fedgan_audits import errors
+from fedgan_audits.accounting import accountant
+from fedgan_audits.accounting.mechanism import MechanismRecord
 from fedgan_cli.plan import command
 
 VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "known-answers.json").read_text())

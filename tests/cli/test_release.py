@@ -11,16 +11,16 @@ from pathlib import Path
 
 import pytest
 
-from fedgan_audits.checks import Verification
+from fedgan_audits.bundle.reading import Bundle
 from fedgan_audits.errors import VerificationFailed
-from fedgan_audits.manifest import read_report
-from fedgan_audits.reading import Bundle
-from fedgan_audits.verify import verify_run
+from fedgan_audits.facts.checks import Verification
+from fedgan_audits.publishing.manifest import read_report
+from fedgan_audits.verification.verify import verify_run
 from fedgan_secure.errors import InputError
-from fedgan_secure.federation import release as module
-from fedgan_secure.federation.drawing import draw
-from fedgan_secure.federation.export_gate import ExportRefused, Judgement, Override, _objections
-from fedgan_secure.settings import CLAIMS
+from fedgan_secure.policy.settings import CLAIMS
+from fedgan_secure.release import releasing as module
+from fedgan_secure.release.export_gate import ExportRefused, Judgement, Override, _objections
+from fedgan_secure.synthesis.drawing import draw
 from tests.cli.conftest import SMALL, fedgan
 
 ROLE = ("--override-role", "Data protection officer", "--override-reason", "A baseline on phantoms, for a comparison")

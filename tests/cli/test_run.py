@@ -28,7 +28,7 @@ def reports(root: Path) -> list[dict[str, object]]:
 
 def reserved_rounds(root: Path, name: str) -> list[int]:
     """The rounds of its run that a hospital's ledger shows as spent."""
-    from fedgan_audits.ledger import Ledger
+    from fedgan_audits.ledger.ledger import Ledger
 
     run_id = json.loads((root / "run.json").read_text())["run_id"]
     with Ledger.open(root / "site" / name / "ledger.sqlite", read_only=True) as kept:
@@ -81,8 +81,8 @@ def test_it_verifies_whole_and_copied_alone(finished: Path, tmp_path: Path) -> N
 
 
 def test_one_changed_byte_in_any_file_is_found_and_named(copied: Path) -> None:
-    from fedgan_audits.verify import verify_run
-    from fedgan_cli.audit import check_transcript
+    from fedgan_audits.verification.verify import verify_run
+    from fedgan_secure.transcript_check import check_transcript
 
     trust = [shutil.copytree(copied / "public" / "trust", copied.parent / "keys")]
     for path in sorted(p for p in (copied / "public").rglob("*") if p.is_file()):
@@ -122,7 +122,7 @@ SIGNALLED = """
 import json, os, sys
 from pathlib import Path
 from fedgan_cli.main import main
-from fedgan_secure.federation.interruption import Interruption
+from fedgan_secure.interruption import Interruption
 
 state, number, plain, looked = Path(sys.argv[1]), int(sys.argv[2]), Interruption.check, []
 
@@ -194,7 +194,7 @@ def test_a_cap_ends_the_run_in_order(tmp_path: Path) -> None:
     assert f"cap {float(f'{cap:.3f}'):g}, left " in done.out
     assert [r["verdict"]["verdict"] for r in reports(root)] == ["PASS", "STOP"]  # type: ignore[index]
     assert fedgan("audit", "verify", root, "--trust", root / "public" / "trust").code == 0
-    from fedgan_audits.ledger import Ledger
+    from fedgan_audits.ledger.ledger import Ledger
 
     assert reserved_rounds(root, "a") == [1, 2]
     with Ledger.open(root / "site" / "a" / "ledger.sqlite", read_only=True) as kept:
@@ -228,7 +228,7 @@ def test_one_site_directory_counts_all_its_runs(tmp_path: Path, finished: Path) 
         assert done.code == 0, done.err
     first, second = reports(tmp_path / "one")[0], reports(tmp_path / "two")[0]
     assert first["header"]["run_id"] != second["header"]["run_id"]  # type: ignore[index]
-    from fedgan_audits.ledger import Ledger
+    from fedgan_audits.ledger.ledger import Ledger
 
     with Ledger.open(sites / "a" / "ledger.sqlite", read_only=True) as kept:
         assert len(kept.mechanisms()) == 2

@@ -11,7 +11,7 @@ from benchmarks.audit_trail.trail import Trail
 from click.testing import CliRunner, Result
 
 from fedgan_audits.errors import RecordInvalid, VerificationFailed
-from fedgan_audits.pdf import PdfUnavailable
+from fedgan_audits.pages.printing import PdfUnavailable
 from fedgan_cli.main import cli
 
 FORMS = {"article-30": "md", "dpia": "md", "oscal": "json", "registry-card": "json", "html": "html"}

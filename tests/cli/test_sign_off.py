@@ -15,8 +15,10 @@ import pytest
 from benchmarks.audit_trail.trail import Trail
 from click.testing import CliRunner, Result
 
-from fedgan_audits import envelope
-from fedgan_audits.sign_off import SIGN_OFF_TYPE, file_of
+from fedgan_audits import canonical_json
+from fedgan_audits.facts.run import SIGN_OFF_TYPE
+from fedgan_audits.publishing.signing_off import file_of
+from fedgan_audits.signing import envelope
 from fedgan_cli.main import cli
 from fedgan_protocols import Identity
 
@@ -113,10 +115,10 @@ def test_sign_offs_form_a_chain(made: Site, public: Path) -> None:
 def test_the_published_schema_describes_it(made: Site, public: Path) -> None:
     import jsonschema
 
-    from fedgan_audits import sign_off
+    from fedgan_audits.publishing import signing_off as sign_off
 
     reviewed(made, public)
-    place = Path(sign_off.__file__).parent / "schemas" / "sign-off-0.json"
+    place = Path(sign_off.__file__).parents[1] / "schemas" / "sign-off-0.json"
     predicate = json.loads(envelope.parse((public / file_of(1)).read_bytes()).payload)["predicate"]
     jsonschema.validate(predicate, json.loads(place.read_text(encoding="utf-8")))
 
@@ -181,7 +183,7 @@ def forged(made: Site, public: Path, number: int, signer: Identity, **changes: A
     place = public / file_of(number)
     statement = json.loads(envelope.parse(place.read_bytes()).payload)
     statement["predicate"].update(changes)
-    payload = envelope.canonical(statement)
+    payload = canonical_json.canonical(statement)
     place.write_bytes(envelope.assemble(payload, [envelope.sign(payload, signer.private_key, "x")]))
 
 

@@ -19,9 +19,9 @@ from benchmarks.audit_trail.trail import Trail
 from click.testing import CliRunner
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from fedgan_audits import envelope
-from fedgan_audits.bundle import public_pem
-from fedgan_audits.ledger import Ledger
+from fedgan_audits.ledger.ledger import Ledger
+from fedgan_audits.signing import envelope
+from fedgan_audits.signing.public_keys import public_pem
 from fedgan_cli.audit import command
 
 pytestmark = pytest.mark.xdist_group("tampering")

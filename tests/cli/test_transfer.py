@@ -12,15 +12,15 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from fedgan_audits.envelope import parse
 from fedgan_audits.errors import VerificationFailed
+from fedgan_audits.signing.envelope import parse
 from fedgan_secure.errors import InputError
 from fedgan_secure.federation.fedavg import model_digest
 from fedgan_secure.federation.prepare import Federation, Request, start
 from fedgan_secure.federation.refusals import SessionRefused
 from fedgan_secure.federation.run import carry_on
 from fedgan_secure.federation.transfer import initial_vector, read_initial
-from fedgan_secure.settings import RunSettings
+from fedgan_secure.policy.settings import RunSettings
 from tests.cli.conftest import fedgan
 from tests.fedgan_secure.data.conftest import make_dicom
 from tests.fedgan_secure.federation.adapted_world import Silent
@@ -74,7 +74,7 @@ def fundus(tmp_path: Path, source: Path, public: str | None = None, **data: obje
 def test_pretrained_on_grey_ct_the_colour_fundus_model_holds_its_weights(ct: Path, tmp_path: Path) -> None:
     import keras
 
-    from fedgan_secure.models.vectors import named_weights
+    from fedgan_secure.networks.vectors import named_weights
 
     federation = fundus(tmp_path, ct)
     layout, vector = federation.coordinator.layout, federation.coordinator.vector
@@ -129,7 +129,7 @@ def test_pretrained_on_grey_ct_the_colour_fundus_model_holds_its_weights(ct: Pat
 
 
 def test_the_reports_of_the_new_run_state_what_pretraining_cost(ct: Path) -> None:
-    from fedgan_audits.report import build_report
+    from fedgan_audits.report.report import build_report
     from tests.audits.conftest import Run
 
     statement = read_initial(ct, no_privacy=False, trust=trust(ct)).statement
@@ -155,7 +155,7 @@ def test_what_is_not_verified_or_not_pass_or_not_alike_is_refused(
         initial = read_initial(ct, no_privacy=False, trust=trust(ct))
         from dataclasses import replace
 
-        from fedgan_secure.models.vectors import VectorLayout
+        from fedgan_secure.networks.vectors import VectorLayout
 
         other = replace(initial.spec, latent_dim=32)
         initial_vector(VectorLayout.of(other), 0, initial, other)

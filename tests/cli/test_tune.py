@@ -15,9 +15,9 @@ from pathlib import Path
 import dp_accounting
 import pytest
 
-from fedgan_audits import accountant
-from fedgan_audits.ledger import Ledger
-from fedgan_secure.data.phantoms import GRADES, PhantomSettings, write_hospitals
+from fedgan_audits.accounting import accountant
+from fedgan_audits.ledger.ledger import Ledger
+from fedgan_secure.data.phantoms.phantoms import GRADES, PhantomSettings, write_hospitals
 from tests.cli.conftest import fedgan
 
 TINY = """

@@ -11,11 +11,11 @@ import pytest
 from PIL import Image
 
 from fedgan_secure.child_processes import child_environment, inherited
-from fedgan_secure.data.decode import Decoded, DecodeSettings
-from fedgan_secure.data.gdcm_process import CRASHED, Decoder
-from fedgan_secure.data.parallel import map_batches
-from fedgan_secure.data.plans import Item
-from fedgan_secure.data.preprocess import PLAIN
+from fedgan_secure.data.pixels.gdcm_process import CRASHED, Decoder
+from fedgan_secure.data.pixels.preprocess import PLAIN
+from fedgan_secure.data.reading.decode import Decoded, DecodeSettings
+from fedgan_secure.data.reading.parallel import map_batches
+from fedgan_secure.data.reading.plans import Item
 from fedgan_secure.tuning.workers import COMMAND, Worker, WorkerEnded
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -53,7 +53,7 @@ def executed(folder: Path) -> list[str]:
 def test_workers_that_read_images_run_nothing_that_lies_beside_them(planted: Path) -> None:
     settings = DecodeSettings(Path.cwd(), PLAIN, 16, 3, frozenset(), needs_patient=False)
     items = [Item(path=f"{number}.png", kind="picture", patient=None) for number in range(8)]
-    batches = map_batches("fedgan_secure.data.decode:decode_batch", settings, items, batch=2, workers=2)
+    batches = map_batches("fedgan_secure.data.reading.decode:decode_batch", settings, items, batch=2, workers=2)
     results = [result for batch in batches for result in batch]
     assert executed(planted) == []
     assert [type(result) for result in results] == [Decoded] * 8

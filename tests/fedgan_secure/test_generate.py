@@ -11,10 +11,17 @@ import pydicom
 import pytest
 from PIL import Image
 
-from fedgan_secure import generate
 from fedgan_secure.data import LoadSettings, load
 from fedgan_secure.errors import InputError
-from fedgan_secure.generate import Provenance, contact_sheet, contact_sheet_png, to_uint8, write_dicom, write_png
+from fedgan_secure.synthesis import generate
+from fedgan_secure.synthesis.generate import (
+    Provenance,
+    contact_sheet,
+    contact_sheet_png,
+    to_uint8,
+    write_dicom,
+    write_png,
+)
 
 PROVENANCE = Provenance(
     run="2031-1",

@@ -14,11 +14,11 @@ import pydicom
 import pytest
 
 from fedgan_secure.data import LoadSettings, load
-from fedgan_secure.data.layouts import DR_GRADES
-from fedgan_secure.data.preprocess import CT_ABDOMEN, FUNDUS, PLAIN
+from fedgan_secure.data.pixels.preprocess import CT_ABDOMEN, FUNDUS, PLAIN
+from fedgan_secure.data.reading.layouts import DR_GRADES
 from fedgan_secure.errors import InputError
-from fedgan_secure.generate import write_images
-from fedgan_secure.synthetic_layouts import LAYOUTS, forms_of, plan_tree
+from fedgan_secure.synthesis.generate import write_images
+from fedgan_secure.synthesis.layouts import LAYOUTS, forms_of, plan_tree
 from tests.fedgan_secure.test_generate import PROVENANCE
 from tests.patience import HANG_SECONDS
 

@@ -24,11 +24,11 @@ from fedgan_protocols import (
     SessionParameters,
     Stage,
 )
-from fedgan_protocols.encoding import join_packet, split_packet
-from fedgan_protocols.graph import SparseGraph
 from fedgan_protocols.messages import Message, sign_message
 from fedgan_protocols.parameters import SERVER
-from fedgan_protocols.transcript import TranscriptExpectations
+from fedgan_protocols.primitives.encoding import join_packet, split_packet
+from fedgan_protocols.primitives.graph import SparseGraph
+from fedgan_protocols.transcript.transcript import TranscriptExpectations
 
 
 def fixed_entropy(seed: str) -> Callable[[int], bytes]:

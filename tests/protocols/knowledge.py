@@ -11,8 +11,9 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from tests.protocols.lying import R4, LyingServer
 
-from fedgan_protocols import masking, shamir
+from fedgan_protocols import masking
 from fedgan_protocols.messages import seed_commitment, share_commitment
+from fedgan_protocols.primitives import shamir
 
 OPENING = 65
 Mask = tuple[int, int, bytes]

@@ -14,7 +14,6 @@ import pytest
 
 from fedgan_protocols import Code, ProtocolError, Stage, checks, masking
 from fedgan_protocols.directory import write_deals, write_directory
-from fedgan_protocols.graph import SparseGraph
 from fedgan_protocols.messages import (
     Invitation,
     KeyDirectory,
@@ -26,6 +25,7 @@ from fedgan_protocols.messages import (
     open_message,
     signature_of,
 )
+from fedgan_protocols.primitives.graph import SparseGraph
 
 R0, R1, R2, R3, R4, R5 = (stage for stage in Stage if stage is not Stage.CLOSING)
 

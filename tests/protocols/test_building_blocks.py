@@ -15,8 +15,9 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from fedgan_protocols import Code, ParameterError, ProtocolError, masking, shamir, verify
-from fedgan_protocols.keys import Identity
+from fedgan_protocols import Code, ParameterError, ProtocolError, masking, verify
+from fedgan_protocols.primitives import shamir
+from fedgan_protocols.primitives.keys import Identity
 
 # RFC 7748, section 6.1: Diffie-Hellman over curve25519
 ALICE = bytes.fromhex("77076d0a7318a57d3c16c17251b26645df4c2f87ebc0992ab177fba51db92c2a")

@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 from tests.protocols.lying import R2, R3, R4, R5
 
-from fedgan_protocols import Code, ProtocolError, ServerSession, Stage, client, client_states
-from fedgan_protocols.graph import SparseGraph
+from fedgan_protocols import Code, ProtocolError, ServerSession, Stage
+from fedgan_protocols.client import machine as client
+from fedgan_protocols.client import states as client_states
 from fedgan_protocols.messages import MaskRequest, Outcome, extend, open_message, unpack_hashes
 from fedgan_protocols.parameters import SERVER, sum_digest
+from fedgan_protocols.primitives.graph import SparseGraph
 
 
 def honest_until(federation: Any, stop: tuple[str, int]) -> tuple[Any, dict[str, Any], dict[str, bytes]]:

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from tests.protocols.lying import R3, R4, LyingServer
 
-from fedgan_protocols import Code, ProtocolError, masking, shamir
+from fedgan_protocols import Code, ProtocolError, masking
 from fedgan_protocols.messages import Consistency, survivors_digest
+from fedgan_protocols.primitives import shamir
 
 
 def equivocate(

@@ -12,7 +12,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fedgan_protocols import Code, ProtocolError, Stage
-from fedgan_protocols.encoding import (
+from fedgan_protocols.messages import BODIES, Closing, KeyDirectory, open_message
+from fedgan_protocols.primitives.encoding import (
     decode,
     decode_strings,
     digest,
@@ -21,8 +22,7 @@ from fedgan_protocols.encoding import (
     join_packet,
     split_packet,
 )
-from fedgan_protocols.messages import BODIES, Closing, KeyDirectory, open_message
-from fedgan_protocols.transcript import check
+from fedgan_protocols.transcript.transcript import check
 
 ITEMS = st.recursive(
     st.integers(0, 2**64 - 1) | st.binary(max_size=300) | st.text(max_size=40),

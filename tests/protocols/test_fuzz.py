@@ -18,7 +18,7 @@ from tests.protocols.fuzz.mutation import bend_packet
 from tests.protocols.fuzz.targets import TARGETS, recording
 
 from fedgan_protocols import ProtocolError, checks, masking
-from fedgan_protocols.encoding import decode
+from fedgan_protocols.primitives.encoding import decode
 
 EXECUTIONS = {"session": 350, "message": 3000, "decoder": 5000, "transcript": 1500, "journal": 1500, "key": 500}
 

@@ -12,7 +12,7 @@ from functools import lru_cache
 import pytest
 
 from fedgan_protocols import Code, ParameterError, ProtocolError
-from fedgan_protocols.graph import (
+from fedgan_protocols.primitives.graph import (
     SparseGraph,
     availability_bits,
     choose_graph,
@@ -23,7 +23,7 @@ from fedgan_protocols.graph import (
     privacy_bits,
     signatures_to_check,
 )
-from fedgan_protocols.shamir import EntropyPool
+from fedgan_protocols.primitives.shamir import EntropyPool
 
 
 def stream(seed: str, size: int) -> bytes:

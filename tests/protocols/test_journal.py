@@ -16,8 +16,8 @@ import pytest
 
 from fedgan_protocols import Journal, JournalError, ProtocolError, Stage
 from fedgan_protocols import journal as journal_module
-from fedgan_protocols.encoding import encode
 from fedgan_protocols.journal import MAGIC
+from fedgan_protocols.primitives.encoding import encode
 
 S, R2 = bytes(32), Stage.MASKED_INPUT
 

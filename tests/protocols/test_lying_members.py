@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from tests.protocols.lying import R1, R2, R3, R4, R5
 
-from fedgan_protocols import Code, Failure, ProtocolError, Stage, checks, shamir
-from fedgan_protocols.graph import SparseGraph
+from fedgan_protocols import Code, Failure, ProtocolError, Stage, checks
 from fedgan_protocols.messages import open_message, survivors_digest
+from fedgan_protocols.primitives import shamir
+from fedgan_protocols.primitives.graph import SparseGraph
 
 
 def test_a_responder_with_a_wrong_share_is_named_and_the_round_goes_on(lab: Any) -> None:

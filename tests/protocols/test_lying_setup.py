@@ -11,9 +11,9 @@ from tests.protocols.lying import R0, R1, R2, R4, R5, LyingServer
 
 from fedgan_protocols import Code, ParameterError, PolicyFloors, ProtocolError, masking, sum_digest
 from fedgan_protocols.directory import read_deals, write_deals
-from fedgan_protocols.encoding import encode
 from fedgan_protocols.messages import Outcome, extend, message_digest, open_message
 from fedgan_protocols.parameters import SERVER
+from fedgan_protocols.primitives.encoding import encode
 
 
 def test_the_rig_itself_finishes_an_honest_round(liar: LyingServer) -> None:

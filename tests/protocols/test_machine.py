@@ -20,8 +20,8 @@ from tests.protocols.fuzz.machines import BadNetwork, LyingServer, Network, Spar
 from tests.protocols.fuzz.network import World
 
 from fedgan_protocols import Code, Journal, ProtocolError, SessionParameters, Stage, checks, masking
-from fedgan_protocols import client as client_machine
-from fedgan_protocols.client_states import Received
+from fedgan_protocols.client import machine as client_machine
+from fedgan_protocols.client.states import Received
 
 SEQUENCES = int(os.environ.get("FEDGAN_SEQUENCES", "0"))
 DEFAULT_SEQUENCES = 2050

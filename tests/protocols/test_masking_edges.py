@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from cryptography.exceptions import InvalidTag
 
-from fedgan_protocols import Code, ProtocolError, masking, session, shamir
+from fedgan_protocols import Code, ProtocolError, masking, session
+from fedgan_protocols.primitives import shamir
 
 WORDS = masking.SEGMENT_BYTES // 4
 

@@ -17,7 +17,7 @@ import pytest
 from tests.protocols.reference import Reference
 
 from fedgan_protocols import Stage
-from fedgan_protocols.graph import SparseGraph
+from fedgan_protocols.primitives.graph import SparseGraph
 
 VECTORS = Path(__file__).parents[1] / "vectors"
 ROUNDS = {

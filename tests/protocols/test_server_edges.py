@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedgan_protocols import Code, Failure, ProtocolError, ServerSession, Stage, checks, server_states, shamir
-from fedgan_protocols import server as server_machine
+from fedgan_protocols import Code, Failure, ProtocolError, ServerSession, Stage, checks
 from fedgan_protocols.messages import open_message
+from fedgan_protocols.primitives import shamir
+from fedgan_protocols.server import machine as server_machine
+from fedgan_protocols.server import states as server_states
 
 MODELS = tuple(hashlib.sha256(f"model {j}".encode()).digest() for j in range(3))
 OTHER = hashlib.sha256(b"another model").digest()

@@ -11,9 +11,9 @@ import pytest
 from tests.protocols.lying import LyingServer
 
 from fedgan_protocols import Code, Failure, ParameterError, PolicyFloors, ProtocolError, Stage
-from fedgan_protocols.graph import SparseGraph, choose_graph
-from fedgan_protocols.quantization import FixedPoint
-from fedgan_protocols.transcript import check
+from fedgan_protocols.primitives.graph import SparseGraph, choose_graph
+from fedgan_protocols.primitives.quantization import FixedPoint
+from fedgan_protocols.transcript.transcript import check
 
 
 def ask(client: Any, packet: bytes, start: threading.Barrier, answers: list[Any]) -> None:

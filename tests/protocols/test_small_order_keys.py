@@ -9,8 +9,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from fedgan_protocols import Code, ParameterError, load_public_key, public_pem, verify
-from fedgan_protocols.keys import SMALL_ORDER_Y, Identity, is_safe_public_key
 from fedgan_protocols.parameters import Member, SessionParameters
+from fedgan_protocols.primitives.keys import SMALL_ORDER_Y, Identity, is_safe_public_key
 
 FIELD = 2**255 - 19
 ORDER = 2**252 + 27742317777372353535851937790883648493

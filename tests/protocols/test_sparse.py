@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedgan_protocols import Code, ParameterError, PolicyFloors, ProtocolError, Stage
-from fedgan_protocols.encoding import decode, encode
-from fedgan_protocols.graph import SparseGraph, choose_graph, privacy_bits
 from fedgan_protocols.messages import Closing, open_message
-from fedgan_protocols.transcript import _groups_digest, _read_groups, check
+from fedgan_protocols.primitives.encoding import decode, encode
+from fedgan_protocols.primitives.graph import SparseGraph, choose_graph, privacy_bits
+from fedgan_protocols.transcript.transcript import _groups_digest, _read_groups, check
 
 STAGES = [stage.label for stage in Stage if stage is not Stage.CLOSING]
 

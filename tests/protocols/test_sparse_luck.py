@@ -25,8 +25,8 @@ from functools import lru_cache
 
 import pytest
 
-from fedgan_protocols.graph import SparseGraph, availability_bits, draw, draw_bytes
-from fedgan_protocols.shamir import EntropyPool
+from fedgan_protocols.primitives.graph import SparseGraph, availability_bits, draw, draw_bytes
+from fedgan_protocols.primitives.shamir import EntropyPool
 
 Draws = Mapping[int, int]
 """Of every honest member the set that it drew, as the sum of 2^id: so are all sets below."""
@@ -57,7 +57,7 @@ class Game:
         return len(self.honest) // 2
 
     def bound(self) -> Fraction:
-        """The bound of `fedgan_protocols.graph`, exactly."""
+        """The bound of `fedgan_protocols.primitives.graph`, exactly."""
         return max(self._bound_of(c) for c in range(self.c + 1))
 
     def _bound_of(self, c: int) -> Fraction:

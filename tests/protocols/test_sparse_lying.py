@@ -10,8 +10,8 @@ from tests.protocols.knowledge import Knowledge
 from tests.protocols.lying import R0, R1, R2, R3, R4, LyingServer
 
 from fedgan_protocols import Code, ProtocolError, masking
-from fedgan_protocols.graph import SparseGraph
 from fedgan_protocols.messages import sign_message, signature_of
+from fedgan_protocols.primitives.graph import SparseGraph
 
 
 def test_an_honest_round_shows_one_sum(lab: Any) -> None:

@@ -14,11 +14,11 @@ from tests.protocols.lying import R1, R2, R3, R4, LyingServer, proof_of
 from tests.protocols.test_graph import second_draw
 
 from fedgan_protocols import Code, ProtocolError
-from fedgan_protocols import client as client_machine
-from fedgan_protocols.client_states import Received
-from fedgan_protocols.encoding import join_packet
-from fedgan_protocols.graph import SparseGraph, draw_bytes
+from fedgan_protocols.client import machine as client_machine
+from fedgan_protocols.client.states import Received
 from fedgan_protocols.messages import Consistency, Statement, UnmaskRequest, extend, signature_of, survivors_digest
+from fedgan_protocols.primitives.encoding import join_packet
+from fedgan_protocols.primitives.graph import SparseGraph, draw_bytes
 
 # --- one member alone
 

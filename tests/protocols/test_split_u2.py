@@ -13,10 +13,12 @@ import numpy as np
 import pytest
 from tests.protocols.lying import LyingServer
 
-from fedgan_protocols import Code, PolicyFloors, Stage, client, masking, shamir
+from fedgan_protocols import Code, PolicyFloors, Stage, masking
 from fedgan_protocols.checks import OPENING_BYTES
-from fedgan_protocols.graph import choose_graph
+from fedgan_protocols.client import machine as client
 from fedgan_protocols.parameters import SHARE_BYTES, default_threshold
+from fedgan_protocols.primitives import shamir
+from fedgan_protocols.primitives.graph import choose_graph
 
 R1, R3, R4 = Stage.SHARE_KEYS, Stage.CONSISTENCY_CHECK, Stage.UNMASKING
 MEMBERS, VICTIM = 100, 2

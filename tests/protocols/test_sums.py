@@ -11,19 +11,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fedgan_protocols import (
-    Failure,
-    Identity,
-    Member,
-    ProtocolError,
-    SessionParameters,
-    Stage,
-    client_states,
-    server_states,
-)
-from fedgan_protocols import client as client_machine
-from fedgan_protocols import server as server_machine
-from fedgan_protocols.transcript import check
+from fedgan_protocols import Failure, Identity, Member, ProtocolError, SessionParameters, Stage
+from fedgan_protocols.client import machine as client_machine
+from fedgan_protocols.client import states as client_states
+from fedgan_protocols.server import machine as server_machine
+from fedgan_protocols.server import states as server_states
+from fedgan_protocols.transcript.transcript import check
 
 STAGES = [stage for stage in Stage if stage is not Stage.CLOSING]
 BEFORE_INPUT = {Stage.ADVERTISE_KEYS, Stage.SHARE_KEYS, Stage.MASKED_INPUT}

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedgan_protocols import ProtocolError, ServerSession, Stage, checks, fingerprint
-from fedgan_protocols import server as server_machine
-from fedgan_protocols.encoding import decode, encode
 from fedgan_protocols.messages import Closing, open_message, survivors_digest
-from fedgan_protocols.transcript import check
+from fedgan_protocols.primitives.encoding import decode, encode
+from fedgan_protocols.server import machine as server_machine
+from fedgan_protocols.transcript.transcript import check
 
 
 def test_the_facts_of_a_round(lab: Any) -> None:
@@ -122,7 +122,7 @@ def test_parts_left_out_or_exchanged_fail(lab: Any) -> None:
 
 def resign(federation: Any, items: Any, **closing: Any) -> bytes:
     """The transcript with other groups or another closing, signed again by the server."""
-    from fedgan_protocols.transcript import _groups_digest, _read_groups
+    from fedgan_protocols.transcript.transcript import _groups_digest, _read_groups
 
     body = Closing(closing.get("complete", 1), closing.get("code", ""), "", closing.get("drops", ()))
     previous = _groups_digest(federation.parameters, _read_groups(items[3]))

@@ -22,8 +22,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 import tensorflow as tf
 import tensorflow_privacy
 
-from fedgan_secure.models.dcgan import build_discriminator
 from fedgan_secure.models.spec import ModelSpec
+from fedgan_secure.networks.dcgan import build_discriminator
 
 WIDTHS = (64, 128, 256, 512)
 GENERATOR_WIDTHS = {28: (64, 32), 64: (96, 64, 32, 16), 128: (96, 64, 32, 16, 12)}

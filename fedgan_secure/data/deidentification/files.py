@@ -14,11 +14,12 @@ from typing import Any, Literal
 import pydicom
 from PIL import Image
 
-from fedgan_secure.data.deidentification import headers, pixels, residual
+from fedgan_secure.data.deidentification import headers, residual
 from fedgan_secure.data.deidentification.keyed import Keys
 from fedgan_secure.data.deidentification.manifest import Record
-from fedgan_secure.data.dicom import dicom_reasons, read_guarded
-from fedgan_secure.data.pictures import Unreadable, read_picture
+from fedgan_secure.data.identifiers import burned_in as pixels
+from fedgan_secure.data.pixels.dicom import dicom_reasons, read_guarded
+from fedgan_secure.data.pixels.pictures import Unreadable, read_picture
 
 TARGET = "fedgan_secure.data.deidentification.files:deidentify_batch"
 SAME_UID = "another file has the same SOPInstanceUID and other content"

@@ -20,12 +20,12 @@ from typing import Any
 from fedgan_secure.data.deidentification.files import TARGET, Settings, Task
 from fedgan_secure.data.deidentification.keyed import Keys
 from fedgan_secure.data.deidentification.manifest import Manifest, Record
-from fedgan_secure.data.deidentification.profile import PROFILE_EDITION, anonymizer_version, profile_digest
-from fedgan_secure.data.layouts import plan_folder
-from fedgan_secure.data.listing import Listing, list_folder
-from fedgan_secure.data.parallel import Failed, default_workers, map_batches
+from fedgan_secure.data.identifiers.profile import PROFILE_EDITION, anonymizer_version, profile_digest
 from fedgan_secure.data.patients import MINIMUM_SECRET_BYTES
-from fedgan_secure.data.plans import Item, Kinds, LayoutOptions, Plan
+from fedgan_secure.data.reading.layouts import plan_folder
+from fedgan_secure.data.reading.listing import Listing, list_folder
+from fedgan_secure.data.reading.parallel import Failed, default_workers, map_batches
+from fedgan_secure.data.reading.plans import Item, Kinds, LayoutOptions, Plan
 from fedgan_secure.errors import InputError
 
 Progress = Callable[[str, int, int], None]

@@ -20,8 +20,8 @@ from pydicom.tag import BaseTag
 from pydicom.uid import UID
 
 from fedgan_secure.data.deidentification.keyed import Keys
-from fedgan_secure.data.deidentification.profile import PROFILE_EDITION, action_of, anonymizer_version
-from fedgan_secure.data.deidentification.words import holds, identifying_words, several
+from fedgan_secure.data.identifiers.profile import PROFILE_EDITION, action_of, anonymizer_version
+from fedgan_secure.data.identifiers.words import holds, identifying_words, several
 
 IMPLEMENTATION_UID = "2.25.268573149420911423710982345203719832917"
 IMPLEMENTATION_NAME = "FEDGAN_SECURE"

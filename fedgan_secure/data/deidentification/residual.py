@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from fedgan_secure.data.deidentification.keyed import is_registered
-from fedgan_secure.data.deidentification.profile import action_of
-from fedgan_secure.data.deidentification.words import holds, identifying_words, several, walk
+from fedgan_secure.data.identifiers.profile import action_of
+from fedgan_secure.data.identifiers.words import holds, identifying_words, several, walk
 
 _LONG = 8
 """Shorter words occur in megabytes of pixels by chance."""

@@ -10,10 +10,9 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from fedgan_protocols.encoding import Packet
-from fedgan_protocols.errors import ProtocolError
-from fedgan_protocols.session import AggregateResult, ClientSession, Failure, ServerSession
-from fedgan_protocols.transitions import Stage
+from fedgan_protocols import AggregateResult, ClientSession, ProtocolError, ServerSession, Stage
+from fedgan_protocols.primitives import Packet
+from fedgan_protocols.server import Failure
 from fedgan_secure.errors import InputError
 
 STAGES = ("advertise-keys", "share-keys", "masked-input", "consistency-check", "unmasking", "receipt")

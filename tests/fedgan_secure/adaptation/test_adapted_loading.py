@@ -11,17 +11,18 @@ import keras
 import numpy as np
 import pytest
 
-from fedgan_secure.adaptation.colours import ColourBins
 from fedgan_secure.adaptation.generator import build_adapted_generator
-from fedgan_secure.adaptation.layout import ReleaseLayout
 from fedgan_secure.adaptation.pool import transfer_shape
 from fedgan_secure.adaptation.transfer import build_transfer
 from fedgan_secure.models.adapted_spec import AdaptedSpec
-from fedgan_secure.models.dcgan import draw_images, load_generator
 from fedgan_secure.models.errors import ModelError
-from fedgan_secure.models.keras_file import keras_bytes
-from fedgan_secure.starts.networks import build_start_generator
+from fedgan_secure.networks.dcgan import draw_images
+from fedgan_secure.networks.keras_file import keras_bytes
+from fedgan_secure.networks.start_networks import build_start_generator
 from fedgan_secure.starts.start import PublicStart, shipped_start
+from fedgan_secure.statistics.colours import ColourBins
+from fedgan_secure.statistics.layout import ReleaseLayout
+from fedgan_secure.synthesis.loading import load_generator
 from tests.fedgan_secure.adaptation.toy_start import spec_of, untrained_start
 
 BINS = (3, 4, 5)

@@ -9,13 +9,13 @@ import pytest
 
 from fedgan_secure.adaptation import adapting
 from fedgan_secure.adaptation.adapting import Adaptation, adaptation_of, class_posterior, feature_network
-from fedgan_secure.adaptation.colours import ColourBins, colour_codes, mean_colours
-from fedgan_secure.adaptation.layout import ReleaseLayout
-from fedgan_secure.adaptation.statistics import patient_vectors
-from fedgan_secure.adaptation.vector import AdaptedLayout, Noise
-from fedgan_secure.models.dcgan import draw_images
+from fedgan_secure.heads.vector import AdaptedLayout
 from fedgan_secure.models.errors import ModelError
+from fedgan_secure.networks.dcgan import draw_images
 from fedgan_secure.starts.start import shipped_start
+from fedgan_secure.statistics.colours import ColourBins, colour_codes, mean_colours
+from fedgan_secure.statistics.layout import ReleaseLayout
+from fedgan_secure.statistics.sums import Noise, patient_vectors
 from tests.fedgan_secure.adaptation.toy_start import spec_of, untrained_start
 
 POOL = 50
@@ -150,8 +150,8 @@ def test_the_heads_posterior_is_that_of_their_topology() -> None:
     vector = moved(layout, layout.initial_vector(0))
     features = np.random.default_rng(0).standard_normal((6, 271)).astype(np.float32)
     centre = np.full(271, 0.2, np.float32)
-    from fedgan_secure.adaptation.heads import build_heads
-    from fedgan_secure.adaptation.vector import heads_spec
+    from fedgan_secure.heads.heads import build_heads
+    from fedgan_secure.heads.vector import heads_spec
 
     model = build_heads(heads_spec(layout.spec), 0)
     layout.heads.assign(vector[layout.heads_slice], model)

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from fedgan_secure.adaptation.colours import ColourBins, colour_codes, colour_of_codes, disc_mask, mean_colours
 from fedgan_secure.errors import InputError
+from fedgan_secure.statistics.colours import ColourBins, colour_codes, colour_of_codes, disc_mask, mean_colours
 
 
 def pictures(count: int, channels: int, size: int = 16) -> np.ndarray:

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedgan_secure.adaptation.decoding import CUT, LEAST_COUNT, LEAST_VARIANCE, cut_histogram, decode, shrink
-from fedgan_secure.adaptation.layout import ReleaseLayout
-from fedgan_secure.adaptation.statistics import ImageStatistics
 from fedgan_secure.errors import InputError
+from fedgan_secure.statistics.decoding import CUT, LEAST_COUNT, LEAST_VARIANCE, cut_histogram, decode, shrink
+from fedgan_secure.statistics.layout import ReleaseLayout
+from fedgan_secure.statistics.sums import ImageStatistics
 
 BLOCKS = ((0, 3), (3, 8))
 

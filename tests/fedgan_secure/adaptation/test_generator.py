@@ -12,14 +12,14 @@ import keras
 import numpy as np
 import pytest
 
-from fedgan_secure.adaptation.colours import ColourBins, colour_codes
 from fedgan_secure.adaptation.generator import build_adapted_generator, maps_kernel
 from fedgan_secure.adaptation.transfer import TransferShape, build_transfer
 from fedgan_secure.models.adapted_spec import DRAWS, AdaptedSpec
-from fedgan_secure.models.dcgan import draw_images
+from fedgan_secure.networks.dcgan import draw_images
+from fedgan_secure.networks.start_networks import build_start_generator
 from fedgan_secure.starts.architecture import LATENT
-from fedgan_secure.starts.networks import build_start_generator
 from fedgan_secure.starts.start import shipped_start
+from fedgan_secure.statistics.colours import ColourBins, colour_codes
 from tests.fedgan_secure.adaptation.toy_start import spec_of, untrained_start
 
 SIDE = 8

@@ -13,17 +13,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedgan_secure.adaptation.head_settings import HeadSettings
-from fedgan_secure.adaptation.head_start import Discriminant, linear_discriminant, public_heads, random_heads
-from fedgan_secure.adaptation.heads import (
+from fedgan_secure.errors import InputError
+from fedgan_secure.heads.head_settings import HeadSettings
+from fedgan_secure.heads.head_start import Discriminant, linear_discriminant, public_heads
+from fedgan_secure.heads.heads import (
     SLOPE,
     HeadsLayout,
     HeadsSpec,
     build_heads,
     check_centre,
+    random_heads,
     standardised,
 )
-from fedgan_secure.errors import InputError
 from fedgan_secure.models.errors import ModelError
 
 SPEC = HeadsSpec(features=48, classes=3, hidden=32)
@@ -253,8 +254,8 @@ def test_statistics_that_make_no_discriminant_are_refused() -> None:
 def test_layout_and_first_weights_need_no_tensorflow() -> None:
     code = (
         "import sys\n"
-        "from fedgan_secure.adaptation import head_data, head_records, head_settings, head_start, heads\n"
-        "heads.HeadsLayout.of(heads.HeadsSpec()).layout_hash; head_start.random_heads(heads.HeadsSpec(), 1)\n"
+        "from fedgan_secure.heads import HeadsLayout, HeadsSpec, random_heads\n"
+        "HeadsLayout.of(HeadsSpec()).layout_hash; random_heads(HeadsSpec(), 1)\n"
         "assert 'tensorflow' not in sys.modules and 'keras' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

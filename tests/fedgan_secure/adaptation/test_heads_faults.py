@@ -13,21 +13,21 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from fedgan_audits.integer_noise import share_variance
-from fedgan_audits.mechanism import MechanismRecord
-from fedgan_audits.self_tests import NAMES
-from fedgan_protocols.quantization import FixedPoint
-from fedgan_secure.adaptation import head_data, head_networks, head_sums
-from fedgan_secure.adaptation.head_data import FeatureBatches
-from fedgan_secure.adaptation.head_settings import HeadSettings
-from fedgan_secure.adaptation.head_sums import HeadSumTrainer
-from fedgan_secure.adaptation.head_training import HeadTrainer
-from fedgan_secure.privacy import clipping
-from fedgan_secure.privacy.clipping import Part, PerPatientGradients
+from fedgan_audits.accounting.integer_noise import share_variance
+from fedgan_audits.accounting.mechanism import MechanismRecord
+from fedgan_audits.facts.self_tests import NAMES
+from fedgan_protocols.primitives.quantization import FixedPoint
+from fedgan_secure.dpsgd import clipping
+from fedgan_secure.dpsgd.clipping import Part, PerPatientGradients
+from fedgan_secure.dpsgd.noise_probe import feature_row, noise_scale, picture, probe
+from fedgan_secure.head_training import head_data, head_networks, head_sums
+from fedgan_secure.head_training.head_data import FeatureBatches
+from fedgan_secure.head_training.head_sums import HeadSumTrainer
+from fedgan_secure.head_training.head_training import HeadTrainer
+from fedgan_secure.heads.head_settings import HeadSettings
 from fedgan_secure.privacy.errors import MechanismContradicted
 from fedgan_secure.privacy.integer_noise import DiscreteGaussian
 from fedgan_secure.privacy.noise import GaussianStream
-from fedgan_secure.privacy.probe import feature_row, noise_scale, picture, probe
 from fedgan_secure.privacy.sampling import PatientImages
 from fedgan_secure.privacy.self_test import MechanismWatch, Recorded
 from tests.fedgan_secure.adaptation.test_heads import SPEC

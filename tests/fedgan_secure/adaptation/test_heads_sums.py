@@ -9,18 +9,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedgan_audits.mechanism import DistributedMechanism, NoiseShares
-from fedgan_protocols.quantization import FixedPoint
-from fedgan_secure.adaptation import head_data
-from fedgan_secure.adaptation.head_data import FeatureBatch
-from fedgan_secure.adaptation.head_sums import HeadOptimiser, HeadSumTrainer
-from fedgan_secure.adaptation.head_training import HeadTrainer
+from fedgan_audits.accounting.mechanism import DistributedMechanism, NoiseShares
+from fedgan_protocols.primitives.quantization import FixedPoint
 from fedgan_secure.errors import InputError
-from fedgan_secure.federation.distributed import box_of, mean_gradient
-from fedgan_secure.federation.training import TrainingStateError
+from fedgan_secure.head_training import head_data
+from fedgan_secure.head_training.head_data import FeatureBatch
+from fedgan_secure.head_training.head_sums import HeadOptimiser, HeadSumTrainer
+from fedgan_secure.head_training.head_training import HeadTrainer
 from fedgan_secure.models.errors import ModelError
 from fedgan_secure.privacy.errors import PrivacyRefused
 from fedgan_secure.privacy.integer_noise import DiscreteGaussian
+from fedgan_secure.privacy.shared_noise import box_of, mean_gradient
+from fedgan_secure.training.training import TrainingStateError
 from tests.fedgan_secure.adaptation.test_heads import SPEC
 from tests.fedgan_secure.adaptation.test_heads_training import BASE, CENTRE, LAYOUT, START, accuracy, fakes, features
 from tests.fedgan_secure.adaptation.test_heads_training import eagerly as eagerly

@@ -14,19 +14,18 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedgan_secure.adaptation import head_data, head_networks
-from fedgan_secure.adaptation.head_data import FakeFeatures, FeatureSet
-from fedgan_secure.adaptation.head_networks import CompiledHeads, compiled_heads
-from fedgan_secure.adaptation.head_settings import HeadSettings
-from fedgan_secure.adaptation.head_start import random_heads
-from fedgan_secure.adaptation.head_training import HeadTrainer
-from fedgan_secure.adaptation.heads import SLOPE, HeadsLayout, HeadsSpec, standardised
+from fedgan_secure.dpsgd.clipping import MARGIN
 from fedgan_secure.errors import InputError
-from fedgan_secure.federation.training import TrainingStateError
+from fedgan_secure.head_training import head_data, head_networks
+from fedgan_secure.head_training.head_data import FakeFeatures, FeatureSet
+from fedgan_secure.head_training.head_networks import CompiledHeads, compiled_heads
+from fedgan_secure.head_training.head_training import HeadTrainer
+from fedgan_secure.heads.head_settings import HeadSettings
+from fedgan_secure.heads.heads import SLOPE, HeadsLayout, HeadsSpec, random_heads, standardised
 from fedgan_secure.models.errors import ModelError
-from fedgan_secure.privacy.clipping import MARGIN
 from fedgan_secure.privacy.errors import PrivacyRefused
 from fedgan_secure.privacy.noise import GaussianStream
+from fedgan_secure.training.training import TrainingStateError
 from tests.fedgan_secure.adaptation.test_heads import BARE, SPEC, outputs
 from tests.fedgan_secure.privacy.test_training import Stream
 

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from fedgan_secure.adaptation.colours import ColourBins
 from fedgan_secure.adaptation.sources import Sources, chances_of, posterior_of
+from fedgan_secure.statistics.colours import ColourBins
 
 BINS = ColourBins((2, 2, 2))
 

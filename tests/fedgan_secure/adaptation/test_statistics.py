@@ -12,10 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedgan_secure.adaptation import statistics
-from fedgan_secure.adaptation.colours import ColourBins
-from fedgan_secure.adaptation.layout import ReleaseLayout
-from fedgan_secure.adaptation.statistics import (
+from fedgan_secure.errors import InputError
+from fedgan_secure.statistics import sums as statistics
+from fedgan_secure.statistics.colours import ColourBins
+from fedgan_secure.statistics.layout import ReleaseLayout
+from fedgan_secure.statistics.sums import (
     ImageStatistics,
     clipped_sum,
     contributions,
@@ -23,7 +24,6 @@ from fedgan_secure.adaptation.statistics import (
     patient_vectors,
     patients_at_a_time,
 )
-from fedgan_secure.errors import InputError
 
 COLOUR, GREY = (3, 2, 4), (5,)
 

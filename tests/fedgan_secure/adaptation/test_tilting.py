@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from fedgan_secure.adaptation.decoding import Moments
-from fedgan_secure.adaptation.rounding import CHANCES_SLACK
 from fedgan_secure.adaptation.sources import chances_of
 from fedgan_secure.adaptation.tilting import tilts
+from fedgan_secure.statistics.decoding import Moments
+from fedgan_secure.statistics.grids import CHANCES_SLACK
 
 PICTURES, FEATURES = 400, 6
 EVEN = np.full((2, PICTURES), 1.0 / PICTURES)

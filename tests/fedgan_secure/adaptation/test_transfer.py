@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from fedgan_secure.adaptation.colours import ColourBins, disc_mask, mean_colours
-from fedgan_secure.adaptation.decoding import Moments
 from fedgan_secure.adaptation.fitting import CLASSES_A_STEP, Fit, FitSettings
 from fedgan_secure.adaptation.sources import Sources
 from fedgan_secure.adaptation.transfer import TransferShape, build_transfer
 from fedgan_secure.errors import InputError
+from fedgan_secure.statistics.colours import ColourBins, disc_mask, mean_colours
+from fedgan_secure.statistics.decoding import Moments
 
 SIZE = 16
 

@@ -14,12 +14,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedgan_secure.adaptation.head_start import public_heads
-from fedgan_secure.adaptation.heads import SLOPE, HeadsLayout
-from fedgan_secure.adaptation.layout import ReleaseLayout
-from fedgan_secure.adaptation.statistics import patient_vectors
-from fedgan_secure.adaptation.vector import CENTRE_GRID, HEADS_GRID, AdaptedLayout, Noise, heads_spec
+from fedgan_secure.heads.head_start import public_heads
+from fedgan_secure.heads.heads import SLOPE, HeadsLayout
+from fedgan_secure.heads.vector import CENTRE_GRID, HEADS_GRID, AdaptedLayout, heads_spec
 from fedgan_secure.models.errors import ModelError
+from fedgan_secure.statistics.layout import ReleaseLayout
+from fedgan_secure.statistics.sums import Noise, patient_vectors
 from tests.fedgan_secure.adaptation.toy_start import spec_of, toy_start
 
 START = toy_start()
@@ -84,8 +84,8 @@ def test_equal_seeds_give_the_same_first_vector_to_the_bit_in_another_process() 
     code = (
         "import hashlib\n"
         "from tests.fedgan_secure.adaptation.toy_start import spec_of, toy_start\n"
-        "from fedgan_secure.adaptation.layout import ReleaseLayout\n"
-        "from fedgan_secure.adaptation.vector import AdaptedLayout\n"
+        "from fedgan_secure.statistics.layout import ReleaseLayout\n"
+        "from fedgan_secure.heads.vector import AdaptedLayout\n"
         "start = toy_start()\n"
         "layout = AdaptedLayout(spec_of(start), start, ReleaseLayout(classes=3, features=12, bins=(2, 2, 2)))\n"
         "print(hashlib.sha256(layout.initial_vector(7).tobytes()).hexdigest())"

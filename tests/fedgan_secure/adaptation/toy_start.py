@@ -38,7 +38,7 @@ def spec_of(start: PublicStart, **changes: Any) -> AdaptedSpec:
 @functools.lru_cache(maxsize=2)
 def untrained_start(channels: int) -> PublicStart:
     """A start with random networks of two classes, for pictures of 64 pixels."""
-    from fedgan_secure.starts.networks import feature_model, generator_model, weights_of
+    from fedgan_secure.networks.start_networks import feature_model, generator_model, weights_of
 
     architecture = Architecture(2, 0, channels)
     size = architecture.features

@@ -8,17 +8,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedgan_audits import accountant, one_run
+from fedgan_audits.accounting import accountant, one_run
+from fedgan_audits.accounting.mechanism import MechanismRecord
 from fedgan_audits.errors import VerificationFailed
-from fedgan_audits.mechanism import MechanismRecord
 from fedgan_secure.attacks import canaries as canary_module
 from fedgan_secure.attacks import rehearsal
 from fedgan_secure.attacks.canaries import Adversary, Canaries, WatchedTrainer, with_canaries
 from fedgan_secure.data.patients import PatientDataset
 from fedgan_secure.errors import InputError
-from fedgan_secure.federation.settings import TrainingSettings
 from fedgan_secure.models.spec import ModelSpec
-from fedgan_secure.models.vectors import VectorLayout
+from fedgan_secure.networks.vectors import VectorLayout
+from fedgan_secure.policy.training import TrainingSettings
 
 SPEC = ModelSpec.default(28, 1, 3)
 STEPS, PROBABILITY, EPSILON, DELTA = 16, 0.3, 0.5, 1e-4

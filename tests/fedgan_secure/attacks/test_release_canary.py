@@ -12,16 +12,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom
 
-from fedgan_audits import accountant
-from fedgan_secure.adaptation import statistics
-from fedgan_secure.adaptation.layout import ReleaseLayout
+from fedgan_audits.accounting import accountant
 from fedgan_secure.attacks import release_canary
 from fedgan_secure.attacks.adapted_run import AdaptedVerdict
 from fedgan_secure.attacks.games import Bounds, GamesVerdict, Threshold, clopper_pearson
 from fedgan_secure.attacks.games_page import RELEASE, STEP, adapted_headline, adapted_page, games_headline, sentences
 from fedgan_secure.attacks.release_canary import attack_release
 from fedgan_secure.errors import InputError
-from fedgan_secure.federation.release_ring import Draw, ReleaseRing, noise_of
+from fedgan_secure.federation.released.release_ring import Draw, ReleaseRing, noise_of
+from fedgan_secure.statistics import sums as statistics
+from fedgan_secure.statistics.layout import ReleaseLayout
 from tests.fedgan_secure.privacy.test_release import Stream, ring, terms
 
 LAYOUT = ReleaseLayout(2, 6, (5,))

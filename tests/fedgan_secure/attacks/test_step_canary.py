@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedgan_audits import accountant
-from fedgan_audits.mechanism import DistributedMechanism, MechanismRecord, NoiseShares
-from fedgan_protocols.quantization import FixedPoint
-from fedgan_secure.adaptation.head_settings import HeadSettings
-from fedgan_secure.adaptation.heads import HeadsLayout, HeadsSpec
+from fedgan_audits.accounting import accountant
+from fedgan_audits.accounting.mechanism import DistributedMechanism, MechanismRecord, NoiseShares
+from fedgan_protocols.primitives.quantization import FixedPoint
 from fedgan_secure.attacks import step_canary
 from fedgan_secure.attacks.games import GamesVerdict
 from fedgan_secure.attacks.step_canary import HeadsAtWork, attack_step
 from fedgan_secure.errors import InputError
+from fedgan_secure.heads.head_settings import HeadSettings
+from fedgan_secure.heads.heads import HeadsLayout, HeadsSpec
 
 SPEC = HeadsSpec(features=12, classes=3, hidden=8)
 CLIP, NOISE, PROBABILITY, DELTA, GAMES = 0.5, 3.0, 0.5, 1e-3, 160

@@ -10,8 +10,8 @@ import pytest
 from pydicom.dataset import FileDataset
 
 from fedgan_secure.data import LoadResult, LoadSettings, load, resolve
-from fedgan_secure.data.layouts import DR_GRADES
-from fedgan_secure.data.naming import CONFLICT
+from fedgan_secure.data.reading.layouts import DR_GRADES
+from fedgan_secure.data.reading.naming import CONFLICT
 
 Picture = Callable[..., None]
 Make = Callable[..., FileDataset]

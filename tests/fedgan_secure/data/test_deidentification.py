@@ -28,7 +28,7 @@ from fedgan_secure.data.deidentification.folder import DeidentifyResult, Deident
 from fedgan_secure.data.deidentification.headers import clean
 from fedgan_secure.data.deidentification.keyed import Keys
 from fedgan_secure.data.deidentification.residual import scan
-from fedgan_secure.data.layouts import DR_GRADES
+from fedgan_secure.data.reading.layouts import DR_GRADES
 from fedgan_secure.errors import InputError
 
 from .conftest import SECRET, make_dicom, noise
@@ -279,7 +279,7 @@ def test_pydicoms_files_keep_no_profile_attribute_unchanged_and_no_private_one(
 
 def test_the_attributes_of_that_table_are_treated_as_it_says(of_pydicom: tuple[Path, DeidentifyResult]) -> None:
     """The edition that dicom-anonymizer carries has every row of the standard's table, with the same action."""
-    from fedgan_secure.data.deidentification.profile import action_of
+    from fedgan_secure.data.identifiers.profile import action_of
 
     allowed = {"X": "X", "Z": "Z", "D": "D", "U": "U", "X/Z": "Z", "X/D": "D", "Z/D": "D", "X/Z/D": "D", "X/Z/U*": "U*"}
     rows = {identifier: row for identifier, row in _standard().items() if re.fullmatch("[0-9a-f]{8}", identifier)}

@@ -14,10 +14,10 @@ from pydicom.dataset import Dataset, FileDataset
 from pydicom.pixels import get_decoder
 from pydicom.uid import DeflatedExplicitVRLittleEndian, HTJ2KLossless, JPEG2000Lossless, JPEGBaseline8Bit, RLELossless
 
-from fedgan_secure.data import decoders, gdcm_process
-from fedgan_secure.data import dicom as reader
-from fedgan_secure.data.dicom import read_dicom, read_header
-from fedgan_secure.data.pictures import Unreadable
+from fedgan_secure.data.pixels import decoders, gdcm_process
+from fedgan_secure.data.pixels import dicom as reader
+from fedgan_secure.data.pixels.dicom import read_dicom, read_header
+from fedgan_secure.data.pixels.pictures import Unreadable
 
 Make = Callable[..., FileDataset]
 TEST_FILES = Path(pydicom.__file__).parent / "data" / "test_files"

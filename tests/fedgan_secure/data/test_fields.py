@@ -10,9 +10,10 @@ import pydicom
 import pytest
 from pydicom.datadict import keyword_for_tag, tag_for_keyword
 
-from fedgan_secure.data import dicom, fields
-from fedgan_secure.data.layouts import SUPPORTED_LAYOUTS
-from fedgan_secure.data.phantoms import PhantomSettings, write_hospitals
+from fedgan_secure.data.phantoms.phantoms import PhantomSettings, write_hospitals
+from fedgan_secure.data.pixels import dicom
+from fedgan_secure.data.reading import fields
+from fedgan_secure.data.reading.layouts import SUPPORTED_LAYOUTS
 from fedgan_secure.federation.rounds import fields_read
 
 LISTED = {fields.DICOM_IDENTIFIER, *fields.DICOM_KIND, *fields.DICOM_PIXELS}

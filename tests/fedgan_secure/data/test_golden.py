@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fedgan_secure.data import golden
-from fedgan_secure.data.golden import golden_digest, pictures, refuse_other_preprocessing
-from fedgan_secure.data.preprocess import CT_ABDOMEN, FUNDUS, PLAIN
+from fedgan_secure.data.pixels import golden
+from fedgan_secure.data.pixels.golden import golden_digest, pictures, refuse_other_preprocessing
+from fedgan_secure.data.pixels.preprocess import CT_ABDOMEN, FUNDUS, PLAIN
 from fedgan_secure.errors import InputError
 
 KNOWN = {

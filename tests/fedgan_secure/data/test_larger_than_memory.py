@@ -23,10 +23,10 @@ import os, resource, sys
 from pathlib import Path
 import numpy as np
 from fedgan_secure.data import LoadSettings, load
-from fedgan_secure.federation.settings import TrainingSettings
-from fedgan_secure.federation.training import LocalTrainer
+from fedgan_secure.policy.training import TrainingSettings
+from fedgan_secure.training.training import LocalTrainer
 from fedgan_secure.models.spec import ModelSpec
-from fedgan_secure.models.vectors import VectorLayout
+from fedgan_secure.networks.vectors import VectorLayout
 
 folder, margin = Path(sys.argv[1]), int(sys.argv[2])
 spec = ModelSpec.default(64, 3, 0)

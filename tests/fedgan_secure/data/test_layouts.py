@@ -8,7 +8,7 @@ import pytest
 from pydicom.dataset import FileDataset
 
 from fedgan_secure.data import LoadSettings, load, resolve
-from fedgan_secure.data.layouts import DR_GRADES, KNOWN_LAYOUTS, SUPPORTED_LAYOUTS
+from fedgan_secure.data.reading.layouts import DR_GRADES, KNOWN_LAYOUTS, SUPPORTED_LAYOUTS
 from fedgan_secure.errors import InputError
 
 Picture = Callable[..., None]

@@ -15,8 +15,10 @@ from PIL import Image, ImageFile
 from pydicom.dataset import FileDataset
 from tests.patience import wait_until
 
-from fedgan_secure.data import LoadSettings, cache, load, loading, parallel, pictures, pseudonym, unknown_exclusions
-from fedgan_secure.data.parallel import Failed, map_batches
+from fedgan_secure.data import LoadSettings, load, pseudonym, unknown_exclusions
+from fedgan_secure.data.pixels import pictures
+from fedgan_secure.data.reading import cache, loading, parallel
+from fedgan_secure.data.reading.parallel import Failed, map_batches
 from fedgan_secure.errors import InputError
 
 Picture = Callable[..., None]
@@ -382,4 +384,4 @@ def test_a_crash_or_a_hang_costs_only_its_own_file(monkeypatch: pytest.MonkeyPat
 
 def test_an_error_in_a_worker_reaches_the_caller() -> None:
     with pytest.raises(AttributeError):
-        list(map_batches("fedgan_secure.data.decode:decode_batch", None, [1, 2, 3], batch=1, workers=2))
+        list(map_batches("fedgan_secure.data.reading.decode:decode_batch", None, [1, 2, 3], batch=1, workers=2))

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedgan_secure.data.loading import LoadSettings, load
+from fedgan_secure.data.reading.loading import LoadSettings, load
 from fedgan_secure.errors import InputError
 
 Picture = Callable[..., None]

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedgan_secure.data.loading import LoadSettings, load
+from fedgan_secure.data.identifiers.persons import is_placeholder, look_alike
 from fedgan_secure.data.patients import normal_identifier
-from fedgan_secure.data.persons import is_placeholder, look_alike
+from fedgan_secure.data.reading.loading import LoadSettings, load
 from fedgan_secure.errors import InputError
 
 Picture = Callable[..., None]

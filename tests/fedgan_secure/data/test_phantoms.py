@@ -7,8 +7,15 @@ import numpy as np
 import pydicom
 import pytest
 
-from fedgan_secure.data import LoadSettings, load, phantoms
-from fedgan_secure.data.phantoms import CLASSES, PhantomSettings, draw_patient, hospital_camera, write_hospitals
+from fedgan_secure.data import LoadSettings, load
+from fedgan_secure.data.phantoms import phantoms
+from fedgan_secure.data.phantoms.phantoms import (
+    CLASSES,
+    PhantomSettings,
+    draw_patient,
+    hospital_camera,
+    write_hospitals,
+)
 from fedgan_secure.errors import InputError
 
 SMALL = PhantomSettings(12, image_size=28, seed=5)

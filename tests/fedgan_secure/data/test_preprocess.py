@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fedgan_secure.data.preprocess import (
+from fedgan_secure.data.pixels.preprocess import (
     CT_ABDOMEN,
     FUNDUS,
     IMAGE_SIZES,

@@ -7,9 +7,15 @@ import hashlib
 import numpy as np
 import pytest
 
-from fedgan_secure.data import public_phantoms
-from fedgan_secure.data.phantom_drawing import draw_anatomy, draw_camera
-from fedgan_secure.data.public_phantoms import CASTS, CLASSES, draw_public, draw_public_anatomy, draw_public_camera
+from fedgan_secure.data.phantoms import public_phantoms
+from fedgan_secure.data.phantoms.drawing import draw_anatomy, draw_camera
+from fedgan_secure.data.phantoms.public_phantoms import (
+    CASTS,
+    CLASSES,
+    draw_public,
+    draw_public_anatomy,
+    draw_public_camera,
+)
 from fedgan_secure.errors import InputError
 
 # Pictures 0 to 5 of seed 1, from the scripts that trained the shipped start (not from this port).

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from fedgan_secure.data.loading import LoadSettings, load
-from fedgan_secure.data.tables import read_columns, read_table
+from fedgan_secure.data.reading.loading import LoadSettings, load
+from fedgan_secure.data.reading.tables import read_columns, read_table
 from fedgan_secure.errors import InputError
 
 Picture = Callable[..., Path]

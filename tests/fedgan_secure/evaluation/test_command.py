@@ -10,9 +10,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from fedgan_cli.evaluate import WARNING, command
-from fedgan_secure.evaluation import run_score
 from fedgan_secure.models.spec import ModelSpec
-from fedgan_secure.models.vectors import VectorLayout, save_models
+from fedgan_secure.networks.vectors import VectorLayout, save_models
 
 SPEC = ModelSpec(28, 1, 2, 4, (8, 6), (6, 8), 8)
 
@@ -64,7 +63,7 @@ def test_text_for_people_carries_the_warning(
     result = json.loads(measured.stdout)
     if not classes:
         result |= {"tstr": None, "tstr_missing_because": "the real images have no labels"}
-    monkeypatch.setattr(run_score, "evaluate_run", lambda *_: result)
+    monkeypatch.setattr("fedgan_secure.evaluation.evaluate_run", lambda *_: result)
     done = CliRunner().invoke(command, arguments(folder))
     assert done.exit_code == 0, done.output
     assert WARNING in done.stderr

@@ -5,12 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fedgan_secure.evaluation.intervals import (
-    bootstrap_interval,
-    difference_interval,
-    joint_interval,
-    seed_interval,
-)
+from fedgan_secure.evaluation.intervals import bootstrap_interval, difference_interval, joint_interval, seed_interval
 
 
 def width(interval: tuple[float, float]) -> float:

@@ -12,14 +12,14 @@ import pytest
 from fedgan_secure.data.patients import PatientDataset
 from fedgan_secure.errors import InputError
 from fedgan_secure.evaluation.classifier import GroupNorm, build_classifier, fit
-from fedgan_secure.evaluation.feature_distance import feature_distance
+from fedgan_secure.evaluation.distance import feature_distance
 from fedgan_secure.evaluation.images import LabelledImages, split_patients
 from fedgan_secure.evaluation.realism import realism
 from fedgan_secure.evaluation.run_score import EvaluationRequest, drawing, evaluate_run, measure
 from fedgan_secure.evaluation.tstr import accuracy, tstr
-from fedgan_secure.models.dcgan import build_generator
 from fedgan_secure.models.spec import ModelSpec
-from fedgan_secure.models.vectors import VectorLayout, save_models
+from fedgan_secure.networks.dcgan import build_generator
+from fedgan_secure.networks.vectors import VectorLayout, save_models
 
 SPEC = ModelSpec(28, 1, 2, 4, (8, 6), (6, 8), 8)
 

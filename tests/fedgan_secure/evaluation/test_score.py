@@ -8,13 +8,13 @@ import json
 import numpy as np
 import pytest
 
-from fedgan_secure.data.phantoms import PhantomSettings, draw_patient, hospital_camera
-from fedgan_secure.data.preprocess import FUNDUS, preprocess
+from fedgan_secure.data.phantoms.phantoms import PhantomSettings, draw_patient, hospital_camera
+from fedgan_secure.data.pixels.preprocess import FUNDUS, preprocess
 from fedgan_secure.errors import InputError
+from fedgan_secure.evaluation import scoring
 from fedgan_secure.evaluation.images import LabelledImages
 from fedgan_secure.evaluation.score import UNTRAINED, Effort, score_pictures
 from fedgan_secure.evaluation.verdict import sentence
-from fedgan_secure.federation import scoring
 from fedgan_secure.models.spec import ModelSpec
 
 EFFORT = Effort(pictures=100, seeds=(1,), real_seeds=(1,), steps=70, batch=32)

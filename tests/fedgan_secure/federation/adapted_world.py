@@ -12,7 +12,7 @@ import pytest
 from fedgan_secure.federation import prepare
 from fedgan_secure.federation.prepare import Federation
 from fedgan_secure.models.adapted_spec import AdaptedSpec
-from fedgan_secure.settings import RunSettings
+from fedgan_secure.policy.settings import RunSettings
 
 SMALL = {"pool": 60, "fit_steps": 2, "fit_batch": 10}
 PRIVACY = {"epsilon": 30.0, "delta": 1e-3, "sampling_probability": 0.5, "declared_patients": 8}
@@ -48,5 +48,5 @@ def federation(root: Path, rounds: int, start: str | None = None, **privacy: obj
 def small_adaptations() -> Iterator[None]:
     """Let runs that are prepared meanwhile have adaptations of a second: a small pool and hardly any training."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("fedgan_secure.federation.adapted_policy.AdaptedSpec", partial(AdaptedSpec, **SMALL))
+        patch.setattr("fedgan_secure.federation.families.adapted_policy.AdaptedSpec", partial(AdaptedSpec, **SMALL))
         yield

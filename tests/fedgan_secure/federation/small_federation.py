@@ -11,22 +11,22 @@ from typing import Any
 
 import numpy as np
 
-from fedgan_audits.ledger import Ledger
-from fedgan_audits.report import RoundDraft, build_round
+from fedgan_audits.ledger.ledger import Ledger
+from fedgan_audits.report.report import RoundDraft, build_round
 from fedgan_protocols.journal import Journal
-from fedgan_protocols.keys import Identity
 from fedgan_protocols.parameters import Member, SessionParameters
+from fedgan_protocols.primitives.keys import Identity
 from fedgan_protocols.session import AggregateResult, ClientSession, ServerSession
 from fedgan_secure.data.patients import PatientDataset
 from fedgan_secure.federation.coordinator import artefact
-from fedgan_secure.federation.directories import SiteDirectory
 from fedgan_secure.federation.drivers.local import DropOut, LocalDriver
 from fedgan_secure.federation.fedavg import apply_sum, model_digest
 from fedgan_secure.federation.hospital import Hospital
-from fedgan_secure.federation.published_files import Published
-from fedgan_secure.federation.received_sums import LateSum
+from fedgan_secure.federation.results.published_files import Published
+from fedgan_secure.federation.review.received_sums import LateSum
 from fedgan_secure.federation.rounds import RoundFacts, now, record_of
-from fedgan_secure.policy import CoordinatorEntry, FederationPolicy, HospitalEntry
+from fedgan_secure.policy.policy import CoordinatorEntry, FederationPolicy, HospitalEntry
+from fedgan_secure.storage.site import SiteDirectory
 from tests.audits.conftest import small_png
 from tests.fedgan_secure.federation.test_policy import fields
 

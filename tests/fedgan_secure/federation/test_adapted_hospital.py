@@ -11,15 +11,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedgan_secure.adaptation.head_data import FakeFeatures
-from fedgan_secure.adaptation.head_settings import HeadSettings
-from fedgan_secure.adaptation.vector import AdaptedLayout, heads_spec
 from fedgan_secure.data.patients import PatientDataset
 from fedgan_secure.errors import InputError
-from fedgan_secure.federation import adapted_hospital
-from fedgan_secure.federation.adapted_hospital import AdaptedTrainer, HeadsToGo, HospitalFeatures, evenly
-from fedgan_secure.federation.adapted_limits import MOST_IMAGES
-from fedgan_secure.federation.adapted_optimiser import AdaptedOptimiser
+from fedgan_secure.federation.families import adapted_hospital
+from fedgan_secure.federation.families.adapted_hospital import AdaptedTrainer, HeadsToGo, HospitalFeatures, evenly
+from fedgan_secure.federation.families.adapted_optimiser import AdaptedOptimiser
+from fedgan_secure.federation.released.limits import MOST_IMAGES
+from fedgan_secure.head_training.head_data import FakeFeatures
+from fedgan_secure.heads.head_settings import HeadSettings
+from fedgan_secure.heads.vector import AdaptedLayout, heads_spec
 from fedgan_secure.models.errors import ModelError
 from fedgan_secure.starts.shared import digests_of
 from fedgan_secure.starts.start import shipped_start
@@ -194,7 +194,7 @@ def test_a_trainer_without_heads_keeps_nothing(tmp_path: Path) -> None:
 
 
 def test_the_coordinators_optimiser_moves_the_heads_and_leaves_the_release() -> None:
-    from fedgan_secure.adaptation.layout import ReleaseLayout
+    from fedgan_secure.statistics.layout import ReleaseLayout
 
     layout = AdaptedLayout(spec_of(toy_start()), toy_start(), ReleaseLayout(classes=3, features=12, bins=(2, 2, 2)))
 

@@ -9,10 +9,9 @@ from typing import Any
 import pytest
 import rfc8785
 
-from fedgan_audits.mechanism import DistributedMechanism, MechanismRecord, NoiseShares
-from fedgan_secure.adaptation.layout import ReleaseLayout
+from fedgan_audits.accounting.mechanism import DistributedMechanism, MechanismRecord, NoiseShares
 from fedgan_secure.errors import InputError
-from fedgan_secure.policy import (
+from fedgan_secure.policy.policy import (
     DistributedMechanismPolicy,
     FederationPolicy,
     Flags,
@@ -21,6 +20,7 @@ from fedgan_secure.policy import (
     RingPolicy,
     StartPolicy,
 )
+from fedgan_secure.statistics.layout import ReleaseLayout
 from tests.fedgan_secure.federation.test_distributed_policy import RING, SHARES, mechanism
 from tests.fedgan_secure.federation.test_policy import fields
 

@@ -9,28 +9,28 @@ from typing import Any
 
 import pytest
 
-from fedgan_audits.accountant import epsilon
-from fedgan_audits.budget import scheduled
+from fedgan_audits.accounting.accountant import epsilon
+from fedgan_audits.accounting.budget import scheduled
+from fedgan_audits.accounting.mechanism import DistributedMechanism
 from fedgan_audits.errors import UnreachableTarget
-from fedgan_audits.mechanism import DistributedMechanism
-from fedgan_secure.adaptation.heads import HeadsLayout
-from fedgan_secure.adaptation.layout import ReleaseLayout
-from fedgan_secure.adaptation.vector import heads_spec
 from fedgan_secure.errors import InputError
-from fedgan_secure.federation.adapted_limits import MOST_IMAGES
-from fedgan_secure.federation.adapted_policy import (
+from fedgan_secure.federation.families.adapted_policy import (
     COARSE_BINS,
     COARSEST_BINS,
     adapted_terms,
     recipe_with_start,
     start_of,
 )
-from fedgan_secure.federation.defaults import LEAST_COHORT
-from fedgan_secure.federation.release_terms import NOISE_RATIO, StartTerms
+from fedgan_secure.federation.released.limits import MOST_IMAGES
+from fedgan_secure.federation.released.release_terms import NOISE_RATIO, StartTerms
+from fedgan_secure.heads.heads import HeadsLayout
+from fedgan_secure.heads.vector import heads_spec
 from fedgan_secure.models.adapted_spec import AdaptedSpec
-from fedgan_secure.settings import RunSettings
+from fedgan_secure.policy.defaults import LEAST_COHORT
+from fedgan_secure.policy.settings import RunSettings
 from fedgan_secure.starts import start as start_module
 from fedgan_secure.starts.start import shipped_start
+from fedgan_secure.statistics.layout import ReleaseLayout
 
 SHIPPED = Path(start_module.__file__).parent / "shipped" / "fundus64.npz"
 FUNDUS = "fundus-crop/1"

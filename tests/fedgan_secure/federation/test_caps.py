@@ -9,11 +9,11 @@ import pytest
 from click.testing import CliRunner
 
 from fedgan_audits.errors import BudgetRefused, RecordInvalid
-from fedgan_audits.ledger import Ledger
+from fedgan_audits.ledger.ledger import Ledger
 from fedgan_cli.cap import command
 from fedgan_secure.errors import InputError
-from fedgan_secure.federation.cap_raising import raise_cap, shown
-from fedgan_secure.settings import own_cap
+from fedgan_secure.policy.settings import own_cap
+from fedgan_secure.site.cap_raising import raise_cap, shown
 from tests.fedgan_secure.federation.small_federation import FIRST, SmallFederation
 
 

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from fedgan_audits.cohort import warnings
+from fedgan_audits.facts.cohort import warnings
 from fedgan_secure.errors import InputError
-from fedgan_secure.federation.directories import SiteDirectory
-from fedgan_secure.federation.mechanisms import cohort_of, delta_of, with_delta_for
 from fedgan_secure.federation.prepare import _ledger, check_before_reading
-from fedgan_secure.settings import RunSettings
+from fedgan_secure.policy.mechanisms import cohort_of, delta_of, with_delta_for
+from fedgan_secure.policy.settings import RunSettings
+from fedgan_secure.storage.site import SiteDirectory
 
 
 def settings(**privacy: object) -> RunSettings:

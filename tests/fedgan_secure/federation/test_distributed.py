@@ -11,12 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedgan_audits.integer_noise import sensitivity, share_variance
-from fedgan_audits.mechanism import DistributedMechanism, NoiseShares
+from fedgan_audits.accounting.integer_noise import sensitivity, share_variance
+from fedgan_audits.accounting.mechanism import DistributedMechanism, NoiseShares
 from fedgan_protocols.errors import ParameterError
-from fedgan_protocols.quantization import FixedPoint
+from fedgan_protocols.primitives.quantization import FixedPoint
 from fedgan_secure.errors import InputError
-from fedgan_secure.federation.distributed import (
+from fedgan_secure.privacy.integer_noise import DiscreteGaussian
+from fedgan_secure.privacy.shared_noise import (
     COARSEST_GRID,
     Schedule,
     ShareEncoder,
@@ -29,7 +30,6 @@ from fedgan_secure.federation.distributed import (
     step_digest,
     sums_digest,
 )
-from fedgan_secure.privacy.integer_noise import DiscreteGaussian
 
 CLIP = 1.5
 

@@ -12,16 +12,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedgan_audits.ledger import Ledger
+from fedgan_audits.ledger.ledger import Ledger
 from fedgan_protocols.journal import Journal
-from fedgan_protocols.keys import Identity
 from fedgan_protocols.parameters import Member, SessionParameters, sum_digest
-from fedgan_secure.federation.directories import SiteDirectory
-from fedgan_secure.federation.distributed import step_digest, sums_digest
+from fedgan_protocols.primitives.keys import Identity
 from fedgan_secure.federation.fedavg import model_digest
 from fedgan_secure.federation.hospital import Hospital
 from fedgan_secure.federation.refusals import SessionRefused
-from fedgan_secure.policy import CoordinatorEntry, FederationPolicy, HospitalEntry
+from fedgan_secure.policy.policy import CoordinatorEntry, FederationPolicy, HospitalEntry
+from fedgan_secure.privacy.shared_noise import step_digest, sums_digest
+from fedgan_secure.storage.site import SiteDirectory
 from tests.fedgan_secure.federation.small_federation import four_patients
 from tests.fedgan_secure.federation.test_distributed_policy import RING, mechanism
 from tests.fedgan_secure.federation.test_policy import fields

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from fedgan_audits.mechanism import DistributedMechanism, NoiseShares
+from fedgan_audits.accounting.mechanism import DistributedMechanism, NoiseShares
 from fedgan_secure.errors import InputError
-from fedgan_secure.policy import DistributedMechanismPolicy, FederationPolicy, Flags, MechanismPolicy, RingPolicy
-from fedgan_secure.settings import RunSettings
+from fedgan_secure.policy.policy import DistributedMechanismPolicy, FederationPolicy, Flags, MechanismPolicy, RingPolicy
+from fedgan_secure.policy.settings import RunSettings
 from tests.fedgan_secure.federation.test_policy import fields
 
 SHARES = NoiseShares(threshold=3, colluders=1, grid_step=2.0**-16, dimension=1000)

@@ -11,17 +11,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedgan_audits.integer_noise import share_variance
-from fedgan_audits.mechanism import DistributedMechanism, NoiseShares
+from fedgan_audits.accounting.integer_noise import share_variance
+from fedgan_audits.accounting.mechanism import DistributedMechanism, NoiseShares
 from fedgan_protocols.errors import ProtocolError
-from fedgan_protocols.keys import Identity
 from fedgan_protocols.parameters import Member, SessionParameters
-from fedgan_protocols.quantization import FixedPoint
+from fedgan_protocols.primitives.keys import Identity
+from fedgan_protocols.primitives.quantization import FixedPoint
 from fedgan_protocols.session import AggregateResult, ClientSession
-from fedgan_secure.federation.distributed import ShareEncoder, mean_gradient, step_digest
 from fedgan_secure.federation.distributed_round import StepwiseRound, left_on_the_way
 from fedgan_secure.federation.drivers.local import LocalDriver
 from fedgan_secure.privacy.integer_noise import DiscreteGaussian
+from fedgan_secure.privacy.shared_noise import ShareEncoder, mean_gradient, step_digest
 
 NAMES = ("a", "b", "c", "d", "e")
 D, STEPS, BATCH = 257, 6, 8.0

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from fedgan_audits.accountant import epsilon
-from fedgan_audits.integer_noise import share_variance
-from fedgan_audits.mechanism import DistributedMechanism
-from fedgan_audits.verify import verify_run
-from fedgan_secure.policy import FederationPolicy
+from fedgan_audits.accounting.accountant import epsilon
+from fedgan_audits.accounting.integer_noise import share_variance
+from fedgan_audits.accounting.mechanism import DistributedMechanism
+from fedgan_audits.verification.verify import verify_run
+from fedgan_secure.policy.policy import FederationPolicy
 from tests.cli.conftest import SMALL, fedgan
 from tests.cli.test_run import reports, reserved_rounds, start_and_signal
 

@@ -10,16 +10,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedgan_audits.mechanism import DistributedMechanism, NoiseShares
-from fedgan_protocols.quantization import FixedPoint
+from fedgan_audits.accounting.mechanism import DistributedMechanism, NoiseShares
+from fedgan_protocols.primitives.quantization import FixedPoint
 from fedgan_secure.data.patients import PatientDataset
-from fedgan_secure.federation.batches import Batch
-from fedgan_secure.federation.distributed import box_of, mean_gradient
-from fedgan_secure.federation.distributed_training import SharedOptimiser, SumTrainer
-from fedgan_secure.federation.training import TrainingStateError
 from fedgan_secure.models.errors import ModelError
-from fedgan_secure.models.vectors import VectorLayout
+from fedgan_secure.networks.vectors import VectorLayout
 from fedgan_secure.privacy.errors import PrivacyRefused
+from fedgan_secure.privacy.shared_noise import box_of, mean_gradient
+from fedgan_secure.training.batches import Batch
+from fedgan_secure.training.distributed_training import SharedOptimiser, SumTrainer
+from fedgan_secure.training.training import TrainingStateError
 from tests.fedgan_secure.privacy.test_training import BASE, SPEC, Stream, dataset
 
 HOSPITALS, STEPS = 5, 20

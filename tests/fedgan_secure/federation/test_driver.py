@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from fedgan_protocols.errors import ProtocolError
-from fedgan_protocols.keys import Identity
 from fedgan_protocols.parameters import Member, SessionParameters
-from fedgan_protocols.quantization import FixedPoint
+from fedgan_protocols.primitives.keys import Identity
+from fedgan_protocols.primitives.quantization import FixedPoint
 from fedgan_protocols.session import ClientSession, ServerSession
 from fedgan_secure.errors import InputError
 from fedgan_secure.federation.drivers.local import STAGES, DropOut, LocalDriver, parse_drop

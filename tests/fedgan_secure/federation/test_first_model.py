@@ -14,16 +14,16 @@ from fedgan_secure.federation.fedavg import model_digest
 from fedgan_secure.federation.refusals import SessionRefused
 from fedgan_secure.federation.start_model import start_vector
 from fedgan_secure.federation.transfer import Initial
-from fedgan_secure.models.vectors import VectorLayout
-from fedgan_secure.policy import InitialModel
+from fedgan_secure.networks.vectors import VectorLayout
+from fedgan_secure.policy.policy import InitialModel
 from tests.fedgan_secure.federation.test_hospital import World
 from tests.fedgan_secure.privacy.test_training import SPEC
 
 
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
-    for module in ("family", "start_model"):
-        monkeypatch.setattr(f"fedgan_secure.federation.{module}.spec_of", lambda policy: SPEC)
+    for module in ("federation.families.dcgan_family", "federation.start_model"):
+        monkeypatch.setattr(f"fedgan_secure.{module}.spec_of", lambda policy: SPEC)
     made = World(tmp_path)
     made.hospital.reserve(1)
     return made

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from fedgan_audits.errors import NotAccounted
-from fedgan_audits.foresight import foresee
-from fedgan_audits.ledger import Ledger
+from fedgan_audits.ledger.ledger import Ledger
+from fedgan_audits.report.foresight import foresee
 from fedgan_secure.data.patients import PatientDataset
 from fedgan_secure.errors import InputError
 from fedgan_secure.federation import turns
-from fedgan_secure.federation.foreign_cohort import COHORT_FACTOR, foreign_cohort, refuse_foreign_cohort
+from fedgan_secure.site.cohorts import COHORT_FACTOR, foreign_cohort, refuse_foreign_cohort
 from tests.audits.conftest import MECHANISM
 
 
@@ -86,7 +86,9 @@ def test_figures_are_computed_before_anything_is_reserved(monkeypatch: pytest.Mo
     loud = MECHANISM.model_copy(update={"noise_multiplier": 0.2, "steps": 2000})
     foresee((), (loud,), 1e-4, None)
     foresee((), (MECHANISM.model_copy(update={"noise_multiplier": 0.0}),), 1e-4, None)
-    monkeypatch.setattr("fedgan_audits.figures.self_test_delta_text", lambda added: "1.1e+00")  # as it was printed once
+    monkeypatch.setattr(
+        "fedgan_audits.report.figures.self_test_delta_text", lambda added: "1.1e+00"
+    )  # as it was printed once
     with pytest.raises(NotAccounted, match="cannot be computed") as caught:
         foresee((), (loud,), 1e-4, None)
     assert "Nothing was spent" in str(caught.value.hint)

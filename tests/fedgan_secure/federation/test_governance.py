@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from fedgan_audits import binding
+from fedgan_audits.facts import binding
 from fedgan_secure.errors import InputError
-from fedgan_secure.federation.declarations import declarations, refuse_foreign_declarations
-from fedgan_secure.federation.directories import SiteDirectory
-from fedgan_secure.policy import Declaration, FederationPolicy
-from fedgan_secure.settings import TOPICS, GovernanceSection, HospitalSettings, RunSettings
+from fedgan_secure.policy.policy import Declaration, FederationPolicy
+from fedgan_secure.policy.settings import TOPICS, GovernanceSection, HospitalSettings, RunSettings
+from fedgan_secure.site.declared import declarations, refuse_foreign_declarations
+from fedgan_secure.storage.site import SiteDirectory
 from tests.fedgan_secure.federation.test_policy import fields
 
 FEDERATION = """
@@ -88,7 +88,7 @@ def test_declarations_are_part_of_the_policy_and_of_its_digest() -> None:
 
 
 def test_a_report_repeats_exactly_what_the_policy_declares(tmp_path_factory: Any) -> None:
-    from fedgan_audits.records import GovernanceEntry
+    from fedgan_audits.facts.records import GovernanceEntry
     from tests.audits.conftest import Run
 
     run = Run(tmp_path_factory.mktemp("governed"))
@@ -106,7 +106,7 @@ def test_the_record_of_a_round_carries_the_declarations() -> None:
     from fedgan_secure.federation.rounds import RoundFacts, record_of
 
     policy = FederationPolicy.build(**fields(governance=(Declaration(topic="Purpose", text="Teaching"),)))
-    from fedgan_audits.records import HospitalFacts
+    from fedgan_audits.facts.records import HospitalFacts
 
     hospitals = [
         HospitalFacts(name=name, fingerprint="SHA256:" + "A" * 43, declared_patients=1, reserved=None, this_run=(),

@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 
 from fedgan_audits.errors import BudgetRefused
-from fedgan_audits.ledger import Ledger
+from fedgan_audits.ledger.ledger import Ledger
 from fedgan_protocols.journal import Journal
-from fedgan_protocols.keys import Identity
 from fedgan_protocols.parameters import Member, SessionParameters
-from fedgan_secure.federation.directories import SiteDirectory
+from fedgan_protocols.primitives.keys import Identity
 from fedgan_secure.federation.hospital import Hospital
 from fedgan_secure.federation.refusals import SessionRefused, SignatureRefused
-from fedgan_secure.policy import CoordinatorEntry, FederationPolicy, HospitalEntry
+from fedgan_secure.policy.policy import CoordinatorEntry, FederationPolicy, HospitalEntry
 from fedgan_secure.processors import processors
+from fedgan_secure.storage.site import SiteDirectory
 from tests.audits.conftest import Run
 from tests.fedgan_secure.federation.small_federation import four_patients
 from tests.fedgan_secure.federation.test_policy import fields

@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from fedgan_secure.federation.interruption import Interruption
+from fedgan_secure.interruption import Interruption
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -13,18 +13,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedgan_audits import budget, figures, first_screen
-from fedgan_audits.accountant import round_up
-from fedgan_audits.caps import smallest
-from fedgan_audits.checks import Verification
+from fedgan_audits.accounting import budget
+from fedgan_audits.accounting.accountant import round_up
+from fedgan_audits.accounting.mechanism import DistributedMechanism, MechanismRecord, NoiseShares
 from fedgan_audits.errors import BudgetRefused
-from fedgan_audits.foresight import foresee
-from fedgan_audits.ledger import Ledger
-from fedgan_audits.mechanism import DistributedMechanism, MechanismRecord, NoiseShares
-from fedgan_audits.recompute import check_epsilon
-from fedgan_audits.records import HospitalFacts, PrivacySettings, spending
-from fedgan_audits.renderers import RENDERER
-from fedgan_audits.verdict import hospital_budget
+from fedgan_audits.facts import first_screen
+from fedgan_audits.facts.checks import Verification
+from fedgan_audits.facts.records import HospitalFacts, PrivacySettings, spending
+from fedgan_audits.ledger.caps import smallest
+from fedgan_audits.ledger.ledger import Ledger
+from fedgan_audits.pages.renderers import RENDERER
+from fedgan_audits.report import figures
+from fedgan_audits.report.foresight import foresee
+from fedgan_audits.report.verdict import hospital_budget
+from fedgan_audits.verification.recompute import check_epsilon
 from fedgan_secure.federation.spent import HospitalSpent, spent_of
 
 FIELDS: dict[str, Any] = {"sampling_probability": 0.1, "l2_clip_norm": 1.0, "unit": "patient"}

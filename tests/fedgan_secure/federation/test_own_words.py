@@ -9,13 +9,14 @@ from typing import Any, cast
 
 import pytest
 
-from fedgan_audits.inventory import Inventory
-from fedgan_audits.ledger import Ledger
-from fedgan_audits.records import Incident, RoundRecord
-from fedgan_secure.federation import manifest_review, prepare, rounds, turns
-from fedgan_secure.federation.own_words import claim_in
+from fedgan_audits.bundle.inventory import Inventory
+from fedgan_audits.facts.records import Incident, RoundRecord
+from fedgan_audits.ledger.ledger import Ledger
+from fedgan_secure.federation import prepare, rounds, turns
+from fedgan_secure.federation.review import manifest_review
+from fedgan_secure.federation.review.own_words import claim_in
 from fedgan_secure.federation.run import carry_on
-from fedgan_secure.settings import RunSettings
+from fedgan_secure.policy.settings import RunSettings
 from tests.audits.conftest import MECHANISM
 from tests.fedgan_secure.federation.adapted_world import Silent
 from tests.fedgan_secure.federation.test_published_run import signers

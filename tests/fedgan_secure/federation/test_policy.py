@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from fedgan_audits.envelope import is_safe_key
-from fedgan_protocols.keys import SMALL_ORDER_Y, is_safe_public_key
+from fedgan_audits.signing.public_keys import is_safe_key
+from fedgan_protocols.primitives.keys import SMALL_ORDER_Y, is_safe_public_key
 from fedgan_secure.errors import InputError
-from fedgan_secure.policy import (
+from fedgan_secure.policy.policy import (
     CoordinatorEntry,
     DataPolicy,
     FederationPolicy,

@@ -14,8 +14,13 @@ import pytest
 
 from fedgan_secure.adaptation.adapting import Adaptation, adaptation_of
 from fedgan_secure.adaptation.generator import cumulated
-from fedgan_secure.adaptation.layout import ReleaseLayout
-from fedgan_secure.adaptation.rounding import (
+from fedgan_secure.federation.results.published_check import objections_to_generator
+from fedgan_secure.heads.vector import AdaptedLayout
+from fedgan_secure.models.adapted_spec import AdaptedSpec
+from fedgan_secure.networks.keras_file import CONFIG, WEIGHTS, KerasForm, keras_bytes
+from fedgan_secure.networks.keras_reading import entries_of
+from fedgan_secure.starts.start import shipped_start
+from fedgan_secure.statistics.grids import (
     CHANCES_GRID,
     CHANCES_SLACK,
     TRANSFER_GRID,
@@ -24,12 +29,8 @@ from fedgan_secure.adaptation.rounding import (
     on_grid,
     strays,
 )
-from fedgan_secure.adaptation.vector import AdaptedLayout, Noise
-from fedgan_secure.federation.published_check import objections_to_generator
-from fedgan_secure.models.adapted_spec import AdaptedSpec
-from fedgan_secure.models.keras_file import CONFIG, WEIGHTS, KerasForm, keras_bytes
-from fedgan_secure.models.keras_reading import entries_of
-from fedgan_secure.starts.start import shipped_start
+from fedgan_secure.statistics.layout import ReleaseLayout
+from fedgan_secure.statistics.sums import Noise
 from tests.fedgan_secure.federation.adapted_world import SMALL
 
 PHOTOGRAPH = np.random.default_rng(8).integers(0, 256, (64, 64, 3), np.uint8)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from fedgan_audits.renderers import BEFORE_NUMBERS, RENDERER, VERSION
-from fedgan_secure.federation.published_files import objections_to_manifest
+from fedgan_audits.pages.renderers import BEFORE_NUMBERS, RENDERER, VERSION
+from fedgan_secure.federation.results.published_files import objections_to_manifest
 
 FILES = {"model/generator.keras": "a" * 64, "samples/round-0001.png": "b" * 64}
 SIGNED = [{"files": FILES}]

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedgan_audits.envelope import parse
-from fedgan_audits.report import read_payload, record_of
+from fedgan_audits.report.reading import read_payload, record_of
+from fedgan_audits.signing.envelope import parse
 from fedgan_secure.federation import prepare
-from fedgan_secure.federation.published_files import Published
 from fedgan_secure.federation.refusals import SignatureRefused
+from fedgan_secure.federation.results.published_files import Published
 from fedgan_secure.federation.run import _Run, carry_on
-from fedgan_secure.models.keras_file import KerasForm
+from fedgan_secure.networks.keras_file import KerasForm
 from tests.fedgan_secure.federation.adapted_world import Silent, federation, small_adaptations
 
 GENERATOR, SHEET = "model/generator.keras", "samples/round-0001.png"

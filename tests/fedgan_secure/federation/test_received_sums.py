@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedgan_audits.ledger import Ledger
+from fedgan_audits.ledger.ledger import Ledger
 from fedgan_protocols.errors import Code, ProtocolError
 from fedgan_protocols.session import ClientSession
 from fedgan_secure.federation.drivers.local import DropOut
-from fedgan_secure.federation.late_sums import read_late, write_late
 from fedgan_secure.federation.refusals import SessionRefused, SignatureRefused
+from fedgan_secure.federation.review.late_sums import read_late, write_late
 from tests.fedgan_secure.federation.small_federation import FIRST, SmallFederation, digest
 
 EVIL = np.full(7, 1e30, np.float32)

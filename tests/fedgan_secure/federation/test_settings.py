@@ -8,7 +8,7 @@ import pytest
 
 from fedgan_cli.init import template
 from fedgan_secure.errors import InputError
-from fedgan_secure.settings import RunSettings
+from fedgan_secure.policy.settings import RunSettings
 
 
 def test_the_template_says_the_same_as_no_file_at_all(tmp_path: Path) -> None:

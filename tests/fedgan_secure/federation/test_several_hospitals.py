@@ -10,12 +10,14 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from fedgan_audits import accountant, binding, figures
-from fedgan_audits.report import build_report
+from fedgan_audits.accounting import accountant
+from fedgan_audits.facts import binding
+from fedgan_audits.report import figures
+from fedgan_audits.report.report import build_report
 from fedgan_cli.plan import command as plan
 from fedgan_secure.errors import InputError
 from fedgan_secure.federation.prepare import Request, start
-from fedgan_secure.settings import RunSettings
+from fedgan_secure.policy.settings import RunSettings
 from tests.audits.conftest import MECHANISM, Run
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from fedgan_secure.data.patients import PatientDataset
 from fedgan_secure.errors import InputError
-from fedgan_secure.federation.shared_people import equal_pixels, refuse_shared_folders
+from fedgan_secure.site.shared_people import equal_pixels, refuse_shared_folders
 
 
 def folders(root: Path, *names: str) -> dict[str, Path]:

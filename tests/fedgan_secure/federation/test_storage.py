@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from fedgan_secure.errors import InputError
-from fedgan_secure.federation import directories, storage
-from fedgan_secure.federation.directories import RunDirectory
+from fedgan_secure.storage import files as storage
+from fedgan_secure.storage import run
+from fedgan_secure.storage.run import RunDirectory
 
 
 def test_a_full_disk_leaves_the_old_file_and_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,10 +73,10 @@ def test_a_run_folder_is_never_taken_over(tmp_path: Path) -> None:
 
 def test_of_two_runs_that_start_at_once_one_has_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both looked before either wrote, as two lines of one script can: a mixture of two runs would be nobody's."""
-    folder = directories.default_run_folder(tmp_path)
+    folder = run.default_run_folder(tmp_path)
     RunDirectory.create(folder)
     monkeypatch.setattr(Path, "iterdir", lambda _: iter(()))
     with pytest.raises(InputError, match="another process is making a run") as caught:
         RunDirectory.create(folder)
     assert "start this one again" in caught.value.hint
-    assert directories.default_run_folder(tmp_path) != folder
+    assert run.default_run_folder(tmp_path) != folder

@@ -10,7 +10,7 @@ import pytest
 from fedgan_secure.federation import prepare
 from fedgan_secure.federation.prepare import Federation
 from fedgan_secure.federation.run import _Run, carry_on
-from fedgan_secure.settings import RunSettings
+from fedgan_secure.policy.settings import RunSettings
 from tests.fedgan_secure.federation.adapted_world import Silent
 from tests.fedgan_secure.federation.test_published_run import killed_after_sealing, signers
 

@@ -13,22 +13,13 @@ import numpy as np
 import pydicom
 import pytest
 
-from fedgan_secure.data.loading import LoadSettings, load
 from fedgan_secure.data.patients import PatientDataset, pseudonym
+from fedgan_secure.data.reading.loading import LoadSettings, load
 from fedgan_secure.errors import InputError
 from fedgan_secure.federation import prepare
 from fedgan_secure.federation.run import carry_on
-from fedgan_secure.federation.withdrawals import (
-    FILE,
-    TEXT,
-    TEXT_NOBODY,
-    Asked,
-    note_people,
-    standing,
-    take_effect,
-    withdraw,
-)
-from fedgan_secure.settings import RunSettings
+from fedgan_secure.policy.settings import RunSettings
+from fedgan_secure.site.withdrawals import FILE, TEXT, TEXT_NOBODY, Asked, note_people, standing, take_effect, withdraw
 from tests.cli.conftest import fedgan
 from tests.fedgan_secure.data.conftest import make_dicom
 

@@ -12,18 +12,18 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedgan_secure.models.dcgan import (
+from fedgan_secure.models.errors import ModelError
+from fedgan_secure.models.spec import ModelSpec
+from fedgan_secure.networks.dcgan import (
     build_discriminator,
     build_generator,
     discriminator_graph,
     draw_images,
     generator_inputs,
-    load_generator,
 )
-from fedgan_secure.models.errors import ModelError
-from fedgan_secure.models.features import binomial_kernel, oriented_bank, surround_bank
-from fedgan_secure.models.spec import ModelSpec
-from fedgan_secure.models.vectors import VectorLayout, named_weights, save_models
+from fedgan_secure.networks.features import binomial_kernel, oriented_bank, surround_bank
+from fedgan_secure.networks.vectors import VectorLayout, named_weights, save_models
+from fedgan_secure.synthesis.loading import load_generator
 
 TINY = ModelSpec(28, 1, 3, 4, (6, 4), (5,), 6)
 

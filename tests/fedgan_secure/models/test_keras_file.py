@@ -12,9 +12,9 @@ import keras
 import numpy as np
 import pytest
 
-from fedgan_secure.models.dcgan import build_discriminator, build_generator
-from fedgan_secure.models.keras_file import ENTRIES, KerasForm, keras_bytes
 from fedgan_secure.models.spec import ModelSpec
+from fedgan_secure.networks.dcgan import build_discriminator, build_generator
+from fedgan_secure.networks.keras_file import ENTRIES, KerasForm, keras_bytes
 
 if int(keras.__version__.split(".")[0]) < 3:
     pytest.skip("model files of this form are those of Keras 3", allow_module_level=True)
@@ -71,7 +71,7 @@ def test_a_weight_of_another_shape_is_refused() -> None:
 def test_another_process_writes_the_same_bytes() -> None:
     code = (
         "import hashlib, keras\nfrom tests.fedgan_secure.models.test_keras_file import network\n"
-        "from fedgan_secure.models.keras_file import keras_bytes\n"
+        "from fedgan_secure.networks.keras_file import keras_bytes\n"
         "[keras.ops.exp(keras.Input((2,))) for _ in range(3)]\nmodel = network()\n"
         "model.set_weights([weight * 0 + 2 for weight in model.get_weights()])\n"
         "print(hashlib.sha256(keras_bytes(model)).hexdigest())"

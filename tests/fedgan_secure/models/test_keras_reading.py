@@ -17,12 +17,12 @@ import keras
 import numpy as np
 import pytest
 
-from fedgan_secure.models.dcgan import build_generator, draw_images, load_generator
 from fedgan_secure.models.errors import ModelError
-from fedgan_secure.models.keras_file import CONFIG, METADATA, WEIGHTS, KerasForm, keras_bytes
-from fedgan_secure.models.keras_reading import entries_of, read_file, weights_from
-from fedgan_secure.models.loading import read_network
 from fedgan_secure.models.spec import ModelSpec
+from fedgan_secure.networks.dcgan import build_generator, draw_images
+from fedgan_secure.networks.keras_file import CONFIG, METADATA, WEIGHTS, KerasForm, keras_bytes
+from fedgan_secure.networks.keras_reading import entries_of, read_file, weights_from
+from fedgan_secure.synthesis.loading import load_generator, read_network
 
 if int(keras.__version__.split(".")[0]) < 3:
     pytest.skip("model files are written and read by Keras 3", allow_module_level=True)
@@ -201,7 +201,7 @@ def test_bombs_are_refused_in_a_process_that_has_little_memory(tmp_path: Path) -
     paths = [place(tmp_path / str(index), data, {"model": SPEC.to_json()}) for index, data in enumerate(BOMBS)]
     code = (
         "import resource, sys\nfrom pathlib import Path\n"
-        "from fedgan_secure.models.loading import read_network\nfrom fedgan_secure.models.errors import ModelError\n"
+        "from fedgan_secure.synthesis.loading import read_network\nfrom fedgan_secure.models.errors import ModelError\n"
         "used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
         "resource.setrlimit(resource.RLIMIT_AS, (used + 200 * 2**20,) * 2)\n"
         "for path in map(Path, sys.argv[1:]):\n"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
-from fedgan_secure.models.losses import fake_loss, generator_loss, lack_of_diversity, real_loss
-from fedgan_secure.models.optimiser import AdamState, FlatAdam
+from fedgan_secure.networks.losses import fake_loss, generator_loss, lack_of_diversity, real_loss
+from fedgan_secure.networks.optimiser import AdamState, FlatAdam
 
 RNG = np.random.default_rng(0)
 OUTPUTS = [tf.constant(RNG.normal(size=(4, 1)), tf.float32), tf.constant(RNG.normal(size=(4, 3)), tf.float32)]

@@ -60,8 +60,6 @@ def test_batch_normalisation_cannot_be_asked_for() -> None:
 
 
 def test_the_description_loads_no_tensorflow() -> None:
-    code = (
-        "import sys, fedgan_secure.models.spec, fedgan_secure.federation.settings; print('tensorflow' in sys.modules)"
-    )
+    code = "import sys, fedgan_secure.models.spec, fedgan_secure.policy.training; print('tensorflow' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

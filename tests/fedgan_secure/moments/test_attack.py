@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedgan_secure.adaptation import statistics as clipping
 from fedgan_secure.attacks.games import GamesVerdict
 from fedgan_secure.attacks.release_canary import GAMES, LEAST_BY_DEFAULT, MANY_GAMES, attack_release, default_games
 from fedgan_secure.moments import statistics
 from fedgan_secure.moments.layout import MomentsLayout
+from fedgan_secure.statistics import sums as clipping
 from tests.fedgan_secure.privacy.test_release import Stream, ring, terms
 
 LAYOUT = MomentsLayout(2, 8, 1, 2, 3.0)

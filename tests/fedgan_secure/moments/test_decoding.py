@@ -6,15 +6,15 @@ import keras
 import numpy as np
 import pytest
 
-from fedgan_secure.adaptation.statistics import ImageStatistics
 from fedgan_secure.errors import InputError
-from fedgan_secure.models.dcgan import draw_levels
 from fedgan_secure.models.moments_spec import MomentsSpec
 from fedgan_secure.moments.basis import coefficients, cosines
 from fedgan_secure.moments.decoding import decode_moments, denoised
-from fedgan_secure.moments.generator import TABLES_GRID, build_moments_generator, parameters
 from fedgan_secure.moments.layout import MomentsLayout
 from fedgan_secure.moments.statistics import moments_sum
+from fedgan_secure.networks.dcgan import draw_levels
+from fedgan_secure.networks.moments_generator import TABLES_GRID, build_moments_generator, parameters
+from fedgan_secure.statistics.sums import ImageStatistics
 
 LAYOUT = MomentsLayout(2, 12, 1, 4, 12.0)
 

@@ -12,14 +12,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedgan_secure.adaptation import statistics as vectors
-from fedgan_secure.adaptation.statistics import ImageStatistics, contributions
 from fedgan_secure.errors import InputError
 from fedgan_secure.moments import statistics
 from fedgan_secure.moments.basis import coefficients, cosines
 from fedgan_secure.moments.layout import MOST_COORDINATES, MOST_ORDER, MomentsLayout, moments_layout
 from fedgan_secure.moments.releases import read_layout
 from fedgan_secure.moments.statistics import moments_sum
+from fedgan_secure.statistics import sums as vectors
+from fedgan_secure.statistics.sums import ImageStatistics, contributions
 
 LAYOUTS = [
     MomentsLayout(classes, 8, channels, order, 3.0) for classes, channels, order in [(0, 1, 3), (3, 1, 2), (2, 3, 1)]

@@ -11,13 +11,12 @@ from typing import Any
 
 import pytest
 
-from fedgan_audits import accountant, budget, releases
-from fedgan_audits.ledger import Ledger
-from fedgan_audits.mechanism import DistributedMechanism, MechanismRecord, NoiseShares
-from fedgan_secure.adaptation.layout import ReleaseLayout
+from fedgan_audits.accounting import accountant, budget, releases
+from fedgan_audits.accounting.mechanism import DistributedMechanism, MechanismRecord, NoiseShares
+from fedgan_audits.ledger.ledger import Ledger
 from fedgan_secure.errors import InputError
 from fedgan_secure.planning import DropOut, curve, drop_outs, for_hospitals, plan, what_if
-from fedgan_secure.policy import (
+from fedgan_secure.policy.policy import (
     CoordinatorEntry,
     DataPolicy,
     DistributedMechanismPolicy,
@@ -28,6 +27,7 @@ from fedgan_secure.policy import (
     ReleasePolicy,
     RingPolicy,
 )
+from fedgan_secure.statistics.layout import ReleaseLayout
 
 PAGE = Path(__file__).parents[3] / "docs" / "planning.md"
 

@@ -7,11 +7,11 @@ import dataclasses
 import pytest
 from tests.fedgan_secure.privacy.test_training import BASE, SPEC, Stream, dataset
 
-from fedgan_secure.federation.batches import PAD, PatientBatches
-from fedgan_secure.privacy.arithmetic import require_float32_arithmetic
-from fedgan_secure.privacy.clipping import _Application, _clip
-from fedgan_secure.privacy.dpsgd import LEAST_CLIP_NORM, check_mechanism
+from fedgan_secure.dpsgd.arithmetic import require_float32_arithmetic
+from fedgan_secure.dpsgd.clipping import _Application, _clip
+from fedgan_secure.dpsgd.step import LEAST_CLIP_NORM, check_mechanism
 from fedgan_secure.privacy.errors import PrivacyRefused
+from fedgan_secure.training.batches import PAD, PatientBatches
 
 
 @pytest.mark.parametrize("images", [1, 2, 3, 5, 7, 12, 16, 48])

@@ -14,13 +14,13 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedgan_secure.models.dcgan import build_discriminator, discriminator_graph
-from fedgan_secure.models.losses import real_loss
+from fedgan_secure.dpsgd.clipping import MARGIN, PerPatientGradients, refuse_mixing
+from fedgan_secure.dpsgd.norms import variable
 from fedgan_secure.models.spec import ModelSpec
-from fedgan_secure.models.vectors import named_weights
-from fedgan_secure.privacy.clipping import MARGIN, PerPatientGradients, refuse_mixing
+from fedgan_secure.networks.dcgan import build_discriminator, discriminator_graph
+from fedgan_secure.networks.losses import real_loss
+from fedgan_secure.networks.vectors import named_weights
 from fedgan_secure.privacy.errors import PrivacyRefused
-from fedgan_secure.privacy.norms import variable
 
 SMALL = {"generator_widths": (8, 8, 8, 8), "discriminator_dense": 12}
 SPECS = {
@@ -177,7 +177,7 @@ def test_a_wrong_loss_weighting_would_be_seen(plain: Case) -> None:
 
 def layer_case(layer: Any, inputs: np.ndarray, patients: int) -> tuple[Any, np.ndarray]:
     """Norm rule, without its allowance, and loop for one layer under the loss sum(output * fixed weights)."""
-    from fedgan_secure.privacy.norms import squared_norms
+    from fedgan_secure.dpsgd.norms import squared_norms
 
     rng = np.random.default_rng(3)
     output = layer(inputs)
@@ -192,7 +192,7 @@ def layer_case(layer: Any, inputs: np.ndarray, patients: int) -> tuple[Any, np.n
         with tf.GradientTape() as tape:
             total = tf.reduce_sum(layer(inputs[at]) * backward[at])
         rows.append(flat(tape.gradient(total, trained), trained))
-    with patch("fedgan_secure.privacy.products.ALLOWANCE", 0.0):
+    with patch("fedgan_secure.dpsgd.products.ALLOWANCE", 0.0):
         found = squared_norms(layer, (tf.constant(inputs),), tf.constant(backward), tf.constant(patients))
     return np.sqrt(np.asarray(found, np.float64)), np.linalg.norm(np.stack(rows), axis=1)
 

@@ -12,14 +12,14 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedgan_secure.models.dcgan import build_discriminator, discriminator_graph
-from fedgan_secure.models.losses import fake_loss, real_loss
+from fedgan_secure.dpsgd.clipping import Part, PerPatientGradients
+from fedgan_secure.dpsgd.norms import by_patient, measure, variable
+from fedgan_secure.dpsgd.products import explicit_is_cheaper, patches
+from fedgan_secure.dpsgd.step import discriminator_gradient
 from fedgan_secure.models.spec import ModelSpec
-from fedgan_secure.models.vectors import named_weights
-from fedgan_secure.privacy.clipping import Part, PerPatientGradients
-from fedgan_secure.privacy.dpsgd import discriminator_gradient
-from fedgan_secure.privacy.norms import by_patient, measure, variable
-from fedgan_secure.privacy.products import explicit_is_cheaper, patches
+from fedgan_secure.networks.dcgan import build_discriminator, discriminator_graph
+from fedgan_secure.networks.losses import fake_loss, real_loss
+from fedgan_secure.networks.vectors import named_weights
 
 SPEC = ModelSpec(
     28,
@@ -177,7 +177,7 @@ def test_a_batch_that_is_worked_through_in_chunks_gives_the_same_as_one_that_is_
 ) -> None:
     parts = [part(11, 7, 2, of_real, 0.5, 1.0), part(12, 5, 1, of_fake, None, 0.2)]
     whole = summed(parts)
-    monkeypatch.setattr("fedgan_secure.privacy.products._CHUNK", 20_000)
+    monkeypatch.setattr("fedgan_secure.dpsgd.products._CHUNK", 20_000)
     pieces = summed(parts)
     assert np.linalg.norm(whole[0][0] - pieces[0][0]) <= 1e-6 * np.linalg.norm(whole[0][0])
     assert whole[0][1] == pytest.approx(pieces[0][1], rel=1e-6)
@@ -248,7 +248,7 @@ def test_patches_are_those_of_tensorflow(
 def test_group_normalisation_is_keras_own_forward_and_backward(
     places: tuple[int, int], groups: int, m: int, mean: float
 ) -> None:
-    from fedgan_secure.privacy.norms import row_forward
+    from fedgan_secure.dpsgd.norms import row_forward
 
     rng = np.random.default_rng(6)
     inputs = tf.constant((mean + rng.standard_normal((2 * m, *places, 6))).astype(np.float32))
@@ -277,7 +277,7 @@ def test_group_normalisation_is_keras_own_forward_and_backward(
 
 @pytest.mark.parametrize("name", ["TF_SET_ONEDNN_FPMATH_MODE", "ONEDNN_DEFAULT_FPMATH_MODE"])
 def test_arithmetic_of_fewer_bits_is_refused(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    from fedgan_secure.privacy.arithmetic import require_float32_arithmetic
+    from fedgan_secure.dpsgd.arithmetic import require_float32_arithmetic
     from fedgan_secure.privacy.errors import PrivacyRefused
 
     monkeypatch.setenv(name, "BF16")

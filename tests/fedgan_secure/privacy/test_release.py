@@ -10,12 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedgan_audits.integer_noise import sensitivity, share_variance
-from fedgan_audits.mechanism import DistributedMechanism, MechanismRecord
-from fedgan_protocols.quantization import FixedPoint
+from fedgan_audits.accounting.integer_noise import sensitivity, share_variance
+from fedgan_audits.accounting.mechanism import DistributedMechanism, MechanismRecord
+from fedgan_protocols.primitives.quantization import FixedPoint
 from fedgan_secure.errors import InputError
-from fedgan_secure.federation.distributed import Schedule, noise_tail
-from fedgan_secure.federation.release_ring import (
+from fedgan_secure.federation.released.release_ring import (
     LARGEST_NORMAL,
     ReleaseRing,
     ReleaseTerms,
@@ -28,6 +27,7 @@ from fedgan_secure.federation.release_ring import (
 )
 from fedgan_secure.privacy.errors import PrivacyRefused
 from fedgan_secure.privacy.release import COARSE, add_noise
+from fedgan_secure.privacy.shared_noise import Schedule, noise_tail
 
 HOSPITALS, DECLARED = 4, 50
 PLACES = ["per_hospital", "distributed"]

@@ -10,20 +10,26 @@ import numpy as np
 import pytest
 from tests.fedgan_secure.privacy.test_release import PLACES, Stream, one_release
 
-from fedgan_audits.integer_noise import share_variance
-from fedgan_audits.mechanism import DistributedMechanism, MechanismRecord
-from fedgan_secure.adaptation import statistics
-from fedgan_secure.adaptation.layout import ReleaseLayout
-from fedgan_secure.adaptation.statistics import ImageStatistics
+from fedgan_audits.accounting.integer_noise import share_variance
+from fedgan_audits.accounting.mechanism import DistributedMechanism, MechanismRecord
 from fedgan_secure.errors import InputError
-from fedgan_secure.federation import release_ring, release_round
-from fedgan_secure.federation.release_ring import Draw, ReleaseRing, ReleaseTerms, decode_release_sum, release_deviation
-from fedgan_secure.federation.release_round import ReleaseTrainer
-from fedgan_secure.privacy import Entropy
+from fedgan_secure.federation.released import release_ring, release_round
+from fedgan_secure.federation.released.release_ring import (
+    Draw,
+    ReleaseRing,
+    ReleaseTerms,
+    decode_release_sum,
+    release_deviation,
+)
+from fedgan_secure.federation.released.release_round import ReleaseTrainer
+from fedgan_secure.privacy.entropy import Entropy
 from fedgan_secure.privacy.errors import MechanismContradicted, PrivacyRefused
 from fedgan_secure.privacy.integer_noise import DiscreteGaussian
 from fedgan_secure.privacy.noise import GaussianStream
 from fedgan_secure.privacy.self_test import MechanismWatch, Recorded
+from fedgan_secure.statistics import sums as statistics
+from fedgan_secure.statistics.layout import ReleaseLayout
+from fedgan_secure.statistics.sums import ImageStatistics
 
 LAYOUT = ReleaseLayout(5, 100, (8, 10, 10))
 PATIENTS = 40

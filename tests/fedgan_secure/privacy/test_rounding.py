@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from fedgan_secure.models.dcgan import build_discriminator, discriminator_graph
-from fedgan_secure.models.losses import real_loss
+from fedgan_secure.dpsgd.clipping import MARGIN, PerPatientGradients
+from fedgan_secure.dpsgd.norms import measure, squared_norms, variable
+from fedgan_secure.dpsgd.products import ALLOWANCE, gram, precise
 from fedgan_secure.models.spec import ModelSpec
-from fedgan_secure.models.vectors import named_weights
-from fedgan_secure.privacy.clipping import MARGIN, PerPatientGradients
-from fedgan_secure.privacy.norms import measure, squared_norms, variable
-from fedgan_secure.privacy.products import ALLOWANCE, gram, precise
+from fedgan_secure.networks.dcgan import build_discriminator, discriminator_graph
+from fedgan_secure.networks.losses import real_loss
+from fedgan_secure.networks.vectors import named_weights
 
 CLIP = 4.0
 SPEC = ModelSpec.default(64, 3, 5)

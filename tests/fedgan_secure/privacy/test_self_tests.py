@@ -14,25 +14,25 @@ import tensorflow as tf
 from tests.fedgan_secure.federation.test_policy import fields
 from tests.fedgan_secure.privacy.test_training import BASE, SPEC, Stream, dataset
 
-from fedgan_audits.integer_noise import share_variance
-from fedgan_audits.mechanism import DistributedMechanism, MechanismRecord, NoiseShares
-from fedgan_audits.self_tests import NAMES
-from fedgan_protocols.quantization import FixedPoint
+from fedgan_audits.accounting.integer_noise import share_variance
+from fedgan_audits.accounting.mechanism import DistributedMechanism, MechanismRecord, NoiseShares
+from fedgan_audits.facts.self_tests import NAMES
+from fedgan_protocols.primitives.quantization import FixedPoint
 from fedgan_secure.data.patients import PatientDataset
+from fedgan_secure.dpsgd import clipping
+from fedgan_secure.dpsgd.clipping import Part, PerPatientGradients
 from fedgan_secure.errors import InputError
-from fedgan_secure.federation import batches, distributed_training, training
-from fedgan_secure.federation.distributed_training import SumTrainer
-from fedgan_secure.federation.settings import TrainingSettings
-from fedgan_secure.federation.training import LocalTrainer, PublicSteps
-from fedgan_secure.models.vectors import VectorLayout
-from fedgan_secure.policy import FederationPolicy
-from fedgan_secure.privacy import clipping
-from fedgan_secure.privacy.clipping import Part, PerPatientGradients
+from fedgan_secure.networks.vectors import VectorLayout
+from fedgan_secure.policy.policy import FederationPolicy
+from fedgan_secure.policy.training import TrainingSettings
 from fedgan_secure.privacy.errors import MechanismContradicted, PrivacyRefused
 from fedgan_secure.privacy.integer_noise import DiscreteGaussian
 from fedgan_secure.privacy.noise import GaussianStream
 from fedgan_secure.privacy.sampling import PatientImages
 from fedgan_secure.privacy.self_test import MechanismWatch, Recorded
+from fedgan_secure.training import batches, distributed_training, training
+from fedgan_secure.training.distributed_training import SumTrainer
+from fedgan_secure.training.training import LocalTrainer, PublicSteps
 
 PATIENTS = 20
 CACHES = (training.compiled_networks, distributed_training._real_term)

@@ -12,12 +12,12 @@ import pytest
 
 from fedgan_secure.data.patients import PatientDataset
 from fedgan_secure.errors import InputError
-from fedgan_secure.federation import training
-from fedgan_secure.federation.settings import TrainingSettings
-from fedgan_secure.federation.training import LocalTrainer, TrainingStateError
 from fedgan_secure.models.spec import ModelSpec
-from fedgan_secure.models.vectors import VectorLayout
+from fedgan_secure.networks.vectors import VectorLayout
+from fedgan_secure.policy.training import TrainingSettings
 from fedgan_secure.privacy.errors import PrivacyRefused
+from fedgan_secure.training import training
+from fedgan_secure.training.training import LocalTrainer, TrainingStateError
 
 SPEC = ModelSpec(28, 1, 2, 4, (8, 6), (6, 8), 8)
 BASE = TrainingSettings(
@@ -99,8 +99,8 @@ def noisy_gradient(settings: TrainingSettings, noise: np.ndarray) -> np.ndarray:
     """The private gradient of two fixed patients under the given noise, undone from nothing: read off the engine."""
     import tensorflow as tf
 
-    from fedgan_secure.models.losses import real_loss
-    from fedgan_secure.privacy.dpsgd import private_gradient
+    from fedgan_secure.dpsgd.step import private_gradient
+    from fedgan_secure.networks.losses import real_loss
 
     made = training._compiled(SPEC, settings)
     data = dataset(2)
@@ -288,7 +288,7 @@ def test_settings_survive_json() -> None:
 
 def test_it_learns_the_two_classes(start: np.ndarray) -> None:
     """Bright left or bright right: after a short private training the asked class decides the side."""
-    from fedgan_secure.models.dcgan import build_discriminator, build_generator, draw_images
+    from fedgan_secure.networks.dcgan import build_discriminator, build_generator, draw_images
 
     settings = dataclasses.replace(
         BASE,

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from fedgan_secure.data.public_phantoms import draw_public
-from fedgan_secure.starts import LATENT, Architecture, shipped_start
-from fedgan_secure.starts.networks import (
+from fedgan_secure.data.phantoms.public_phantoms import draw_public
+from fedgan_secure.networks.start_networks import (
     Features,
     build_feature_network,
     build_start_generator,
@@ -16,7 +15,8 @@ from fedgan_secure.starts.networks import (
     generator_model,
     weights_of,
 )
-from fedgan_secure.starts.public_statistics import public_statistics, standardise
+from fedgan_secure.pretraining.public_statistics import public_statistics, standardise
+from fedgan_secure.starts import LATENT, Architecture, shipped_start
 
 Weights = dict[str, np.ndarray]
 

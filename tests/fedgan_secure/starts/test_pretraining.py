@@ -14,13 +14,14 @@ import pytest
 import tensorflow as tf
 
 from fedgan_secure.errors import InputError
-from fedgan_secure.federation.interruption import Interruption
-from fedgan_secure.starts import phases, pretraining, read_start
-from fedgan_secure.starts.feature_training import FeaturePhase
-from fedgan_secure.starts.judges import Judge, recolour
-from fedgan_secure.starts.phases import Floats, run_phase
-from fedgan_secure.starts.pretraining import PretrainSettings, pretrain
-from fedgan_secure.starts.public_set import PublicSet, folder_set, phantom_set
+from fedgan_secure.interruption import Interruption
+from fedgan_secure.pretraining import phases, pretraining
+from fedgan_secure.pretraining.feature_training import FeaturePhase
+from fedgan_secure.pretraining.judges import Judge, recolour
+from fedgan_secure.pretraining.phases import Floats, run_phase
+from fedgan_secure.pretraining.pretraining import PretrainSettings, pretrain
+from fedgan_secure.pretraining.public_set import PublicSet, folder_set, phantom_set
+from fedgan_secure.starts import read_start
 from fedgan_secure.starts.shared import shared_pictures
 
 TOY = PretrainSettings(name="toy/1", feature_steps=2, generator_steps=3, feature_batch=3, generator_batch=2, seed=3)

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from fedgan_audits.ledger import Ledger
+from fedgan_audits.ledger.ledger import Ledger
 from tests.patience import HANG_SECONDS
 
 SHARES = (0.005, 0.02, 0.05, 0.2, 0.45, 0.8, 0.92, 0.97, 0.99)

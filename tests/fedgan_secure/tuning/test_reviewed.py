@@ -12,15 +12,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedgan_audits import solving
+from fedgan_audits.accounting import solving
+from fedgan_audits.accounting.mechanism import MechanismRecord
 from fedgan_audits.errors import UnreachableTarget
-from fedgan_audits.ledger import Ledger
-from fedgan_audits.mechanism import MechanismRecord
+from fedgan_audits.ledger.ledger import Ledger
 from fedgan_secure.data.patients import PatientDataset, pseudonym
 from fedgan_secure.errors import InputError
-from fedgan_secure.federation import prepare, withdrawals
-from fedgan_secure.federation.directories import RunDirectory
-from fedgan_secure.federation.withdrawals import take_effect, withdraw
+from fedgan_secure.federation import prepare
+from fedgan_secure.site import withdrawals
+from fedgan_secure.site.withdrawals import take_effect, withdraw
+from fedgan_secure.storage.run import RunDirectory
 from fedgan_secure.tuning.experiment import MOST_CHARGED, SearchSection
 from fedgan_secure.tuning.trial import Job, run_trial
 
@@ -78,7 +79,7 @@ def test_a_trial_that_spent_and_lost_its_policy_is_not_run_again(tmp_path: Path)
 
 KILLED_WHILE_MAKING_A_LEDGER = """
 import os, signal, sys
-from fedgan_audits import ledger_file
+from fedgan_audits.ledger import file as ledger_file
 from fedgan_audits.ledger import Ledger
 if sys.argv[2] == "half made":
     ledger_file.is_blank = lambda db: db.execute("PRAGMA cache_size = 1") and db.execute("CREATE TABLE t (x)") and any(

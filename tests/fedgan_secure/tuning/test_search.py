@@ -16,11 +16,11 @@ from typing import Any
 
 import pytest
 
-from fedgan_audits import accountant
+from fedgan_audits.accounting import accountant
+from fedgan_audits.accounting.mechanism import MechanismRecord, SearchMechanism
 from fedgan_audits.errors import BudgetRefused as CapRefused
 from fedgan_audits.errors import UnreachableTarget
-from fedgan_audits.ledger import Ledger
-from fedgan_audits.mechanism import MechanismRecord, SearchMechanism
+from fedgan_audits.ledger.ledger import Ledger
 from fedgan_secure.errors import BudgetRefused, InputError
 from fedgan_secure.tuning import search as searching
 from fedgan_secure.tuning.directory import SearchDirectory

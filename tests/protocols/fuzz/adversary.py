@@ -19,8 +19,10 @@ from typing import Any
 
 import numpy as np
 
-from fedgan_protocols import client_setup, masking, shamir
+from fedgan_protocols import masking
+from fedgan_protocols.client import setup as client_setup
 from fedgan_protocols.parameters import SHARE_BYTES, SessionParameters
+from fedgan_protocols.primitives import shamir
 
 _PRIME = (1 << 61) - 1
 

@@ -28,7 +28,7 @@ from tests.protocols.fuzz.network import (
 )
 
 from fedgan_protocols import PolicyFloors, Stage
-from fedgan_protocols.graph import SparseGraph
+from fedgan_protocols.primitives.graph import SparseGraph
 
 SMALL = st.integers(0, 1 << 16)
 NO_FLOORS = PolicyFloors(least_roster=2, least_sparse_roster=0, least_sparse_corruption=0.0, least_graph_bits=0.0)

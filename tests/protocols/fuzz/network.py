@@ -20,9 +20,9 @@ from tests.protocols.conftest import Federation, fixed_entropy
 from tests.protocols.fuzz.adversary import Observer, View, require, share_threshold
 
 from fedgan_protocols import ClientSession, Journal, Phase, ProtocolError, ServerSession, Stage
-from fedgan_protocols import server as server_machine
-from fedgan_protocols.server_states import Finished, Reply
-from fedgan_protocols.transcript import check
+from fedgan_protocols.server import machine as server_machine
+from fedgan_protocols.server.states import Finished, Reply
+from fedgan_protocols.transcript.transcript import check
 
 MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108 - journals of a test, not of a hospital
 STAGES = [stage for stage in Stage if stage is not Stage.CLOSING]

@@ -36,11 +36,11 @@ from tests.protocols.fuzz.network import MEMORY, copied
 
 from fedgan_protocols import ClientSession, Failure, Journal, ParameterError, ProtocolError, ServerSession
 from fedgan_protocols.directory import read_deals, read_directory
-from fedgan_protocols.encoding import decode, decode_strings, digest, encode, split_packet
-from fedgan_protocols.graph import SparseGraph
-from fedgan_protocols.keys import load_public_key
 from fedgan_protocols.messages import open_message, unpack_hashes, unpack_ids
-from fedgan_protocols.transcript import check
+from fedgan_protocols.primitives.encoding import decode, decode_strings, digest, encode, split_packet
+from fedgan_protocols.primitives.graph import SparseGraph
+from fedgan_protocols.primitives.keys import load_public_key
+from fedgan_protocols.transcript.transcript import check
 from fedgan_protocols.transitions import Stage
 
 ROUNDS: tuple[tuple[int, int, int, SparseGraph | None, dict[str, str]], ...] = (
