@@ -61,7 +61,7 @@ command.add_command(withdraw)
     default="auto",
     show_default=True,
     metavar="NAME",
-    help="auto, fundus-crop/1, ct-abdomen-window/1 or plain/1.",
+    help="auto (by the layout), fundus-crop/1, ct-abdomen-window/1, plain/1 or by-modality/1.",
 )
 @click.option(
     "--patient-pattern",

@@ -196,7 +196,7 @@ def _undeclared(settings: RunSettings, labels_fixed: bool, *, shared: bool) -> t
     taken = {
         "declared patients": settings.privacy.declared_patients is None,
         "label names": settings.data.conditional and settings.data.label_names is None and not labels_fixed,
-        "kind of images": settings.data.preprocessing == "auto",
+        "layout": settings.data.layout == "auto",
         "split over hospitals": shared,
     }
     return tuple(name for name, is_taken in taken.items() if is_taken)

@@ -55,8 +55,8 @@ class DataSection(_Section):
         max_length=1000,
         description="the labels, declared; default: the layout's, or read off the data",
     )
-    preprocessing: Literal["auto", "fundus-crop/1", "ct-abdomen-window/1", "plain/1"] = Field(
-        "auto", description="how pixels are prepared; auto looks at the images"
+    preprocessing: Literal["auto", "fundus-crop/1", "ct-abdomen-window/1", "plain/1", "by-modality/1"] = Field(
+        "auto", description="how pixels are prepared; auto follows from the layout"
     )
     partition: str = Field("iid", description="iid, by-label or dirichlet:ALPHA (only with `dataset`)")
     image_size: Literal[28, 64, 128] = Field(64, description="pixels a side")

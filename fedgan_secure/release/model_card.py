@@ -35,6 +35,8 @@ PREPROCESSING = {
     "fundus-crop/1": "cropped to the disc of the eye, padded to a square, resized",
     "ct-abdomen-window/1": "Hounsfield units through the abdominal window (centre 40, width 400), padded, resized",
     "plain/1": "padded to a square, resized",
+    "by-modality/1": "CT in Hounsfield units through the abdominal window (centre 40, width 400), eyes (OP) cropped to "
+    "their disc; all padded to a square, resized",
 }
 NOT_VERIFIED_KEYS = (
     "The keys were taken from the run's own folder when this bundle was made: whoever altered a report could have "

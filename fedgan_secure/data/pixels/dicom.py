@@ -64,16 +64,21 @@ def read_header(path: Path) -> DicomHeader:
         return _header(_read(path, stop_before_pixels=True))
 
 
-def read_dicom(path: Path, *, hounsfield_window: bool, all_frames: bool = True) -> tuple[DicomHeader, Iterator[Any]]:
+def read_dicom(
+    path: Path, *, hounsfield_window: bool | None, all_frames: bool = True
+) -> tuple[DicomHeader, Iterator[Any]]:
     """The header and an iterator over frames, each (uint8[h,w] or uint8[h,w,3], stored pixels as bytes).
 
-    With `hounsfield_window` the file must be a CT in Hounsfield units, and the abdominal window is applied. The
-    iterator too raises :class:`Unreadable` with the reason.
+    With `hounsfield_window` the file must be a CT in Hounsfield units, and the abdominal window is applied; with None,
+    that holds for a file that says it is a CT, and for no other. The iterator too raises :class:`Unreadable` with the
+    reason.
     """
     with dicom_reasons():
         dataset = _read(path, stop_before_pixels=False)
         header = _header(dataset)
         _check_pixels(dataset, header)
+        if hounsfield_window is None:
+            hounsfield_window = header.modality == "CT"
         if hounsfield_window and header.modality != "CT":
             raise Unreadable(f"modality {header.modality or 'missing'}, expected CT")
         if not hounsfield_window and header.modality in _NOT_PRIMARY:

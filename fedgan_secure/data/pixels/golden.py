@@ -16,7 +16,15 @@ import numpy as np
 import PIL
 from numpy.typing import NDArray
 
-from fedgan_secure.data.pixels.preprocess import CT_ABDOMEN, CT_WINDOW, preprocess, to_levels
+from fedgan_secure.data.pixels.preprocess import (
+    BY_MODALITY,
+    CT_ABDOMEN,
+    CT_WINDOW,
+    FUNDUS,
+    PLAIN,
+    preprocess,
+    to_levels,
+)
 from fedgan_secure.errors import InputError
 
 SHAPES = ((97, 131, 3), (256, 256, 3), (64, 40, 1), (300, 211, 1), (20, 20, 3))
@@ -39,13 +47,14 @@ def pictures() -> tuple[NDArray[np.uint8], ...]:
 def golden_digest(name: str, size: int, channels: int) -> str:
     """SHA-256, hexadecimal, over what preprocessing `name` makes of all pictures, for images of this size."""
     digest = hashlib.sha256(f"{name} {size} {channels}".encode())
-    for picture in pictures():
-        pixels = picture
-        if name == CT_ABDOMEN:
-            centre, width = CT_WINDOW
-            values = picture.astype(np.float64) * 4.0 - 600.0
-            pixels = to_levels(values, centre - width / 2, centre + width / 2)
-        digest.update(preprocess(pixels, name, size, channels).tobytes())
+    for kind in (PLAIN, FUNDUS, CT_ABDOMEN) if name == BY_MODALITY else (name,):
+        for picture in pictures():
+            pixels = picture
+            if kind == CT_ABDOMEN:
+                centre, width = CT_WINDOW
+                values = picture.astype(np.float64) * 4.0 - 600.0
+                pixels = to_levels(values, centre - width / 2, centre + width / 2)
+            digest.update(preprocess(pixels, kind, size, channels).tobytes())
     return digest.hexdigest()
 
 

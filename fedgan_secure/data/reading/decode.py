@@ -16,7 +16,7 @@ from fedgan_secure.data.identifiers.persons import PLACEHOLDER, is_placeholder
 from fedgan_secure.data.patients import normal_identifier
 from fedgan_secure.data.pixels.dicom import read_dicom
 from fedgan_secure.data.pixels.pictures import Unreadable, read_picture
-from fedgan_secure.data.pixels.preprocess import CT_ABDOMEN, preprocess
+from fedgan_secure.data.pixels.preprocess import BY_MODALITY, CT_ABDOMEN, of_file, preprocess
 from fedgan_secure.data.reading.plans import Item
 
 TARGET = "fedgan_secure.data.reading.decode:decode_batch"
@@ -79,9 +79,12 @@ def _decode(settings: DecodeSettings, item: Item) -> Decoded:
         if item.kind == "picture":
             read, facts = read_picture(path)
             read = np.ascontiguousarray(read)
+            name = of_file(settings.preprocessing, None)
             frames = [(read, read.data.cast("B"))]
         else:
-            header, frames = read_dicom(path, hounsfield_window=settings.preprocessing == CT_ABDOMEN)
+            wanted = None if settings.preprocessing == BY_MODALITY else settings.preprocessing == CT_ABDOMEN
+            header, frames = read_dicom(path, hounsfield_window=wanted)
+            name = of_file(settings.preprocessing, header.modality)
             facts = header.facts
             patient = patient or header.patient_id or None
         if settings.needs_patient and patient is None:
@@ -91,7 +94,7 @@ def _decode(settings: DecodeSettings, item: Item) -> Decoded:
         if settings.needs_patient and patient is not None and is_placeholder(patient, counted=settings.counted):
             return Decoded(None, None, reason=PLACEHOLDER.format(patient))
         for pixels, stored in frames:
-            images.append(preprocess(pixels, settings.preprocessing, settings.size, settings.channels))
+            images.append(preprocess(pixels, name, settings.size, settings.channels))
             digest = Poly1305(settings.digest_key)
             digest.update(b"%d %d " % pixels.shape[:2])
             digest.update(stored)

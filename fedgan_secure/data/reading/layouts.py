@@ -11,9 +11,8 @@ from collections.abc import Callable
 from pathlib import PurePosixPath
 from typing import Literal
 
-from fedgan_secure.data.pixels.dicom import read_header
 from fedgan_secure.data.pixels.pictures import SUFFIXES, Unreadable
-from fedgan_secure.data.pixels.preprocess import CT_ABDOMEN, FUNDUS, PLAIN
+from fedgan_secure.data.pixels.preprocess import BY_MODALITY, CT_ABDOMEN, FUNDUS
 from fedgan_secure.data.reading.layout_checks import refuse_equal_names, refuse_folders_that_are_no_classes
 from fedgan_secure.data.reading.listing import Listing
 from fedgan_secure.data.reading.naming import CONFLICT, SEVERAL, Claims, NameIndex, RowKey, claim
@@ -31,6 +30,13 @@ DEFAULT_PATTERN = r"^(?P<patient>.+?)[_-](?:L|R|OD|OS|left|right)(?:[_-]\d+)?$"
 _EYE = re.compile(r"^(?P<patient>.+)_(?:left|right)$", re.IGNORECASE)
 _IMAGE_COLUMNS = ("file", "path", "image", "filename", "file_name")
 _PATIENT_COLUMNS = ("patient", "patient_id", "patientid")
+_BY_TABLE = {
+    "eyepacs": {"image", "level"},
+    "aptos": {"id_code", "diagnosis"},
+    "idrid": {"image name", "retinopathy grade"},
+    "messidor": {"adjudicated_dr_grade"},
+}
+"""The columns of the table that a layout of pictures comes with."""
 _LABEL_COLUMNS = ("dr_grade", "label", "class", "grade", "level", "diagnosis", "target")
 
 
@@ -80,23 +86,23 @@ def detect(listing: Listing, kinds: Kinds) -> str:
     tables = _columns_at_root(listing, kinds)
     found: str | None = None
     if kinds.dicom:
-        top = {entry.path.split("/")[0] for entry in kinds.dicom}
-        if any({"patient_id", "any_injury"} <= set(columns) for columns in tables.values()) and top == {"train_images"}:
+        beside = [set(columns) for path, columns in tables.items() if "/" not in path]
+        if any({"patient_id", "any_injury"} <= columns for columns in beside):
             found = "rsna-ct"
-        elif any({"patientid", "target"} <= set(columns) for columns in tables.values()):
+        elif any({"patientid", "target"} <= columns for columns in beside):
             found = "rsna-pneumonia"
         else:
             found = "dicom"
     elif kinds.pictures:
-        for columns in tables.values():
-            if {"image", "level"} <= set(columns):
-                found = "eyepacs"
-            elif {"id_code", "diagnosis"} <= set(columns):
-                found = "aptos"
-            elif {"image name", "retinopathy grade"} <= set(columns):
-                found = "idrid"
-            elif {"adjudicated_dr_grade"} <= set(columns):
-                found = "messidor"
+        named = {
+            layout for columns in tables.values() for layout, wanted in _BY_TABLE.items() if wanted <= set(columns)
+        }
+        if len(named) > 1:
+            raise InputError(
+                f"the tables of {listing.root} fit several layouts: {', '.join(sorted(named))}",
+                hint="name one with --layout",
+            )
+        found = next(iter(named), None)
         if found is None:
             for path, columns in tables.items():
                 if not columns:
@@ -109,6 +115,12 @@ def detect(listing: Listing, kinds: Kinds) -> str:
         raise InputError(
             f"{listing.root} holds {len(kinds.arrays)} .npz files", hint="give the path of one .npz file itself"
         )
+    within = sum("/" in entry.path for entry in kinds.pictures)
+    if within and not kinds.dicom:
+        raise InputError(
+            f"{within} pictures of {listing.root} lie in folders, and {len(kinds.pictures) - within} beside them",
+            hint="--layout folders takes the folders as classes and sets the others aside; --layout csv takes a table",
+        )
     what = f"{len(kinds.pictures)} pictures, {len(kinds.tables)} tables and {len(kinds.other)} other files"
     raise InputError(
         f"{listing.root} is no layout that is known: {what}",
@@ -118,7 +130,7 @@ def detect(listing: Listing, kinds: Kinds) -> str:
 
 
 def _plan_dicom(listing: Listing, kinds: Kinds, options: LayoutOptions) -> Plan:
-    plan = Plan("dicom", listing.root, names_patient=True)
+    plan = Plan("dicom", listing.root, names_patient=True, preprocessing=BY_MODALITY)
     table = _named_table(listing, kinds, ("labels.csv",), optional=True)
     index = NameIndex(kinds.dicom)
     matched: dict[str, int] = {}
@@ -144,18 +156,7 @@ def _plan_dicom(listing: Listing, kinds: Kinds, options: LayoutOptions) -> Plan:
             matched = _labels_by_path_and_patient(plan, values, index)
     plan.items = [Item(entry.path, "dicom", None, matched.get(entry.path, -1)) for entry in kinds.dicom]
     plan.quarantined += [(entry.path, "a picture that is not DICOM") for entry in kinds.pictures]
-    plan.preprocessing = _preprocessing_by_modality(plan)
     return _some(plan, "DICOM files")
-
-
-def _preprocessing_by_modality(plan: Plan) -> str:
-    for item in plan.items[:64]:
-        try:
-            modality = read_header(plan.root / item.path).modality
-        except Unreadable:
-            continue
-        return {"CT": CT_ABDOMEN, "OP": FUNDUS}.get(modality, PLAIN)
-    return PLAIN
 
 
 def _plan_rsna_ct(listing: Listing, kinds: Kinds, options: LayoutOptions) -> Plan:
@@ -211,7 +212,7 @@ def _plan_eyepacs(listing: Listing, kinds: Kinds, options: LayoutOptions) -> Pla
             raise Unreadable("the file name is not ID_left or ID_right")
         return match["patient"].casefold()
 
-    _add_pictures(plan, kinds, _labels_by_path(plan, labels, index), patient_of)
+    _add_pictures(plan, kinds, options, _labels_by_path(plan, labels, index), patient_of)
     return _some(plan, "train/ID_left.jpeg and ID_right.jpeg")
 
 
@@ -220,7 +221,7 @@ def _plan_aptos(listing: Listing, kinds: Kinds, options: LayoutOptions) -> Plan:
     table = _table_with(listing, kinds, {"id_code", "diagnosis"}, "train.csv with the columns id_code,diagnosis")
     index = NameIndex(kinds.pictures)
     labels = labels_of(plan, table, "id_code", "diagnosis", options, DR_GRADES, shared=_shared(index, "id_code"))
-    _add_pictures(plan, kinds, _labels_by_path(plan, labels, index), None)
+    _add_pictures(plan, kinds, options, _labels_by_path(plan, labels, index), None)
     return _some(plan, "train_images/ID.png")
 
 
@@ -231,7 +232,7 @@ def _plan_idrid(listing: Listing, kinds: Kinds, options: LayoutOptions) -> Plan:
     index, key = NameIndex(kinds.pictures), "image name"
     refuse_equal_names(listing, kinds)
     labels = labels_of(plan, table, key, "retinopathy grade", options, DR_GRADES, shared=_shared(index, key))
-    _add_pictures(plan, kinds, _labels_by_path(plan, labels, index), None)
+    _add_pictures(plan, kinds, options, _labels_by_path(plan, labels, index), None)
     return _some(plan, "IDRiD_001.jpg")
 
 
@@ -267,7 +268,7 @@ def _plan_messidor(listing: Listing, kinds: Kinds, options: LayoutOptions) -> Pl
             raise Unreadable("the pairing sheet does not name it")
         return exams[stem.casefold()]
 
-    _add_pictures(plan, kinds, _labels_by_path(plan, labels, index), patient_of if exams else None)
+    _add_pictures(plan, kinds, options, _labels_by_path(plan, labels, index), patient_of if exams else None)
     return _some(plan, "images with a table of grades and a pairing sheet")
 
 
@@ -281,7 +282,7 @@ def _plan_csv(listing: Listing, kinds: Kinds, options: LayoutOptions) -> Plan:
     image = column_of(table, options.image_column, _IMAGE_COLUMNS)
     label = column_of(table, options.label_column, _LABEL_COLUMNS, optional=True)
     patient = column_of(table, options.patient_column, _PATIENT_COLUMNS, optional=True)
-    plan = Plan("csv", listing.root, names_patient=patient is not None)
+    plan = Plan("csv", listing.root, names_patient=patient is not None, preprocessing=BY_MODALITY)
     index = NameIndex(sorted(kinds.pictures + kinds.dicom, key=lambda entry: entry.path))
     labels: dict[RowKey, int] = {}
     if label is None:
@@ -293,7 +294,7 @@ def _plan_csv(listing: Listing, kinds: Kinds, options: LayoutOptions) -> Plan:
     claims = claim(rows, index, needs_patient=patient is not None)
     _report(plan, claims)
     for path, row in claims.files.items():
-        if patient is not None and not row[1]:
+        if options.unit == "patient" and patient is not None and not row[1]:
             plan.quarantined.append((path, f"the column {patient} is empty in its row"))
             continue
         kind: Literal["dicom", "picture"] = "picture" if PurePosixPath(path).suffix.lower() in SUFFIXES else "dicom"
@@ -325,7 +326,7 @@ def _plan_folders(listing: Listing, kinds: Kinds, options: LayoutOptions) -> Pla
             plan.quarantined.append((entry.path, "it lies outside the class folders"))
         elif folder not in names:
             plan.quarantined.append((entry.path, f"its folder is not one of the {len(names)} classes"))
-        elif plan.names_patient and not matches[entry.path]:
+        elif options.unit == "patient" and plan.names_patient and not matches[entry.path]:
             plan.quarantined.append((entry.path, "the patient pattern does not match its name"))
         else:
             plan.items.append(Item(entry.path, "picture", matches[entry.path], names.index(folder)))
@@ -398,13 +399,22 @@ def _labels_by_path_and_patient(plan: Plan, labels: dict[RowKey, int], index: Na
     return matched
 
 
-def _add_pictures(plan: Plan, kinds: Kinds, found: dict[str, int], patient_of: Callable[[str], str] | None) -> None:
+def _add_pictures(
+    plan: Plan,
+    kinds: Kinds,
+    options: LayoutOptions,
+    found: dict[str, int],
+    patient_of: Callable[[str], str] | None,
+) -> None:
+    """Add every picture; one whose name tells no patient is set aside where the patient is the unit, and only there."""
     for entry in kinds.pictures:
         try:
             patient = patient_of(PurePosixPath(entry.path).stem) if patient_of else None
         except Unreadable as reason:
-            plan.quarantined.append((entry.path, str(reason)))
-            continue
+            if options.unit == "patient":
+                plan.quarantined.append((entry.path, str(reason)))
+                continue
+            patient = None
         plan.items.append(Item(entry.path, "picture", patient, found.get(entry.path, -1)))
     plan.quarantined += [(entry.path, "DICOM in a layout of pictures") for entry in kinds.dicom]
 

@@ -238,6 +238,7 @@ def _open(path: Path, settings: LoadSettings) -> _Source:
             settings.patient_column,
             settings.label_names,
             settings.classes,
+            settings.unit,
         )
         plan = plan_folder(listing, settings.layout, options)
         source = _Source(plan, [[entry.path, entry.size, entry.changed] for entry in listing.entries])

@@ -68,6 +68,7 @@ class LayoutOptions:
     patient_column: str | None = None
     label_names: tuple[str, ...] | None = None
     classes: int | None = None
+    unit: Literal["patient", "image"] = "patient"
 
 
 class Kinds:

@@ -10,7 +10,7 @@ from PIL import Image
 
 from fedgan_secure.data.pixels import golden
 from fedgan_secure.data.pixels.golden import golden_digest, pictures, refuse_other_preprocessing
-from fedgan_secure.data.pixels.preprocess import CT_ABDOMEN, FUNDUS, PLAIN
+from fedgan_secure.data.pixels.preprocess import BY_MODALITY, CT_ABDOMEN, FUNDUS, PLAIN
 from fedgan_secure.errors import InputError
 
 KNOWN = {
@@ -18,6 +18,7 @@ KNOWN = {
     (FUNDUS, 28, 3): "26b7b8310e323af78b9a31a7748c40711cb587ccef752e91b5c47d73138ccfdb",
     (CT_ABDOMEN, 64, 1): "691f4da29874a270da905ca05fbdfd9f2fc78e5bca21bccc14f08533d3ddfb93",
     (PLAIN, 128, 1): "5f99f274f65b9d1de6af7984554906f2a45dfc211c4d3adac8132cc3eb86893e",
+    (BY_MODALITY, 64, 3): "88660a2c898fdfb0722460287665c3afad99753acf11e32af3c98468cd79a0f7",
 }
 """Under Pillow 13.0. A version that prepares images otherwise must change the number after the slash."""
 

@@ -17,7 +17,7 @@ Make = Callable[..., FileDataset]
 
 def test_a_dicom_tree_is_named_by_patient_id(dicom_tree: Path) -> None:
     result = load(dicom_tree, LoadSettings(channels=1))
-    assert (result.layout, result.preprocessing) == ("dicom", "plain/1")
+    assert (result.layout, result.preprocessing) == ("dicom", "by-modality/1")
     assert (result.dataset.patients, len(result.dataset)) == (5, 10)
     assert [len(result.dataset.images_of(patient)) for patient in range(5)] == [2] * 5
     assert result.findings.labels == {"none": 10}
@@ -36,16 +36,31 @@ def test_dicom_labels_come_from_a_table_by_file_or_by_patient(dicom_tree: Path) 
     assert result.dataset.labels.tolist() == [1, 1, -1, -1, -1, -1, 0, 0, -1, -1]
 
 
-def test_the_modality_chooses_the_preprocessing(dicom: Make, tmp_path: Path) -> None:
-    for modality, expected in (("CT", "ct-abdomen-window/1"), ("OP", "fundus-crop/1"), ("CR", "plain/1")):
+def test_every_file_is_prepared_by_its_own_modality(dicom: Make, tmp_path: Path) -> None:
+    """Also where files of several kinds lie together, in either layout that takes DICOM; a policy's word goes first."""
+    rows = np.arange(64, dtype=np.int16)
+    pixels = np.where((rows[:, None] - 32) ** 2 + (rows - 32) ** 2 < 400, 100 + rows[:, None], -1000).astype(np.int16)
+    kinds = {"CT": "ct-abdomen-window/1", "OP": "fundus-crop/1", "MR": "plain/1"}
+    alone, together = {}, tmp_path / "together"
+    together.mkdir()
+    for modality, name in kinds.items():
+        window = {"WindowCenter": "-400", "WindowWidth": "1300"}
+        made = dicom(pixels, patient=modality, modality=modality, RescaleSlope=1, RescaleIntercept=0, **window)
         folder = tmp_path / modality
         folder.mkdir()
-        pixels = np.zeros((8, 8), np.int16)
-        dataset = dicom(pixels, modality=modality, RescaleSlope=1, RescaleIntercept=0)
-        dataset.save_as(folder / "x.dcm", enforce_file_format=True)
-        assert resolve(folder, LoadSettings()).preprocessing == expected
-        assert load(folder, LoadSettings()).preprocessing == expected
-    assert resolve(tmp_path / "CT", LoadSettings(preprocessing="plain/1")).preprocessing == "plain/1"
+        for place in (folder, together):
+            made.save_as(place / f"{modality}.dcm", enforce_file_format=True)
+        alone[modality] = load(folder, LoadSettings(preprocessing=name)).dataset.pixels([0]).tobytes()
+        assert load(folder, LoadSettings()).dataset.pixels([0]).tobytes() == alone[modality]
+    assert len(set(alone.values())) == 3
+    for table in ("", "t.csv"):
+        if table:
+            (together / table).write_text("file,patient\n" + "".join(f"{kind}.dcm,{kind}\n" for kind in kinds))
+        result = load(together, LoadSettings(layout="csv" if table else "dicom"))
+        assert result.preprocessing == resolve(together, LoadSettings(layout="dicom")).preprocessing == "by-modality/1"
+        assert [result.dataset.pixels([row]).tobytes() for row in range(3)] == [alone[kind] for kind in sorted(kinds)]
+    declared = load(together, LoadSettings(layout="dicom", preprocessing="ct-abdomen-window/1"))
+    assert [path for path, _ in declared.findings.quarantined] == ["MR.dcm", "OP.dcm"]
 
 
 def test_eyepacs_pairs_the_eyes_and_keeps_each_ones_grade(eyepacs_tree: Path) -> None:

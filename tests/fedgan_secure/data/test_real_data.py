@@ -46,7 +46,7 @@ def test_real_fundus_photographs_in_class_folders() -> None:
 
 def test_real_ct_slices() -> None:
     result = load(_path("ct-abdomen-dicom"), LoadSettings(channels=1))
-    assert (result.layout, result.preprocessing) == ("dicom", "ct-abdomen-window/1")
+    assert (result.layout, result.preprocessing) == ("dicom", "by-modality/1")
     assert (result.dataset.patients, len(result.dataset)) == (10, 22)
     assert not result.findings.quarantined
 
