@@ -35,10 +35,13 @@ class Origin:
 
 @dataclass(frozen=True)
 class Series:
-    """One set of generated images: the identifiers of its study and series, and what every file of it says."""
+    """One set of generated images: the key of its identifiers, and what every file of it says.
 
-    study: UID
-    series: UID
+    Every image is of nobody and like no other, so each has a patient identifier, a study and a series of its own: a
+    reader that tells people apart by PatientID takes no two of them for one person, nor for somebody without one.
+    """
+
+    key: bytes
     origin: Origin
     modality: str
     hounsfield: bool
@@ -50,8 +53,7 @@ class Series:
         key = hashlib.sha256(f"{origin.model_digest} {origin.report_digest} {images.shape}".encode())
         key.update(np.ascontiguousarray(images).data.cast("B"))
         return cls(
-            study=_uid(key.digest(), "study"),
-            series=_uid(key.digest(), "series"),
+            key=key.digest(),
             origin=origin,
             modality=_MODALITIES.get(preprocessing, "OT"),
             hounsfield=preprocessing == CT_ABDOMEN,
@@ -63,7 +65,7 @@ def dicom_file(image: NDArray[np.uint8], number: int, label: str | None, series:
     pixels = _grey(image) if series.hounsfield else image
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = SecondaryCaptureImageStorage
-    meta.MediaStorageSOPInstanceUID = _uid(str(series.series).encode(), f"instance {number}")
+    meta.MediaStorageSOPInstanceUID = _uid(series.key, f"instance {number}")
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
     meta.ImplementationClassUID = _CLASS
     dataset = FileDataset("", {}, preamble=bytes(128), file_meta=meta)
@@ -82,14 +84,14 @@ def dicom_file(image: NDArray[np.uint8], number: int, label: str | None, series:
     dataset.SyntheticData = "YES"
     dataset.DerivationDescription = _text(series.origin.statement, 1024)
     dataset.PatientName = ""
-    dataset.PatientID = ""
+    dataset.PatientID = f"SYNTHETIC-{series.key.hex()[:12]}-{number:05d}"
     dataset.PatientBirthDate = ""
     dataset.PatientSex = ""
     dataset.PatientOrientation = ""
-    dataset.StudyInstanceUID, dataset.SeriesInstanceUID = series.study, series.series
+    dataset.StudyInstanceUID = _uid(series.key, f"study {number}")
+    dataset.SeriesInstanceUID = _uid(series.key, f"series {number}")
     dataset.StudyID = ""
-    dataset.SeriesNumber = 1
-    dataset.InstanceNumber = number
+    dataset.SeriesNumber = dataset.InstanceNumber = 1
     comment = f"report sha256:{series.origin.report_digest}" + (f"; label: {label}" if label is not None else "")
     dataset.ImageComments = _text(comment, 10240)
     dataset.BurnedInAnnotation = "NO"

@@ -4,6 +4,7 @@ import csv
 import hashlib
 import io
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -79,7 +80,8 @@ def test_dicom_files_say_that_they_are_synthetic_and_of_nobody(tmp_path: Path, i
         dataset = pydicom.dcmread(file)
         assert dataset[0x0008, 0x001C].value == "YES"
         assert dataset.SOPClassUID == pydicom.uid.SecondaryCaptureImageStorage
-        assert str(dataset.PatientName) == dataset.PatientID == dataset.PatientBirthDate == dataset.PatientSex == ""
+        assert str(dataset.PatientName) == dataset.PatientBirthDate == dataset.PatientSex == ""
+        assert re.fullmatch(rf"SYNTHETIC-[0-9a-f]{{12}}-{number + 1:05d}", dataset.PatientID)
         assert "cd" * 32 in dataset.DerivationDescription
         assert "ab" * 32 in dataset.DerivationDescription
         assert "epsilon 7.9312, delta 1e-4, per patient" in dataset.DerivationDescription
@@ -90,7 +92,12 @@ def test_dicom_files_say_that_they_are_synthetic_and_of_nobody(tmp_path: Path, i
         seen.add(dataset.SOPInstanceUID)
         assert dataset.SOPInstanceUID == dataset.file_meta.MediaStorageSOPInstanceUID
     assert len(seen) == len(images)
-    assert len({pydicom.dcmread(file).SeriesInstanceUID for file in files}) == 1
+    for keyword in ("PatientID", "StudyInstanceUID", "SeriesInstanceUID"):  # a study is of one patient (PS3.3 A.1.2)
+        assert len({pydicom.dcmread(file)[keyword].value for file in files}) == len(images)
+    others = write_dicom(tmp_path / "others", images[::-1], None, PROVENANCE)
+    assert not {pydicom.dcmread(file).PatientID for file in files} & {
+        pydicom.dcmread(file).PatientID for file in others
+    }
 
 
 def test_every_attribute_of_a_generated_file_is_valid(tmp_path: Path) -> None:
@@ -115,11 +122,12 @@ def test_every_attribute_of_a_generated_file_is_valid(tmp_path: Path) -> None:
 
 def test_generated_dicom_is_read_back_by_the_loaders(tmp_path: Path) -> None:
     write_dicom(tmp_path / "out", GREY, [index % 3 for index in range(7)], PROVENANCE)
-    with pytest.raises(InputError, match="PatientID is missing"):
-        load(tmp_path / "out", LoadSettings(layout="dicom"))
-    result = load(tmp_path / "out", LoadSettings(layout="dicom", unit="image", image_size=28, channels=1))
-    assert np.array_equal(result.dataset.images, GREY)
-    assert result.dataset.labels.tolist() == [0, 1, 2, 0, 1, 2, 0]
+    for unit in ("patient", "image"):
+        result = load(tmp_path / "out", LoadSettings(layout="dicom", unit=unit, image_size=28, channels=1))
+        assert np.array_equal(result.dataset.images, GREY)
+        assert result.dataset.labels.tolist() == [0, 1, 2, 0, 1, 2, 0]
+        assert result.dataset.patients == 7
+        assert [path for path, _ in result.findings.quarantined] == ["contact-sheet.png"]
 
 
 def test_the_folder_is_whole_or_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
