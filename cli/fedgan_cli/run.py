@@ -244,6 +244,9 @@ def _announce(federation: Federation, display: terminal.Progress) -> None:
     unasked = federation.settings.training.start is None and policy.initial_model.pretraining == "none"
     if policy.start is None and unasked and policy.data.image_size <= SMALL:
         display.note(NO_START)
+    if federation.classes is not None:
+        taken, fresh = (terminal.printable(", ".join(names)) or "none" for names in federation.classes)
+        display.note(f"classes taken over by name from --init-from: {taken}; drawn anew: {fresh}")
     _left_out(federation, display)
     _in_two_hospitals(federation, display)
     _remarks(federation, display)

@@ -15,6 +15,7 @@ from fedgan_protocols import Journal, default_threshold
 from fedgan_protocols.primitives import Identity
 from fedgan_secure.data.pixels import golden_digest, refuse_other_preprocessing
 from fedgan_secure.errors import InputError
+from fedgan_secure.federation.class_weights import classes_taken
 from fedgan_secure.federation.coordinator import Coordinator
 from fedgan_secure.federation.drivers.local import parse_drop
 from fedgan_secure.federation.families.adapted_policy import KNOWN_STARTS, adapted_terms, start_of
@@ -97,7 +98,10 @@ class Request:
 
 @dataclass
 class Federation:
-    """Everything of a run in one process: the coordinator, the hospitals, and what they hold."""
+    """Everything of a run in one process: the coordinator, the hospitals, and what they hold.
+
+    `classes`: of a run that starts from another one's model, the classes taken over by name, and those drawn anew.
+    """
 
     run: RunDirectory
     settings: RunSettings
@@ -106,6 +110,7 @@ class Federation:
     hospitals: dict[str, Hospital]
     source: Source
     drops: tuple[str, ...]
+    classes: tuple[tuple[str, ...], tuple[str, ...]] | None = None
 
     def close(self) -> None:
         """Close every hospital's ledger and journal."""
@@ -318,7 +323,9 @@ def _start(
         )
     federation.coordinator.begin(vector)
     write_bytes(run.policy, policy.canonical())
-    return federation
+    if initial is None or not policy.data.label_names:
+        return federation
+    return replace(federation, classes=classes_taken(initial.label_names, policy.data.label_names))
 
 
 def start_bundle(request: Request) -> StartBundle | None:

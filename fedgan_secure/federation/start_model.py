@@ -47,9 +47,9 @@ class StartBundle:
 def start_vector(policy: FederationPolicy, family: Family, initial: Initial | None) -> np.ndarray:
     """Return the first model, float32[d], of a seed or public start, or with `initial` laid over the seed's."""
     seed = policy.initial_model.seed
-    return (
-        initial_vector(family.layout, seed, initial, spec_of(policy)) if initial else family.layout.initial_vector(seed)
-    )
+    if initial is None:
+        return family.layout.initial_vector(seed)
+    return initial_vector(family.layout, seed, initial, spec_of(policy), policy.data.label_names)
 
 
 def own_start(policy: FederationPolicy, family: Family, ledger: Ledger, bundle: StartBundle | None, name: str) -> str:

@@ -1,9 +1,8 @@
 """Starting from another run's released model instead of from a seed (``--init-from``).
 
 Weights are taken over by name where the shape agrees. The generator's last layer is adapted between grey and colour: a
-grey one paints all three colours alike, a colour one is averaged. Where only one of the two takes a label, the rows
-that read the noise are taken over. What depends on the classes, and the first trained layer of a discriminator that
-sees other channels, start from the seed.
+grey one paints all three colours alike, a colour one is averaged. What belongs to a class is taken over by the class's
+name (`class_weights`). The first trained layer of a discriminator that sees other channels starts from the seed.
 
 What the other run cost its own patients is stated by its reports, and repeated in this run's; its released model is
 post-processing here. A model that was trained without privacy starts a private run only where a person declares that
@@ -28,12 +27,11 @@ from fedgan_audits.facts import Verification
 from fedgan_audits.publishing import read_report, report_files
 from fedgan_audits.verification import verify_run
 from fedgan_secure.errors import InputError
+from fedgan_secure.federation.class_weights import with_classes
 from fedgan_secure.federation.fedavg import model_digest
 from fedgan_secure.models import ModelSpec
 from fedgan_secure.policy import CLAIMS, FederationPolicy
 
-CONDITIONED = ("generator/g_dense/", "generator/g_scale", "generator/g_shift")
-"""The generator's layers that read the noise vector, followed by the label's where there is one."""
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 MAY_DIFFER = ("channels", "classes")
 """What of the architecture a start from another run need not share."""
@@ -49,6 +47,7 @@ class Initial:
         statement: one sentence on what pretraining saw and what it cost.
         spec: its architecture.
         weights: name -> float32 array.
+        label_names: its classes in order; empty where its generator takes no label.
     """
 
     run_id: str
@@ -56,6 +55,7 @@ class Initial:
     statement: str
     spec: ModelSpec
     weights: dict[str, np.ndarray]
+    label_names: tuple[str, ...] = ()
 
 
 def read_initial(
@@ -114,7 +114,8 @@ def read_initial(
         for name, weight in named_weights(model)
     }
     statement = _statement(public, policy, declared_public)
-    return Initial(policy.run_id, digest, statement, spec, weights)
+    names = policy.data.label_names if spec.conditional else ()
+    return Initial(policy.run_id, digest, statement, spec, weights, names)
 
 
 def _trusted(root: Path, trust: Sequence[str]) -> tuple[list[Path], str | None]:
@@ -200,8 +201,12 @@ def seeded_start(spec: ModelSpec, seed: int) -> str:
     return model_digest(layout.layout_hash, layout.initial_vector(seed)).hex()
 
 
-def initial_vector(layout: Any, seed: int, initial: Initial | None, spec: ModelSpec) -> np.ndarray:
+def initial_vector(
+    layout: Any, seed: int, initial: Initial | None, spec: ModelSpec, label_names: Sequence[str] = ()
+) -> np.ndarray:
     """float32[d]: the seeded start, with every weight of `initial` that fits laid over it (see the module).
+
+    `label_names`: the new run's classes in order.
 
     Raises:
         InputError: the architectures differ in more than channels and classes, naming what differs.
@@ -222,20 +227,21 @@ def initial_vector(layout: Any, seed: int, initial: Initial | None, spec: ModelS
         weight = initial.weights.get(entry.name)
         if weight is not None and entry.name.startswith(last):
             weight = _recoloured(weight, entry.shape)
-        elif weight is not None and entry.name.startswith(CONDITIONED) and weight.ndim == 2:
-            weight = _noise_rows(weight, vector[entry.start : entry.stop].reshape(entry.shape), spec.latent_dim)
+        elif weight is not None:
+            fresh = vector[entry.start : entry.stop].reshape(entry.shape)
+            own = with_classes(
+                entry.name,
+                fresh,
+                weight,
+                latent_dim=spec.latent_dim,
+                mine=label_names if spec.conditional else (),
+                theirs=initial.label_names,
+                seed=seed,
+            )
+            weight = weight if own is None else own
         if weight is not None and tuple(weight.shape) == tuple(entry.shape):
             vector[entry.start : entry.stop] = weight.reshape(-1)
     return vector
-
-
-def _noise_rows(weight: np.ndarray, fresh: np.ndarray, latent_dim: int) -> np.ndarray:
-    """`fresh`, [inputs, outputs], with the rows that read the noise (the first ones) taken from `weight`."""
-    if weight.shape == fresh.shape or weight.shape[1] != fresh.shape[1]:
-        return weight
-    joined: np.ndarray = fresh.copy()
-    joined[:latent_dim] = weight[:latent_dim]
-    return joined
 
 
 def _recoloured(weight: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
