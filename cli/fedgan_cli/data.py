@@ -106,6 +106,7 @@ def check(
     and counts patients. No value of a header is shown.
     """
     from fedgan_cli import data_page
+    from fedgan_cli.next_run import run_command
     from fedgan_secure.data.reading import LoadSettings, load, unknown_exclusions, unknown_names
     from fedgan_secure.errors import InputError
 
@@ -122,20 +123,24 @@ def check(
         patient_column=patient_column,
     )
     with progress(quiet=quiet) as shown:
-        findings = load(path, settings, shown.update).findings
+        result = load(path, settings, shown.update)
+    findings, command_line = result.findings, run_command(path, settings, result.findings)
     unknown = unknown_exclusions(exclude, [findings])
     if unknown and not unknown_ok:
         raise unknown_names(tuple(dict.fromkeys(exclude)), unknown)
     if page is not None:
         try:
-            data_page.write(page, data_page.render(str(path), findings))
+            data_page.write(page, data_page.render(str(path), result, command_line))
         except OSError as error:
             raise InputError(f"{page} cannot be written ({error.strerror})", hint="give another --html") from None
         note(f"wrote {printable(str(page))}")
     if as_json:
-        emit({"path": str(path), "image_size": int(image_size), "channels": int(channels), **findings.to_dict()})
+        said = {"path": str(path), "image_size": int(image_size), "channels": int(channels)}
+        emit({**said, **findings.to_dict(), "next": command_line})
     else:
         _show(path, findings)
+        say("To go on (say how many patients a hospital has in public, rounded: --declared-patients):")
+        say(printable(command_line))
 
 
 def _show(path: Path, found: DataFindings) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import os
 import tempfile
 from importlib import metadata
@@ -12,11 +14,35 @@ from typing import TYPE_CHECKING
 from fedgan_cli.terminal import printable
 
 if TYPE_CHECKING:
-    from fedgan_secure.data.reading import DataFindings
+    from fedgan_secure.data.reading import LoadResult
 
 
-def render(path: str, findings: DataFindings) -> bytes:
-    """The page, in UTF-8. Everything that comes from the folder is escaped; control characters are replaced."""
+MOST_PICTURES = 10
+
+
+def thumbnails(result: LoadResult) -> list[tuple[str, str]]:
+    """Return (data URI of a PNG, label) of up to ten images as they would be trained on, spread over the data set."""
+    from PIL import Image
+
+    data, names = result.dataset, result.label_names
+    count = min(MOST_PICTURES, len(data))
+    chosen = [row * len(data) // count for row in range(count)]
+    pixels = data.pixels(chosen)
+    found = []
+    for picture, row in zip(pixels, chosen, strict=True):
+        label = int(data.labels[row])
+        file = io.BytesIO()
+        Image.fromarray(picture[:, :, 0] if picture.shape[2] == 1 else picture).save(file, format="PNG")
+        source = "data:image/png;base64," + base64.b64encode(file.getvalue()).decode("ascii")
+        found.append((source, names[label] if 0 <= label < len(names) else "no label"))
+    return found
+
+
+def render(path: str, result: LoadResult, command_line: str) -> bytes:
+    """The page, in UTF-8. Everything that comes from the folder is escaped; control characters are replaced.
+
+    `command_line`: what to run next.
+    """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     from fedgan_secure.data.identifiers import PROFILE_EDITION, SAYS_NO, SELDOM, SOURCE
@@ -29,11 +55,14 @@ def render(path: str, findings: DataFindings) -> bytes:
         lstrip_blocks=True,
         finalize=lambda value: printable(value) if type(value) is str else value,
     )
+    findings = result.findings
     identifiers = findings.identifiers
     css = (files("fedgan_audits") / "templates" / "style.css").read_text(encoding="utf-8")
     text = environment.get_template("data-check.html.j2").render(
         css=css,
         path=path,
+        pictures=thumbnails(result),
+        next=command_line,
         f=findings,
         unit_word="patients" if findings.unit == "patient" else "units (images)",
         risky=sum(count for kind, count in identifiers.pixel_risk.items() if kind not in (SAYS_NO, SELDOM)),

@@ -19,10 +19,14 @@ PLAIN_OPTIONS = {
     "hospitals": "federation.hospitals",
     "partition": "data.partition",
     "layout": "data.layout",
+    "preprocessing": "data.preprocessing",
     "conditional": "data.conditional",
     "unit": "data.unit",
     "images_per_patient": "data.images_per_patient",
     "patient_pattern": "data.patient_pattern",
+    "image_column": "data.image_column",
+    "label_column": "data.label_column",
+    "patient_column": "data.patient_column",
     "phantom_patients": "data.phantom_patients",
     "declared_patients": "privacy.declared_patients",
     "rounds": "federation.rounds",
@@ -59,6 +63,11 @@ Examples:
 @click.option("--hospitals", type=int, help="How many hospitals share the data set, or draw phantoms. [default: 4]")
 @click.option("--partition", metavar="KIND", help="iid, by-label or dirichlet:ALPHA. [default: iid]")
 @click.option("--layout", metavar="NAME", help="auto, dicom, eyepacs, folders, npz, ... [default: auto]")
+@click.option(
+    "--preprocessing",
+    metavar="NAME",
+    help="auto (by the layout), fundus-crop/1, ct-abdomen-window/1, plain/1 or by-modality/1. [default: auto]",
+)
 @click.option("--image-size", type=click.Choice(["28", "64", "128"]), help="Pixels a side. [default: 64]")
 @click.option("--channels", type=click.Choice(["1", "3"]), help="1 grey, 3 colour. [default: 3]")
 @click.option("--conditional/--unconditional", default=None, help="Whether the generator takes a label.")
@@ -67,6 +76,9 @@ Examples:
 @click.option("--exclude-patient", multiple=True, metavar="ID", help="Leave a patient out (repeatable).")
 @click.option("--unknown-ok", is_flag=True, help="Go on where nobody has the name of a patient to exclude.")
 @click.option("--patient-pattern", metavar="REGEX", help="Names the patient in a file name: (?P<patient>...).")
+@click.option("--image-column", metavar="NAME", help="Of a table of labels: the column that names the file.")
+@click.option("--label-column", metavar="NAME", help="Of a table of labels: the column with the label.")
+@click.option("--patient-column", metavar="NAME", help="Of a table of labels: the column that names the patient.")
 @click.option("--phantom-patients", type=int, help="Patients drawn for each hospital when no data are given.")
 @click.option("--declared-patients", type=int, help="Public nominal cohort of a hospital.")
 @click.option("--rounds", type=int, help="Rounds of the fixed schedule. [default: 12]")

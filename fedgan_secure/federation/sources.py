@@ -104,6 +104,9 @@ def _read(
         classes=None if data.label_names is None else len(data.label_names),
         exclude=data.exclude_patient,
         patient_pattern=data.patient_pattern,
+        image_column=data.image_column,
+        label_column=data.label_column,
+        patient_column=data.patient_column,
     )
     if data.dataset is not None:
         return _shared(settings, run, base, progress)

@@ -69,6 +69,9 @@ class DataSection(_Section):
     exclude_patient: tuple[str, ...] = Field((), description="patients that a person has withdrawn")
     exclude_unknown_ok: bool = Field(False, description="also where nobody has a name in `exclude_patient`")
     patient_pattern: str | None = Field(None, description="regular expression with a group `patient` (class folders)")
+    image_column: str | None = Field(None, description="of a table of labels: the column that names the file")
+    label_column: str | None = Field(None, description="of a table of labels: the column with the label")
+    patient_column: str | None = Field(None, description="of a table of labels: the column that names the patient")
     phantom_patients: int = Field(3000, ge=8, le=100_000, description="patients drawn for each hospital, without data")
 
     @field_validator("partition")

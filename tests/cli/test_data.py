@@ -1,17 +1,23 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from click.core import ParameterSource
 from click.testing import CliRunner, Result
 from PIL import Image
 
 from fedgan_cli.data import command
 from fedgan_cli.main import main
+from fedgan_cli.run import command as run_command
+from fedgan_secure.data.reading import LoadSettings
+from fedgan_secure.errors import InputError
 from tests.fedgan_secure.data.conftest import make_dicom, noise
 from tests.patience import HANG_SECONDS
 
@@ -48,6 +54,43 @@ def test_the_table_for_people(folder: Path) -> None:
     assert "labels without image (1)" in lines
     assert "  9_left" in lines
     assert any(line.startswith("  0 no DR") and line.endswith("#") for line in lines)
+
+
+def _next(*arguments: str) -> dict[str, Any]:
+    """The options of the `run` command in the last line, as click reads them; only those that were given."""
+    line = _run(*arguments, "--quiet").stdout.splitlines()[-1]
+    words = shlex.split(line)
+    assert words[:2] == ["fedgan-secure", "run"]
+    context = run_command.make_context("run", words[2:])
+    given = [name for name in context.params if context.get_parameter_source(name) is ParameterSource.COMMANDLINE]
+    return {name: context.params[name] for name in given}
+
+
+def test_the_last_line_is_the_command_to_run_next(folder: Path, tmp_path: Path) -> None:
+    place = (tmp_path / "set").rename(tmp_path / "it's a set")
+    assert _next(str(place)) == {"dataset": str(place), "layout": "eyepacs"}
+    arguments = [str(place), "--unit", "image", "--image-size", "28", "--channels", "1", "--exclude-patient", "3"]
+    assert _next(*arguments, "--preprocessing", "plain/1") == {
+        "dataset": str(place), "layout": "eyepacs", "unit": "image", "image_size": "28", "channels": "1",
+        "exclude_patient": ("3",), "preprocessing": "plain/1",
+    }  # fmt: skip
+
+
+def test_columns_that_were_named_are_named_to_the_run_and_reach_its_loader(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "trainLabels.csv").write_text("pic,who,what\ntrain/0_left.jpeg,p,a\ntrain/1_left.jpeg,q,b\n")
+    columns = {"image_column": "pic", "patient_column": "who", "label_column": "what"}
+    words = [word for name, column in columns.items() for word in (f"--{name.replace('_', '-')}", column)]
+    assert _next(str(folder), "--layout", "csv", *words) == {"dataset": str(folder), "layout": "csv", **columns}
+
+    def caught(path: Path, settings: LoadSettings, *_: object) -> None:
+        raise InputError(f"{settings.image_column} {settings.patient_column} {settings.label_column}")
+
+    monkeypatch.setattr("fedgan_secure.federation.sources.load", caught)
+    made = ["--dataset", str(folder), "--layout", "csv", *words, "--output", str(folder.parent / "run"), "--quiet"]
+    with pytest.raises(InputError, match="pic who what"):
+        run_command.main(made, standalone_mode=False)
 
 
 def test_json_is_the_only_thing_on_stdout(folder: Path) -> None:

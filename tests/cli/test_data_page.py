@@ -29,9 +29,10 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "<b onload=x>&\x1b.dcm").write_bytes(b"x" * 200)
     (root / "labels.csv").write_text("file,label\n0.dcm,a\n1.dcm,b\n9.dcm,a\n2.dcm,\n" + "z" * 120 + ".dcm,a\n")
     place = root.parent / "page.html"
-    findings = load(root, LoadSettings(image_size=28, channels=1, workers=1)).findings
+    result = load(root, LoadSettings(image_size=28, channels=1, workers=1))
+    findings = result.findings
     assert all((findings.duplicates, findings.unlabelled, findings.labels_without_image, findings.quarantined))
-    data_page.write(place, data_page.render(str(root), findings))
+    data_page.write(place, data_page.render(str(root), result, f"fedgan-secure run --dataset {root}"))
     return place
 
 
