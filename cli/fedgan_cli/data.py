@@ -170,6 +170,7 @@ def _show(path: Path, found: DataFindings) -> None:
     _list("quarantined", [f"{name}: {reason}" for name, reason in found.quarantined])
     _list("identical images of different patients", [" = ".join(group) for group in found.duplicates])
     _list("identical images of one patient", [" = ".join(group) for group in found.duplicates_within_patient])
+    _list("one identifier, several people", [f"{name}: {what}" for name, what in found.several_people])
     _list("images without label", list(found.unlabelled))
     _list("labels without image", list(found.labels_without_image))
     _list("labels that cannot be used", [f"{name}: {reason}" for name, reason in found.unusable_labels])

@@ -261,6 +261,7 @@ def _announce(federation: Federation, display: terminal.Progress) -> None:
         display.note(f"classes taken over by name from --init-from: {taken}; drawn anew: {fresh}")
     _left_out(federation, display)
     _in_two_hospitals(federation, display)
+    _several_people(federation, display)
     _remarks(federation, display)
 
 
@@ -288,6 +289,16 @@ def _in_two_hospitals(federation: Federation, display: terminal.Progress) -> Non
                 f"hospital {name}: {row['images']} images of {len(row['patients'])} patients have the same pixels as "
                 f"images of hospital {row['hospital']}; where these are the same people, epsilon for one hospital does "
                 f"not hold for them (declared: {bound}; --hospitals-per-patient). Its annex lists their pseudonyms"
+            )
+
+
+def _several_people(federation: Federation, display: terminal.Progress) -> None:
+    """How many identifiers stand for several people by the headers of their files: for the hospital's own eyes."""
+    for name, findings in federation.source.findings.items():
+        if count := len(findings.get("shared data set", findings).get("several_people", ())):
+            display.warn(
+                f"hospital {name}: {count} identifiers stand for several people by their files' headers; epsilon does "
+                "not hold for one of these people. `fedgan-secure data check` lists them; --exclude-patient leaves out"
             )
 
 

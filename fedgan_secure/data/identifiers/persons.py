@@ -7,8 +7,12 @@ is nobody, and what may be one person but need not be is said and not decided.
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import re
-from collections.abc import Iterable
+import unicodedata
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from fedgan_secure.data.patients import normal_identifier
 
@@ -25,6 +29,18 @@ COUNTED = frozenset({"eyepacs", "folders", "messidor", "rsna-ct", "rsna-pneumoni
 _ZEROS = re.compile(r"(?<![0-9])0+(?=[0-9])")
 _DECIMALS = re.compile(r"(?<=[0-9])\.0+$")
 _SEPARATORS = re.compile(r"[\W_]+")
+_VISIT = re.compile(
+    r"(?<=[0-9a-z])[\W_]+(?:(?:19|20)[0-9]{2}(?:[01][0-9][0-3][0-9])?|"
+    r"(?:v|visit|visite|fu|follow[\W_]*up|tp|timepoint|ses|session|baseline)[\W_]*[0-9]*)$"
+)
+"""The end of an identifier that names a year, a date or a visit."""
+HEADERS = {
+    "PatientName": "names",
+    "PatientSex": "sexes",
+    "PatientBirthDate": "birth dates",
+    "IssuerOfPatientID": "issuers",
+}
+"""DICOM attributes that are the same in all files of one person, and what to call several of them."""
 
 
 def is_placeholder(identifier: str, *, counted: bool = False) -> bool:
@@ -41,7 +57,7 @@ def is_placeholder(identifier: str, *, counted: bool = False) -> bool:
 
 
 def look_alike(identifiers: Iterable[str]) -> list[tuple[str, ...]]:
-    """Return groups of identifiers that differ by leading zeros, a trailing ".0" or separators alone.
+    """Return groups of identifiers that differ by leading zeros, a trailing ".0", separators, or a visit alone.
 
     Args:
         identifiers: of different patients.
@@ -51,6 +67,48 @@ def look_alike(identifiers: Iterable[str]) -> list[tuple[str, ...]]:
     """
     groups: dict[str, list[str]] = {}
     for one in identifiers:
-        plain = _SEPARATORS.sub("", _ZEROS.sub("", _DECIMALS.sub("", normal_identifier(one))))
+        without = _VISIT.sub("", normal_identifier(one))
+        plain = _SEPARATORS.sub("", _ZEROS.sub("", _DECIMALS.sub("", without)))
         groups.setdefault(plain, []).append(one)
     return sorted(tuple(sorted(group)) for group in groups.values() if len(group) > 1)
+
+
+def marks_of(dataset: Any, key: bytes) -> dict[str, bytes]:
+    """Return what a DICOM header says of the person besides the identifier, as keyed digests, to be compared alone.
+
+    Args:
+        dataset: the header.
+        key: of one loading, forgotten after it.
+
+    Returns:
+        Attribute of HEADERS -> 16 bytes; attributes that say nothing are left out. Names are compared without case,
+        width of characters and separators.
+    """
+    marks = {}
+    for attribute in HEADERS:
+        text = unicodedata.normalize("NFKC", str(dataset.get(attribute, None) or "")).casefold()
+        if plain := _SEPARATORS.sub(" ", text).strip():
+            marks[attribute] = hmac.new(key, f"{attribute} {plain}".encode(), hashlib.sha256).digest()[:16]
+    return marks
+
+
+class SeveralPeople:
+    """Which identifiers stand for several people by the headers of their files."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, dict[str, set[bytes]]] = {}
+
+    def add(self, identifier: str, marks: Mapping[str, bytes]) -> None:
+        """Take one file's marks."""
+        own = self._seen.setdefault(identifier, {})
+        for attribute, mark in marks.items():
+            own.setdefault(attribute, set()).add(mark)
+
+    def found(self) -> tuple[tuple[str, str], ...]:
+        """Return (identifier, what differs), such as ("P1", "2 names, 2 birth dates"), sorted by identifier."""
+        rows = []
+        for identifier, own in sorted(self._seen.items()):
+            several = [f"{len(own[one])} {word}" for one, word in HEADERS.items() if len(own.get(one, ())) > 1]
+            if several:
+                rows.append((identifier, ", ".join(several)))
+        return tuple(rows)

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi_lut, iter_pixels
 
 from fedgan_secure.data.identifiers.identifiers import HeaderFacts, dicom_facts
+from fedgan_secure.data.identifiers.persons import marks_of
 from fedgan_secure.data.pixels.decoders import WRONG_SIZE, plugin_for
 from fedgan_secure.data.pixels.gdcm_process import CRASHED, TOO_LONG
 from fedgan_secure.data.pixels.pictures import MAXIMUM_PIXELS, Unreadable
@@ -41,12 +42,13 @@ _NOT_PRIMARY = frozenset({"SEG", "RTDOSE", "RTSTRUCT", "RTPLAN", "SR", "PR", "KO
 
 @dataclass(frozen=True)
 class DicomHeader:
-    """What the loader needs from a header; it never leaves the loader."""
+    """What the loader needs from a header; it never leaves the loader. `marks`: see `persons.marks_of`."""
 
     patient_id: str
     modality: str
     frames: int
     facts: HeaderFacts = field(default_factory=HeaderFacts)
+    marks: dict[str, bytes] = field(default_factory=dict, repr=False)
 
 
 def looks_like_dicom(path: Path) -> bool:
@@ -65,7 +67,7 @@ def read_header(path: Path) -> DicomHeader:
 
 
 def read_dicom(
-    path: Path, *, hounsfield_window: bool | None, all_frames: bool = True
+    path: Path, *, hounsfield_window: bool | None, all_frames: bool = True, mark_key: bytes | None = None
 ) -> tuple[DicomHeader, Iterator[Any]]:
     """The header and an iterator over frames, each (uint8[h,w] or uint8[h,w,3], stored pixels as bytes).
 
@@ -83,7 +85,8 @@ def read_dicom(
             raise Unreadable(f"modality {header.modality or 'missing'}, expected CT")
         if not hounsfield_window and header.modality in _NOT_PRIMARY:
             raise Unreadable(f"modality {header.modality} holds no picture of a patient")
-        header = replace(header, facts=dicom_facts(dataset))
+        marks = {} if mark_key is None else marks_of(dataset, mark_key)
+        header = replace(header, facts=dicom_facts(dataset), marks=marks)
     return header, _frames(dataset, header, hounsfield_window, all_frames)
 
 

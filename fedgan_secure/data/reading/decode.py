@@ -55,6 +55,7 @@ class Decoded:
     reason: str = ""
     excluded: bool = False
     facts: HeaderFacts = field(default_factory=HeaderFacts)
+    marks: dict[str, bytes] = field(default_factory=dict)
 
 
 def decode_batch(settings: DecodeSettings, items: list[Item]) -> list[Decoded]:
@@ -77,15 +78,16 @@ def _decode(settings: DecodeSettings, item: Item) -> Decoded:
         digests: list[bytes] = []
         frames: Iterable[tuple[NDArray[np.uint8], memoryview | bytes]]
         if item.kind == "picture":
+            marks: dict[str, bytes] = {}
             read, facts = read_picture(path)
             read = np.ascontiguousarray(read)
             name = of_file(settings.preprocessing, None)
             frames = [(read, read.data.cast("B"))]
         else:
             wanted = None if settings.preprocessing == BY_MODALITY else settings.preprocessing == CT_ABDOMEN
-            header, frames = read_dicom(path, hounsfield_window=wanted)
+            header, frames = read_dicom(path, hounsfield_window=wanted, mark_key=settings.digest_key)
             name = of_file(settings.preprocessing, header.modality)
-            facts = header.facts
+            facts, marks = header.facts, header.marks
             patient = patient or header.patient_id or None
         if settings.needs_patient and patient is None:
             return Decoded(None, None, reason="its PatientID is missing or empty")
@@ -101,7 +103,7 @@ def _decode(settings: DecodeSettings, item: Item) -> Decoded:
             digests.append(digest.finalize())
         if not images:
             return Decoded(patient, None, reason="it holds no frame")
-        return Decoded(patient, np.stack(images), tuple(digests), facts=facts)
+        return Decoded(patient, np.stack(images), tuple(digests), facts=facts, marks=marks)
     except Unreadable as reason:
         return Decoded(patient, None, reason=str(reason))
     except (MemoryError, OSError, ValueError) as error:

@@ -29,14 +29,16 @@ DICOM_DECODING = (
 """What decoding the pixels may ask for beside that."""
 DICOM_FINDINGS = (
     "BurnedInAnnotation", "RecognizableVisualFeatures", "PatientIdentityRemoved", "SOPClassUID", "ConversionType",
-
+    "PatientName", "PatientSex", "PatientBirthDate", "IssuerOfPatientID",
 )  # fmt: skip
-"""What the hospital's own findings are made of (`identifiers`), beside the names of elements that hold something."""
+"""What the hospital's own findings are made of (`identifiers`, `persons`), beside names of elements that hold a value.
+The last four are compared within an identifier, as digests under a key that is forgotten after the loading."""
 
 _DICOM = (
     "DICOM: pixels with the attributes that decoding them needs",
     "DICOM: Modality, NumberOfFrames",
     "DICOM, for the hospital's own findings: names of elements that hold something, BurnedInAnnotation and its kin",
+    "DICOM, for the hospital's own findings: whether name, sex, birth date and issuer agree within an identifier",
 )
 _NAMED = ("DICOM: PatientID, made a keyed pseudonym at once", *_DICOM)
 _PICTURE = ("picture: pixels, orientation", "picture, for the hospital's own findings: names of its headers")

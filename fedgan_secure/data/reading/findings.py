@@ -21,7 +21,8 @@ class DataFindings:
     pixels that belong to different patients, `duplicates_within_patient` to one, `duplicate_patients` the groups of
     patients concerned; nothing is removed because of them
     (removing depends on other patients and would break the guarantee of differential privacy). `identifiers`: what the
-    headers of the files that were read hold besides the pixels, by name and number of files.
+    headers of the files that were read hold besides the pixels, by name and number of files. `several_people`:
+    identifiers whose files are of several people by their headers, and what differs.
     """
 
     layout: str
@@ -43,6 +44,7 @@ class DataFindings:
     excluded_images: int
     notes: tuple[str, ...]
     identifiers: IdentifierCounts = field(default_factory=IdentifierCounts)
+    several_people: tuple[tuple[str, str], ...] = ()
 
     @property
     def safe_harbor(self) -> tuple[SafeHarborRow, ...]:
@@ -53,6 +55,7 @@ class DataFindings:
         """A dictionary of JSON types."""
         result = asdict(self)
         result["quarantined"] = [{"path": path, "reason": reason} for path, reason in self.quarantined]
+        result["several_people"] = [{"patient": patient, "differs": what} for patient, what in self.several_people]
         result["unusable_labels"] = [{"name": name, "reason": reason} for name, reason in self.unusable_labels]
         for name in _GROUPS:
             result[name] = [list(group) for group in getattr(self, name)]
@@ -71,6 +74,7 @@ def findings_from_dict(stored: dict[str, Any]) -> DataFindings:
     values = dict(stored)
     values["quarantined"] = tuple((row["path"], row["reason"]) for row in stored["quarantined"])
     values["unusable_labels"] = tuple((row["name"], row["reason"]) for row in stored["unusable_labels"])
+    values["several_people"] = tuple((row["patient"], row["differs"]) for row in stored["several_people"])
     for name in _GROUPS:
         values[name] = tuple(tuple(group) for group in stored[name])
     for name in ("unlabelled", "labels_without_image", "excluded_found", "notes"):

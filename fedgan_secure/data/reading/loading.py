@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedgan_secure.data.identifiers.identifiers import IdentifierCounter
-from fedgan_secure.data.identifiers.persons import COUNTED, PLACEHOLDER, is_placeholder, look_alike
+from fedgan_secure.data.identifiers.persons import COUNTED, PLACEHOLDER, SeveralPeople, is_placeholder, look_alike
 from fedgan_secure.data.patients import (
     MINIMUM_SECRET_BYTES,
     PatientDataset,
@@ -36,7 +36,7 @@ from fedgan_secure.errors import InputError
 
 Progress = Callable[[str, int, int], None]
 TASK = "reading images"
-CACHE_VERSION = 4
+CACHE_VERSION = 5
 BATCH = 64
 MOST_LISTED = 100_000
 
@@ -313,6 +313,7 @@ class _Collector:
         self._excluded_images = 0
         self._files = 0
         self._identifiers = IdentifierCounter()
+        self._several = SeveralPeople()
 
     def labels(self) -> NDArray[np.int32]:
         return np.array(self._labels, dtype=np.int32)
@@ -355,6 +356,8 @@ class _Collector:
             label = self._plan.patient_labels.get(decoded.patient, -1)
         self._files += 1
         self._identifiers.add(decoded.facts)
+        if decoded.patient is not None and decoded.marks:
+            self._several.add(normal_identifier(decoded.patient), decoded.marks)
         if label < 0 and self._plan.label_names:
             self._unlabelled.append(path)
         self._building.append(decoded.images)
@@ -436,8 +439,8 @@ class _Collector:
         if alike := look_alike(self._named):
             shown = "; ".join(" and ".join(group[:3]) for group in alike[:3])
             notes.append(
-                f"{len(alike)} groups of identifiers differ by leading zeros, a final .0 or separators alone and were "
-                f"taken for different patients, such as {shown}: if they are one person, write them alike"
+                f"{len(alike)} groups of identifiers differ by leading zeros, a final .0, separators or a visit and "
+                f"were taken for different patients, such as {shown}: if they are one person, write them alike"
             )
         counts = np.bincount(np.array(self._labels) + 1, minlength=len(plan.label_names) + 1)
         labels = {name: int(count) for name, count in zip(plan.label_names, counts[1:], strict=True)}
@@ -461,4 +464,5 @@ class _Collector:
             excluded_images=self._excluded_images,
             notes=tuple(notes),
             identifiers=self._identifiers.counts(),
+            several_people=self._several.found()[:MOST_LISTED],
         )

@@ -107,3 +107,38 @@ def test_ordinary_identifiers_are_no_placeholders() -> None:
     for one in ("1", "10", "P0", "Na1", "Anna", "None-1", "x", "X1", "unknown-17"):
         assert not is_placeholder(one), one
     assert look_alike(["A1", "A01", "B", "b2"]) == [("A01", "A1")] and look_alike([]) == []
+
+
+def test_one_identifier_of_several_people_is_said(dicom: Make, tmp_path: Path) -> None:
+    """By name, sex, birth date or issuer, within the identifier; how a name is written makes no other person."""
+    files = [
+        ("P1", {"PatientName": "Doe^Jane", "PatientSex": "F", "PatientBirthDate": "19500101"}),
+        ("p1 ", {"PatientName": "DOE^JANE^", "PatientSex": "F", "PatientBirthDate": "19500101"}),
+        ("P2", {"PatientName": "Doe^Jane", "PatientSex": "F", "IssuerOfPatientID": "north"}),
+        ("P2", {"PatientName": "Roe^Richard", "PatientSex": "M", "IssuerOfPatientID": "south"}),
+        ("P3", {"PatientName": "", "PatientBirthDate": "19600101"}),
+        ("P3", {"PatientName": "Poe^Paul", "PatientBirthDate": "19610101"}),
+    ]
+    for number, (patient, header) in enumerate(files):
+        made = dicom(np.full((8, 8), number, np.uint8), patient=patient)
+        made.PatientName = ""
+        for name, value in header.items():
+            setattr(made, name, value)
+        made.save_as(tmp_path / f"{number}.dcm", enforce_file_format=True)
+    settings = LoadSettings(secret=b"s" * 32, cache_dir=tmp_path / ".cache")
+    for _ in ("read", "from the cache"):
+        findings = load(tmp_path, settings).findings
+        assert findings.several_people == (("p2", "2 names, 2 sexes, 2 issuers"), ("p3", "2 birth dates"))
+        assert not any(name in str(findings.to_dict()) for name in ("Jane", "Richard", "Paul", "north"))
+
+
+@pytest.mark.parametrize(
+    "pair",
+    [("P01_2019", "P01_2021"), ("P01-20190305", "P01-20211224"), ("P01", "P01_V2"), ("p1 visit 1", "p1 visit 2")],
+)
+def test_visits_of_one_person_are_named(pair: tuple[str, str]) -> None:
+    assert look_alike([*pair, "P02_2019"]) == [tuple(sorted(pair))]
+
+
+def test_numbers_that_count_people_are_no_visits() -> None:
+    assert look_alike(["P_1", "P_2", "site1_12", "site1_13", "2019", "2021", "1999_7"]) == []
