@@ -197,3 +197,19 @@ def test_tables_are_plain_csv(tmp_path: Path) -> None:
     with (tmp_path / "out" / "labels.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.reader(file))
     assert rows[:2] == [["file", "label"], ["synthetic00001.png", 'he said "no"']]
+
+
+@pytest.mark.parametrize("names", [DR_GRADES, tuple(str(number) for number in range(11))], ids=["grades", "eleven"])
+def test_keras_reads_class_folders_by_name(tmp_path: Path, names: tuple[str, ...]) -> None:
+    """Names are right, and indices are Keras' own: it sorts folders as text, so "10" comes before "2" (docs)."""
+    from keras.utils import image_dataset_from_directory
+
+    labels = [number % len(names) for number in range(2 * len(names))]
+    images = np.zeros((len(labels), 28, 28, 3), np.uint8) + np.arange(len(labels), dtype=np.uint8)[:, None, None, None]
+    write_images(tmp_path / "out", images, labels, PROVENANCE, names, layout="folders")
+    found = image_dataset_from_directory(
+        tmp_path / "out", image_size=(28, 28), batch_size=1, shuffle=False, verbose=False
+    )
+    assert found.class_names == sorted(names)
+    shown = [(round(float(image[0, 0, 0, 0])), found.class_names[int(label[0])]) for image, label in found]
+    assert sorted(shown) == [(number, names[label]) for number, label in enumerate(labels)]
