@@ -294,10 +294,14 @@ def _in_two_hospitals(federation: Federation, display: terminal.Progress) -> Non
 
 def _several_people(federation: Federation, display: terminal.Progress) -> None:
     """How many identifiers stand for several people by the headers of their files: for the hospital's own eyes."""
+    said: set[str] = set()
     for name, findings in federation.source.findings.items():
-        if count := len(findings.get("shared data set", findings).get("several_people", ())):
+        found = findings.get("shared data set", findings)
+        whose = "the data set" if found is not findings else f"hospital {name}"
+        if (count := len(found.get("several_people", ()))) and whose not in said:
+            said.add(whose)
             display.warn(
-                f"hospital {name}: {count} identifiers stand for several people by their files' headers; epsilon does "
+                f"{whose}: {count} identifiers stand for several people by their files' headers; epsilon does "
                 "not hold for one of these people. `fedgan-secure data check` lists them; --exclude-patient leaves out"
             )
 
@@ -309,13 +313,16 @@ def _amount(unit: str, patients: int, images: int) -> str:
 def _remarks(federation: Federation, display: terminal.Progress) -> None:
     """What the one operator should know of the data; it stays on this machine."""
     seen: set[str] = set()
-    for findings in federation.source.findings.values():
+    said: dict[str, None] = {}
+    for name, findings in federation.source.findings.items():
         found = findings.get("shared data set", findings)
+        whose = "the data set" if found is not findings else f"hospital {name}"
+        said.update(dict.fromkeys(f"{whose}: {text}" for text in found.get("notes", ())))
         for path, reason in found.get("quarantined", ())[:5]:
             seen.add(f"set aside: {path}: {reason}")
         for pair in found.get("duplicates", ()):
             seen.add(f"same pixels under different patients: {', '.join(pair)}")
-    for line in sorted(seen)[:12]:
+    for line in (*said, *sorted(seen)[:12]):
         display.note(line)
 
 

@@ -28,6 +28,7 @@ from fedgan_secure.data.reading import cache
 from fedgan_secure.data.reading.arrays import Arrays, blocks, open_arrays
 from fedgan_secure.data.reading.decode import TARGET, Decoded, DecodeSettings, is_excluded
 from fedgan_secure.data.reading.findings import DataFindings, findings_from_dict, reasons
+from fedgan_secure.data.reading.label_words import label_notes
 from fedgan_secure.data.reading.layouts import KNOWN_LAYOUTS, plan_folder, unsupported
 from fedgan_secure.data.reading.listing import list_folder
 from fedgan_secure.data.reading.parallel import Failed, default_workers, map_batches
@@ -444,6 +445,8 @@ class _Collector:
             )
         counts = np.bincount(np.array(self._labels) + 1, minlength=len(plan.label_names) + 1)
         labels = {name: int(count) for name, count in zip(plan.label_names, counts[1:], strict=True)}
+        if not plan.labels_fixed:
+            notes += label_notes(labels)
         return DataFindings(
             layout=plan.layout,
             preprocessing=plan.preprocessing,

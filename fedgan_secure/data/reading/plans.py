@@ -14,6 +14,7 @@ from typing import Literal
 from fedgan_secure.data.pixels.dicom import looks_like_dicom
 from fedgan_secure.data.pixels.pictures import SUFFIXES
 from fedgan_secure.data.pixels.preprocess import PLAIN
+from fedgan_secure.data.reading.label_words import says_nothing
 from fedgan_secure.data.reading.listing import Entry, Listing
 from fedgan_secure.data.reading.naming import RowKey
 from fedgan_secure.data.reading.tables import Table
@@ -110,7 +111,8 @@ def labels_of(
 ) -> dict[RowKey, int]:
     """(what the row names, its patient or "") -> class index, -1 where the label cannot be used.
 
-    Empty, unknown and contradicting labels are listed as unusable, never taken as 0. Rows of one key contradict each
+    Empty, unknown and contradicting labels are listed as unusable, never taken as 0; what programs write for a missing
+    value is empty, unless it was declared. Rows of one key contradict each
     other; where `shared` says that several files have the name, the rows may be of several patients, so the first row
     keeps its label and only the others are listed.
 
@@ -135,6 +137,9 @@ def labels_of(
                 plan.unusable_labels.append((name[0], "an earlier row gives this name another label"))
             else:
                 contradicting.add(name)
+    for name, text in texts.items():
+        if options.label_names is None and says_nothing(text):
+            texts[name] = ""
     declared = options.label_names or (tuple(map(str, range(options.classes))) if options.classes else None) or fixed
     plan.labels_fixed = declared is not None
     if declared is not None:
