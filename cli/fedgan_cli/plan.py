@@ -290,13 +290,7 @@ def _plan(options: dict[str, Any]) -> None:
     from fedgan_secure.planning import UNKNOWNS, drop_outs, for_hospitals
 
     cohorts, batch = _cohorts(options["hospital"]), options["batch"]
-    probability = options["sampling_probability"]
-    if batch is not None:
-        if not cohorts or probability is not None:
-            raise click.UsageError("--batch takes the place of --sampling-probability and needs a --hospital NAME=N.")
-        probability = batch / min(cohorts.values())
-        if probability > 1:
-            raise click.UsageError(f"--batch {batch:g} is more than the smallest hospital's patients.")
+    probability = _probability(options, cohorts)
     if options["drop_outs"] is not None and options["drop_outs"] >= len(cohorts):
         raise click.UsageError(f"--drop-outs {options['drop_outs']} needs more than so many --hospital NAME=N.")
     given: dict[str, Any] = {str(name): options[name] for name in UNKNOWNS} | {"sampling_probability": probability}
@@ -321,10 +315,25 @@ def _plan(options: dict[str, Any]) -> None:
             found = drop_outs(schedule, len(cohorts), options["drop_outs"], options["threshold"])
             figures["drop_outs"] = [{"missing": d.missing, "left": d.left, "noise": d.noise} for d in found]
         every.append(figures)
-    figures = every[0]
-    if len(every) > 1:
-        figures["distributed"] = every[1]
-    largest = max([*cohorts.values(), options["declared_patients"] or 0])
+    figures = every[0] if len(every) == 1 else {**every[0], "distributed": every[1]}
+    _tell(options, schedules, figures, max([*cohorts.values(), options["declared_patients"] or 0]))
+
+
+def _probability(options: dict[str, Any], cohorts: dict[str, int]) -> float | None:
+    """The sampling probability, given or from a batch of the smallest hospital's patients."""
+    probability: float | None = options["sampling_probability"]
+    batch = options["batch"]
+    if batch is None:
+        return probability
+    if not cohorts or probability is not None:
+        raise click.UsageError("--batch takes the place of --sampling-probability and needs a --hospital NAME=N.")
+    if batch > min(cohorts.values()):
+        raise click.UsageError(f"--batch {batch:g} is more than the smallest hospital's patients.")
+    return float(batch / min(cohorts.values()))
+
+
+def _tell(options: dict[str, Any], schedules: list[Plan], figures: dict[str, Any], largest: int) -> None:
+    """Write what was found as page, JSON or table; `largest`: the largest cohort that was named, or 0."""
     if largest:
         from fedgan_audits.accounting import advised_delta
 

@@ -45,6 +45,11 @@ PLAIN_OPTIONS = {
     "hospitals_per_patient": "privacy.hospitals_per_patient",
     "seed": "seed",
 }
+FLAGS = {
+    "unknown_ok": "data.exclude_unknown_ok",
+    "no_privacy": "privacy.no_privacy",
+    "allow_large_delta": "privacy.allow_large_delta",
+}
 
 
 @click.command(
@@ -186,33 +191,19 @@ def _only_resume(ctx: click.Context) -> None:
 
 
 def _request(options: dict[str, Any]) -> Any:
-    from fedgan_secure.errors import InputError
     from fedgan_secure.federation import Request
     from fedgan_secure.policy import RunSettings
     from fedgan_secure.storage import default_run_folder
 
     overrides = {key: options[name] for name, key in PLAIN_OPTIONS.items() if options[name] is not None}
+    overrides |= {key: True for name, key in FLAGS.items() if options[name]}
     for name in ("image_size", "channels"):
         if options[name] is not None:
             overrides[f"data.{name}"] = int(options[name])
     if options["exclude_patient"]:
         overrides["data.exclude_patient"] = list(options["exclude_patient"])
-    if options["unknown_ok"]:
-        overrides["data.exclude_unknown_ok"] = True
-    if options["no_privacy"]:
-        overrides["privacy.no_privacy"] = True
-    if options["allow_large_delta"]:
-        overrides["privacy.allow_large_delta"] = True
     if options["hospital"]:
-        folders: dict[str, str] = {}
-        for text in options["hospital"]:
-            name, equals, place = text.partition("=")
-            if not equals or not place:
-                raise InputError(f"--hospital {text!r}: expected NAME=PATH", hint="for example --hospital north=/data")
-            if name in folders:
-                raise InputError(f"--hospital {name}: named twice", hint="give every hospital its own name")
-            folders[name] = place
-        overrides["data.hospital"] = folders
+        overrides["data.hospital"] = _hospitals(options["hospital"])
         overrides.pop("federation.hospitals", None)
     path = options["federation"]
     raw = {} if path is None else RunSettings.read(path)
@@ -228,6 +219,21 @@ def _request(options: dict[str, Any]) -> Any:
         insecure_seed=settings.seed if options["insecure_deterministic"] else None,
         public_pretraining=options["public_pretraining"],
     )
+
+
+def _hospitals(texts: tuple[str, ...]) -> dict[str, str]:
+    """NAME=PATH, for every hospital one."""
+    from fedgan_secure.errors import InputError
+
+    folders: dict[str, str] = {}
+    for text in texts:
+        name, equals, place = text.partition("=")
+        if not equals or not place:
+            raise InputError(f"--hospital {text!r}: expected NAME=PATH", hint="for example --hospital north=/data")
+        if name in folders:
+            raise InputError(f"--hospital {name}: named twice", hint="give every hospital its own name")
+        folders[name] = place
+    return folders
 
 
 SMALL = 64

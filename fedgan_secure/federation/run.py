@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,7 +20,7 @@ from fedgan_audits.report import RoundDraft, build_round
 from fedgan_audits.report import record_of as facts_of
 from fedgan_protocols import ClientSession, ProtocolError
 from fedgan_secure.federation.coordinator import ArtefactKind, RunOutcome, artefact
-from fedgan_secure.federation.drivers.local import LocalDriver, parse_drop
+from fedgan_secure.federation.drivers.local import DropOut, LocalDriver, parse_drop
 from fedgan_secure.federation.hospital import Hospital
 from fedgan_secure.federation.prepare import Federation
 from fedgan_secure.federation.refusals import SignatureRefused
@@ -186,7 +187,6 @@ class _Run:
         drops = [
             drop for text in self.federation.drops if (drop := parse_drop(text, self.policy.names)).round == number
         ]
-        incidents: list[Incident] = []
         try:
             result = LocalDriver(server, clients, before_input, drops).run()
             facts.result = result
@@ -210,25 +210,35 @@ class _Run:
             facts.abort_code = str(error.code)
             facts.abort_detail = str(error) + (f" (blamed: {error.culprit})" if error.culprit else "")
         facts.note_server(server)
-        for drop in drops:
-            incidents.append(
-                Incident(
-                    kind="rehearsal",
-                    round=number,
-                    text=f"the operator rehearsed a drop-out: {drop.hospital} at {drop.stage}",
-                )
+        self._conclude(facts, vector, average, self._incidents(facts, drops), parameters.colluders)
+        self._tell_round(facts)
+        return facts.complete
+
+    def _incidents(self, facts: RoundFacts, drops: Sequence[DropOut]) -> list[Incident]:
+        """What a report says went otherwise than planned, rehearsals included."""
+        number = facts.number
+        found = [
+            Incident(
+                kind="rehearsal",
+                round=number,
+                text=f"the operator rehearsed a drop-out: {drop.hospital} at {drop.stage}",
             )
+            for drop in drops
+        ]
         if facts.complete and facts.result is not None:
-            incidents += left_incidents(number, facts.result, self.policy.names)
+            found += left_incidents(number, facts.result, self.policy.names)
         if facts.abort_code is not None:
-            incidents.append(Incident(kind="abort", round=number, text=facts.abort_detail or facts.abort_code))
-        self._conclude(facts, vector, average, incidents, parameters.colluders)
+            found.append(Incident(kind="abort", round=number, text=facts.abort_detail or facts.abort_code))
+        return found
+
+    def _tell_round(self, facts: RoundFacts) -> None:
+        """A line for the operator."""
+        number = facts.number
         last = " (a run with --spare-rounds has rounds left for that)" if number == self.policy.rounds else ""
         what = f"{len(facts.result.survivors)} of {len(self.hospitals)} hospitals" if facts.result else f"aborted{last}"
         texts = [spent.this_run for spent in self._spent().values()]
         spent = max(texts, key=lambda text: float("inf") if text == "unbounded" else float(text))
         self.display.note(f"round {number} of {self.policy.rounds}: {what}, epsilon so far {spent}")
-        return facts.complete
 
     def _contradicted(self, facts: RoundFacts, error: MechanismContradicted) -> None:
         """A hospital found that it did not do what it recorded: the round is void and the run ends."""

@@ -7,9 +7,12 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from fedgan_secure.errors import InputError
-from fedgan_secure.policy import UNITS
+from fedgan_secure.policy import BETA, RATE, UNITS, WEIGHT, refuse_out_of_range
 
 _WHOLE = {"images_per_patient": 1, "decay_steps": 0, "fake_batch_size": 1}
+
+
+_RANGES = {"learning_rate": RATE, "adam_beta1": BETA, "adam_beta2": BETA, "class_weight": WEIGHT}
 
 
 @dataclass(frozen=True)
@@ -58,13 +61,7 @@ class HeadSettings:
                 raise InputError(f"heads.{name} is {getattr(self, name)}, expected {least} or more")
         if self.unit == "image" and self.images_per_patient != 1:
             raise InputError("heads.images_per_patient must be 1 when the unit is one image")
-        if not 0.0 < self.learning_rate <= 1.0:
-            raise InputError(f"heads.learning_rate is {self.learning_rate}, expected in (0, 1]")
-        for name in ("adam_beta1", "adam_beta2"):
-            if not 0.0 <= getattr(self, name) < 1.0:
-                raise InputError(f"heads.{name} is {getattr(self, name)}, expected in [0, 1)")
-        if not 0.0 <= self.class_weight <= 100.0:
-            raise InputError(f"heads.class_weight is {self.class_weight}, expected 0 to 100")
+        refuse_out_of_range(self, "heads", _RANGES)
 
     def rate(self, steps_done: int) -> float:
         """Return Adam's rate for the step after `steps_done` others."""

@@ -174,53 +174,59 @@ def discriminator_graph(spec: ModelSpec, call: LayerCall, image: Any, label: Any
     return [realness, call("d_classes", embedding)]
 
 
+def _feature_layers(spec: ModelSpec) -> list[keras.layers.Layer]:
+    """The public filters that the trained layers look through; none of them is trained."""
+    layers = keras.layers
+    made: list[keras.layers.Layer] = []
+    grid = feature_grid(spec.image_size)
+    made.append(layers.AveragePooling2D(spec.image_size // grid, name="f_colour"))
+    if spec.channels > 1:
+        made.append(layers.Conv2D(1, 1, use_bias=False, trainable=False, name="f_grey"))
+    for scale in feature_scales(spec.image_size):
+        if scale > 1:
+            made.append(layers.AveragePooling2D(scale, name=f"f_reduce{scale}"))
+        bank = oriented_bank()
+        made.append(
+            layers.Conv2D(
+                bank.shape[-1],
+                bank.shape[0],
+                strides=_bank_stride(spec.image_size, scale),
+                padding="same",
+                use_bias=False,
+                trainable=False,
+                name=f"f_bank{scale}",
+            )
+        )
+        made.append(layers.ReLU(name=f"f_rectify{scale}"))
+        pooling = _pooling(spec.image_size, scale)
+        if pooling > 1:
+            made.append(layers.AveragePooling2D(pooling, name=f"f_pool{scale}"))
+    for scale in surround_scales(spec.image_size):
+        if scale > 1:
+            made.append(layers.AveragePooling2D(scale, name=f"f_shrink{scale}"))
+        made.append(
+            layers.Conv2D(
+                2 * spec.channels,
+                5,
+                padding="same",
+                use_bias=False,
+                trainable=False,
+                name=f"f_spots{scale}",
+            )
+        )
+        made.append(layers.ReLU(name=f"f_spots_rectify{scale}"))
+        pooling = spec.image_size // scale // grid
+        if pooling > 1:
+            made.append(layers.AveragePooling2D(pooling, name=f"f_spots_pool{scale}"))
+    made.append(layers.Concatenate(name="f_stack"))
+    made.append(PublicCentre(name="f_centre"))
+    return made
+
+
 def _discriminator_layers(spec: ModelSpec, seed: int) -> dict[str, keras.layers.Layer]:
     fresh = _seeds(seed)
     layers = keras.layers
-    made: list[keras.layers.Layer] = []
-    if spec.features == "oriented":
-        grid = feature_grid(spec.image_size)
-        made.append(layers.AveragePooling2D(spec.image_size // grid, name="f_colour"))
-        if spec.channels > 1:
-            made.append(layers.Conv2D(1, 1, use_bias=False, trainable=False, name="f_grey"))
-        for scale in feature_scales(spec.image_size):
-            if scale > 1:
-                made.append(layers.AveragePooling2D(scale, name=f"f_reduce{scale}"))
-            bank = oriented_bank()
-            made.append(
-                layers.Conv2D(
-                    bank.shape[-1],
-                    bank.shape[0],
-                    strides=_bank_stride(spec.image_size, scale),
-                    padding="same",
-                    use_bias=False,
-                    trainable=False,
-                    name=f"f_bank{scale}",
-                )
-            )
-            made.append(layers.ReLU(name=f"f_rectify{scale}"))
-            pooling = _pooling(spec.image_size, scale)
-            if pooling > 1:
-                made.append(layers.AveragePooling2D(pooling, name=f"f_pool{scale}"))
-        for scale in surround_scales(spec.image_size):
-            if scale > 1:
-                made.append(layers.AveragePooling2D(scale, name=f"f_shrink{scale}"))
-            made.append(
-                layers.Conv2D(
-                    2 * spec.channels,
-                    5,
-                    padding="same",
-                    use_bias=False,
-                    trainable=False,
-                    name=f"f_spots{scale}",
-                )
-            )
-            made.append(layers.ReLU(name=f"f_spots_rectify{scale}"))
-            pooling = spec.image_size // scale // grid
-            if pooling > 1:
-                made.append(layers.AveragePooling2D(pooling, name=f"f_spots_pool{scale}"))
-        made.append(layers.Concatenate(name="f_stack"))
-        made.append(PublicCentre(name="f_centre"))
+    made = _feature_layers(spec) if spec.features == "oriented" else []
     for index, width in enumerate(spec.discriminator_widths):
         made.append(
             layers.Conv2D(width, 3, strides=2, padding="same", kernel_initializer=fresh(), name=f"d_conv{index}")

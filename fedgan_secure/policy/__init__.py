@@ -34,13 +34,16 @@ from fedgan_secure.policy.settings import (
     own_cap,
     read_toml,
 )
-from fedgan_secure.policy.training import UNITS, TrainingSettings
+from fedgan_secure.policy.training import BETA, RATE, UNITS, WEIGHT, TrainingSettings, refuse_out_of_range
 
 __all__ = [
+    "BETA",
     "CLAIMS",
     "LEAST_COHORT",
+    "RATE",
     "RELEASE_FACTOR",
     "UNITS",
+    "WEIGHT",
     "CoordinatorEntry",
     "DataPolicy",
     "Declaration",
@@ -70,6 +73,7 @@ __all__ = [
     "own_cap",
     "read_toml",
     "recipe_of",
+    "refuse_out_of_range",
     "rounds_of",
     "share_noise",
     "spec_of",

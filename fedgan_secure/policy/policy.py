@@ -176,17 +176,8 @@ class FederationPolicy(PublicFacts):
 
     @model_validator(mode="after")
     def _consistent(self) -> FederationPolicy:
+        self._check_keys()
         names = [entry.name for entry in self.hospitals]
-        keys = [entry.public_key for entry in self.hospitals] + [self.coordinator.public_key]
-        if len(set(names)) != len(names) or len(set(keys)) != len(keys):
-            raise ValueError("hospital names and keys must all differ")
-        owners = zip([*names, "coordinator"], keys, strict=True)
-        unsafe = [name for name, key in owners if not is_safe_public_key(bytes.fromhex(key))]
-        if unsafe:
-            raise ValueError(
-                f"the key of {', '.join(unsafe)} has small order or is not in its one encoding: it identifies no "
-                "signer; expected one that `fedgan-secure keys new` made"
-            )
         if self.threshold > len(names):
             raise ValueError(f"threshold {self.threshold} is more than the {len(names)} hospitals")
         if 2 * self.threshold <= len(names):
@@ -212,6 +203,20 @@ class FederationPolicy(PublicFacts):
         if self.release is not None:
             self._check_release(self.release)
         return self
+
+    def _check_keys(self) -> None:
+        """Names and keys are of one party each, and each key identifies a signer."""
+        names = [entry.name for entry in self.hospitals]
+        keys = [entry.public_key for entry in self.hospitals] + [self.coordinator.public_key]
+        if len(set(names)) != len(names) or len(set(keys)) != len(keys):
+            raise ValueError("hospital names and keys must all differ")
+        owners = zip([*names, "coordinator"], keys, strict=True)
+        unsafe = [name for name, key in owners if not is_safe_public_key(bytes.fromhex(key))]
+        if unsafe:
+            raise ValueError(
+                f"the key of {', '.join(unsafe)} has small order or is not in its one encoding: it identifies no "
+                "signer; expected one that `fedgan-secure keys new` made"
+            )
 
     def _check_release(self, release: ReleasePolicy) -> None:
         """Round 1 and the others are one run: one unit, one placement of noise, one public start."""

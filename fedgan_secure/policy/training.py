@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -10,6 +10,35 @@ from fedgan_secure.errors import InputError
 from fedgan_secure.privacy import TRUNCATION_PROBABILITY
 
 UNITS = ("patient", "image")
+
+
+Ranges = Mapping[str, tuple[str, Callable[[float], bool]]]
+"""Setting -> (its range in words, whether a value is in it)."""
+RATE = ("in (0, 1]", lambda value: 0.0 < value <= 1.0)
+BETA = ("in [0, 1)", lambda value: 0.0 <= value < 1.0)
+WEIGHT = ("0 to 100", lambda value: 0.0 <= value <= 100.0)
+_RANGES: Ranges = {
+    "discriminator_learning_rate": RATE,
+    "generator_learning_rate": RATE,
+    "adam_beta1": BETA,
+    "adam_beta2": BETA,
+    "class_weight_discriminator": WEIGHT,
+    "class_weight_generator": WEIGHT,
+    "discriminator_weight_decay": WEIGHT,
+    "diversity_weight": WEIGHT,
+    "diversity_target": ("in (0, 2]", lambda value: 0.0 < value <= 2.0),
+}
+
+
+def refuse_out_of_range(settings: object, section: str, ranges: Ranges) -> None:
+    """Refuse the first setting, in the order of `ranges`, that is not a number in its range.
+
+    Raises:
+        InputError: naming section, setting, value and range.
+    """
+    for name, (words, fits) in ranges.items():
+        if not fits(value := getattr(settings, name)):
+            raise InputError(f"{section}.{name} is {value}, expected {words}")
 
 
 @dataclass(frozen=True)
@@ -69,23 +98,7 @@ class TrainingSettings:
                 raise InputError(f"training.{name} is {getattr(self, name)}, expected {least} or more")
         if self.unit == "image" and self.images_per_patient != 1:
             raise InputError("training.images_per_patient must be 1 when the unit is one image")
-        for name in ("discriminator_learning_rate", "generator_learning_rate"):
-            if not 0.0 < getattr(self, name) <= 1.0:
-                raise InputError(f"training.{name} is {getattr(self, name)}, expected in (0, 1]")
-        for name in ("adam_beta1", "adam_beta2"):
-            if not 0.0 <= getattr(self, name) < 1.0:
-                raise InputError(f"training.{name} is {getattr(self, name)}, expected in [0, 1)")
-        for name in (
-            "class_weight_discriminator",
-            "class_weight_generator",
-            "discriminator_weight_decay",
-            "diversity_weight",
-        ):
-            if not 0.0 <= getattr(self, name) <= 100.0:
-                raise InputError(f"training.{name} is {getattr(self, name)}, expected 0 to 100")
-
-        if not 0.0 < self.diversity_target <= 2.0:
-            raise InputError(f"training.diversity_target is {self.diversity_target}, expected in (0, 2]")
+        refuse_out_of_range(self, "training", _RANGES)
 
     @property
     def truncation_probability(self) -> float:

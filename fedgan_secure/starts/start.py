@@ -201,6 +201,11 @@ def _metadata(text: str) -> dict[str, Any]:
         Architecture(metadata["classes"], metadata["counts"], metadata["channels"])
     except ValueError as error:
         raise ArchiveError(str(error)) from None
+    _check_words(metadata)
+    return metadata
+
+
+def _check_words(metadata: dict[str, Any]) -> None:
     if not isinstance(metadata["name"], str) or not _NAME.fullmatch(metadata["name"]):
         raise ArchiveError(f"its name is {str(metadata['name'])[:60]!r}, expected one like fundus64/1")
     names = metadata["label_names"]
@@ -210,7 +215,6 @@ def _metadata(text: str) -> dict[str, Any]:
         raise ArchiveError("its statement is not one line of at most 1000 printable characters")
     if not isinstance(metadata["figures"], dict) or not isinstance(metadata["made"], dict):
         raise ArchiveError("its figures or how it was made are not objects")
-    return metadata
 
 
 def _plain(text: object, most: int) -> bool:

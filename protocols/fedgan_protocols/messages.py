@@ -338,15 +338,7 @@ def open_message(
 
 def _open(parameters: SessionParameters, raw: bytes, stage: Stage, sender: int, previous: bytes | None) -> Message:
     limit = parameters.message_limit + (CLOSING_BYTES_A_MEMBER * parameters.n if stage is Stage.CLOSING else 0)
-    outer = decode(raw, limit, max_depth=1)
-    if not isinstance(outer, list) or len(outer) != 2 or not all(isinstance(part, bytes) for part in outer):
-        raise malformed("it is not [content, signature]")
-    content, signature = outer
-    if len(signature) != SIGNATURE_BYTES:
-        raise malformed("a signature has 64 bytes")
-    items = decode(content, limit)
-    if not isinstance(items, list) or len(items) != 9:
-        raise malformed("its content does not have nine fields")
+    content, signature, items = _parts(raw, limit)
     domain, version, session, round_, stage_, sender_, roster, previous_, body = items
     if domain != DOMAIN or _uint(version) != VERSION:
         raise ProtocolError(Code.MALFORMED, f"a message of another protocol or version; expected version {VERSION}")
@@ -362,14 +354,31 @@ def _open(parameters: SessionParameters, raw: bytes, stage: Stage, sender: int, 
         raise ProtocolError(Code.OUT_OF_ORDER, f"a message that is not of stage {stage.label}")
     if previous is not None and _hash(previous_) != previous:
         raise ProtocolError(Code.TRANSCRIPT_MISMATCH, "a message that follows another transcript than this one")
-    kind = BODIES.get((stage, sender == SERVER))
+    return Message(stage, sender, _hash(previous_), _body(stage, body, from_server=sender == SERVER), raw)
+
+
+def _parts(raw: bytes, limit: int) -> tuple[bytes, bytes, list[Any]]:
+    """Content, signature, and the nine fields of the content; nothing is verified."""
+    outer = decode(raw, limit, max_depth=1)
+    if not isinstance(outer, list) or len(outer) != 2 or not all(isinstance(part, bytes) for part in outer):
+        raise malformed("it is not [content, signature]")
+    content, signature = outer
+    if len(signature) != SIGNATURE_BYTES:
+        raise malformed("a signature has 64 bytes")
+    items = decode(content, limit)
+    if not isinstance(items, list) or len(items) != 9:
+        raise malformed("its content does not have nine fields")
+    return content, signature, items
+
+
+def _body(stage: Stage, body: Any, *, from_server: bool) -> Any:
+    kind = BODIES.get((stage, from_server))
     if kind is None:
         raise malformed("clients send no message of this stage")
     slots = fields(kind)
     if not isinstance(body, list) or len(body) != len(slots):
         raise malformed(f"the body of {stage.label} has {len(slots)} fields")
-    values = [slot.metadata["check"](item) for slot, item in zip(slots, body, strict=True)]
-    return Message(stage, sender, _hash(previous_), kind(*values), raw)
+    return kind(*(slot.metadata["check"](item) for slot, item in zip(slots, body, strict=True)))
 
 
 def message_size(parameters: SessionParameters, stage: Stage, sender: int, previous: bytes, body: Any) -> int:

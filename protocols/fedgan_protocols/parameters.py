@@ -124,13 +124,18 @@ class SessionParameters:
             raise _refuse("the server's Ed25519 key has small order or is not canonical")
         if not isinstance(self.roster, tuple) or not isinstance(self.lengths, tuple):
             raise _refuse("roster and lengths are tuples")
+        self._check_numbers()
+        keys = {member.public_key for member in self.roster} | {self.server_public_key}
+        if len(keys) != self.n + 1 or len(set(self.names)) != self.n:
+            raise _refuse("every member of the roster, and the server, has its own name and its own key")
+        if self.graph is not None:
+            self._check_graph(self.graph)
+
+    def _check_numbers(self) -> None:
         if not 1 <= self.round < 1 << 32:
             raise _refuse(f"round {self.round} is not in 1 .. 2^32 - 1")
         if not 2 <= self.n <= MAX_MEMBERS:
             raise _refuse(f"a roster has 2 to {MAX_MEMBERS} members; found {self.n}")
-        keys = {member.public_key for member in self.roster} | {self.server_public_key}
-        if len(keys) != self.n + 1 or len(set(self.names)) != self.n:
-            raise _refuse("every member of the roster, and the server, has its own name and its own key")
         if not self.n < 2 * self.threshold <= 2 * self.n or self.threshold < 2:
             least = max(2, self.n // 2 + 1)
             raise _refuse(
@@ -141,8 +146,6 @@ class SessionParameters:
             raise _refuse(f"the ring has 32 or 64 bits; found {self.ring_bits}")
         if not 1 <= self.sums <= MAX_SUMS or not all(1 <= length <= MAX_LENGTH for length in self.lengths):
             raise _refuse(f"1 to {MAX_SUMS} sums of 1 to {MAX_LENGTH} words each are possible")
-        if self.graph is not None:
-            self._check_graph(self.graph)
 
     def _check_graph(self, graph: SparseGraph) -> None:
         if graph.degree > self.n - 1:

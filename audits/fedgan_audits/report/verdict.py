@@ -128,14 +128,16 @@ def _remarks(record: RoundRecord, rows: Sequence[Budget]) -> list[str]:
     privacy = record.privacy
     found = [] if record.flags.no_privacy else [*cohort.warnings(privacy.delta, _declared(record), privacy.unit)]
     found += _history(record, rows)
-    if record.header.ended < record.header.started:
-        found.append(wording.CLOCK_NOTE)
-    if record.privacy.unit == "image":
-        found.append(wording.IMAGE_UNIT_NOTE)
-    if record.header.setting == "simulation":
-        found.append(wording.SIMULATION_NOTE)
-    if record.data.synthetic_phantoms:
-        found.append(wording.PHANTOM_NOTE)
+    found += [
+        note
+        for note, holds in (
+            (wording.CLOCK_NOTE, record.header.ended < record.header.started),
+            (wording.IMAGE_UNIT_NOTE, record.privacy.unit == "image"),
+            (wording.SIMULATION_NOTE, record.header.setting == "simulation"),
+            (wording.PHANTOM_NOTE, record.data.synthetic_phantoms),
+        )
+        if holds
+    ]
     short = [hospital.name for hospital in record.hospitals if hospital.ledger_lifetime == "run"]
     if len(short) == len(record.hospitals):
         found.append(wording.RUN_LEDGER_NOTE.format(whose="Every hospital's ledger was", which="any figure"))

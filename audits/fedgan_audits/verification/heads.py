@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from fedgan_audits.accounting import MechanismRecord
 from fedgan_audits.errors import AuditError
-from fedgan_audits.facts import RoundReport, RunFacts, Verification
+from fedgan_audits.facts import HospitalFacts, RoundReport, RunFacts, Verification
 from fedgan_audits.ledger import caps
 from fedgan_audits.report import figures
 
@@ -136,13 +136,19 @@ class LedgerComparison:
         elif self._heads[number] != digest:
             self._result.failed(LEDGER, f"{hospital} signed another report of this round", file)
         own = next((entry for entry in report.aggregation.participants if entry.name == hospital), None)
-        self._fingerprint = self._fingerprint if own is None else own.fingerprint
-        if own is not None and own.reserved != self._reserved.get(number):
+        if own is not None:
+            self._fingerprint = own.fingerprint
+            self._compare(own, number, file)
+
+    def _compare(self, own: HospitalFacts, number: int, file: str) -> None:
+        """Compare what a report says of the hospital with its ledger."""
+        hospital = own.name
+        if own.reserved != self._reserved.get(number):
             self._result.failed(LEDGER, f"what {hospital} reserved is not what its ledger says", file)
-        if own is not None and self._signed_at.get(number, 0) > self._ended_at.get(own.fingerprint, 2**53):
+        if self._signed_at.get(number, 0) > self._ended_at.get(own.fingerprint, 2**53):
             text = f"{hospital} signed this report after its key {own.fingerprint} had been followed or revoked"
             self._result.failed(LEDGER, text, file)
-        if own is not None and number in self._held:
+        if number in self._held:
             known = self._held[number]
             if set(figures.merged(own.earlier)) != known.earlier or figures.first_kind(own.earlier) != known.first:
                 self._result.failed(LEDGER, f"{hospital}'s earlier runs are not those of its ledger", file)

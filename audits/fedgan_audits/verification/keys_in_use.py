@@ -47,13 +47,8 @@ def check(
         held = roster.held(member)
         who = f"{member}'s key {held.fingerprint}"
         own = [report for report in reports if member in report.signers]
-        if held.began is not None:
-            early = [(report.file, report.ended) for report in own]
-            early += [(_MANIFEST, run.ended)] if run is not None and member in manifest_signers else []
-            for file, moment in early:
-                if moment < held.began.time:
-                    text = f"signed with {who}, which {held.ended_by(moment)}"
-                    result.failed(name, text, file)
+        for file, moment in _too_early(held, own, run if member in manifest_signers else None):
+            result.failed(name, f"signed with {who}, which {held.ended_by(moment)}", file)
         if held.retired is None and not held.revoked:
             continue
         refused = _by_date(held, own, run)
@@ -67,20 +62,35 @@ def check(
                 result.failed(name, f"signed with {who}, which {why}", _MANIFEST)
         if refused:
             continue
-        end = _end(held)
-        count = "1 report" if len(own) == 1 else f"{len(own)} reports"
-        if held.lists:
-            text = f"{count} here, among those that {member} had signed by its own list"
-            result.passed(name, f"{who} {end}; {text}")
-        elif own or member in manifest_signers:
-            by_date_alone = True
-            result.skipped(
-                name,
-                f"{who} {end}; {count} here, dated before. A date is the signer's word: whoever held that key could"
-                " write any. A head or a ledger of that time (--head, --ledger) shows what was there",
-            )
+        by_date_alone |= _tell_end(result, held, member, len(own), member in manifest_signers)
     if not by_date_alone:
         result.conclude(name, "every key that signed here counted when it did, by the statements and lists given")
+
+
+def _too_early(held: Held, own: Sequence[SignedReport], run: RunFacts | None) -> list[tuple[str, datetime]]:
+    """What was signed before the key began: files with their moments; `run` where its manifest is signed with it."""
+    if held.began is None:
+        return []
+    dated = [(report.file, report.ended) for report in own] + ([] if run is None else [(_MANIFEST, run.ended)])
+    return [(file, moment) for file, moment in dated if moment < held.began.time]
+
+
+def _tell_end(result: Verification, held: Held, member: str, reports: int, manifest: bool) -> bool:
+    """Say of a key that ended what vouches for its signatures; returns whether nothing does but their dates."""
+    start = f"{member}'s key {held.fingerprint} {_end(held)}"
+    count = "1 report" if reports == 1 else f"{reports} reports"
+    if held.lists:
+        text = f"{start}; {count} here, among those that {member} had signed by its own list"
+        result.passed(KEY_STANDING, text)
+        return False
+    if not reports and not manifest:
+        return False
+    result.skipped(
+        KEY_STANDING,
+        f"{start}; {count} here, dated before. A date is the signer's word: whoever held that key could"
+        " write any. A head or a ledger of that time (--head, --ledger) shows what was there",
+    )
+    return True
 
 
 def _end(held: Held) -> str:

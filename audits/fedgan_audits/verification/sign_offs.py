@@ -60,17 +60,8 @@ def _objections(
     run_id: str | None,
 ) -> Iterator[str]:
     statement = signed.statement
-    if roster is None or statement.signer not in roster.keys:
-        yield f"is signed by {statement.signer}, who is nobody in this run"
-    else:
-        keyid = next(iter(signed.envelope.signatures))
-        found = roster.owner(keyid) if len(signed.envelope.signatures) == 1 else None
-        if found is None or found[0] != statement.signer:
-            yield f"is not signed with the key of {statement.signer} alone"
-        elif not envelope.verify(signed.envelope.payload, signed.envelope.signatures[keyid], public(found[1].raw)):
-            yield f"the signature of {statement.signer} is not valid"
-        elif (why := found[1].ended_by(statement.time)) is not None:
-            yield f"is signed with {statement.signer}'s key {keyid}, which {why}"
+    if (why := _wrong_signature(signed, roster)) is not None:
+        yield why
     if signed.file != file_of(statement.sequence) or statement.sequence != place:
         yield f"is number {statement.sequence} where number {place} is due: a gap, a repetition or another name"
     if statement.previous != (previous.digest if previous else None):
@@ -84,3 +75,19 @@ def _objections(
     report = f"reports/{stem_of(statement.round)}.dsse.json"
     if dict(signed.subjects) != {report: files.get(report, (0, ""))[1]}:
         yield f"vouches for another file than {report} as it is"
+
+
+def _wrong_signature(signed: Signed, roster: Roster | None) -> str | None:
+    """Why a sign-off's signature does not count, or None."""
+    signer, signatures = signed.statement.signer, signed.envelope.signatures
+    if roster is None or signer not in roster.keys:
+        return f"is signed by {signer}, who is nobody in this run"
+    keyid = next(iter(signatures))
+    found = roster.owner(keyid) if len(signatures) == 1 else None
+    if found is None or found[0] != signer:
+        return f"is not signed with the key of {signer} alone"
+    if not envelope.verify(signed.envelope.payload, signatures[keyid], public(found[1].raw)):
+        return f"the signature of {signer} is not valid"
+    if (why := found[1].ended_by(signed.statement.time)) is not None:
+        return f"is signed with {signer}'s key {keyid}, which {why}"
+    return None

@@ -230,17 +230,7 @@ class _Verifier:
             self.result.failed(name, f"the policy's key for {who} is not {which}", POLICY)
         for file, text in self.trusted.findings if self.trusted else ():
             self.result.failed(name, text, file)
-        for file in self.files:
-            found = _TRUST.match(file)
-            if found is None:
-                continue
-            who, data = found.group(1), self._read(name, file, 2**20)
-            try:
-                key = public_key(data or b"", "it")
-                if who not in listed.keys or public_keys.fingerprint(key) != public_keys.fingerprint(listed.keys[who]):
-                    self.result.failed(name, "differs from the policy or from the key that you trust", file)
-            except AuditError as error:
-                self.result.failed(name, str(error), file)
+        self._check_key_files(listed)
         if self.trusted is None or self.own_keys:
             self.result.skipped(
                 name,
@@ -256,6 +246,20 @@ class _Verifier:
                 self.result.skipped(
                     name, f"no outside key was given for {', '.join(without[:12])}: the policy's key was used"
                 )
+
+    def _check_key_files(self, listed: Roster) -> None:
+        """Every key in `trust/` is the one that counts for whoever it is named after."""
+        for file in self.files:
+            found = _TRUST.match(file)
+            if found is None:
+                continue
+            who, data = found.group(1), self._read("keys", file, 2**20)
+            try:
+                key = public_key(data or b"", "it")
+                if who not in listed.keys or public_keys.fingerprint(key) != public_keys.fingerprint(listed.keys[who]):
+                    self.result.failed("keys", "differs from the policy or from the key that you trust", file)
+            except AuditError as error:
+                self.result.failed("keys", str(error), file)
 
     def _check_signers(self, reports: Sequence[SignedReport]) -> None:
         """Keys that only stand in a policy vouch for nothing: one of those that are trusted has signed everything."""
@@ -288,7 +292,15 @@ class _Verifier:
         self.manifest_signers = frozenset(signers)
         if self.roster is not None:
             standing.check_manifest_signers(self.result, signers, self.roster.hospitals, self.policy)
-        sizes = {entry.path: entry.size for entry in manifest.files}
+        self._compare_files({entry.path: entry.size for entry in manifest.files}, subjects)
+        self.result.conclude(name, f"signed; the run is {manifest.run.outcome}: {manifest.run.reason}", MANIFEST)
+        self.result.conclude("files", f"{len(subjects)} files, each as listed in the manifest")
+        if strays := sorted(self.strays - subjects.keys()):
+            text = "left by a file manager, listed nowhere and vouched for by nobody"
+            self.result.skipped("files", f"{', '.join(strays[:12])}: {text}")
+
+    def _compare_files(self, sizes: Mapping[str, int], subjects: Mapping[str, str]) -> None:
+        """Hold the files here against those that the manifest lists, by size and digest."""
         for path in sorted(subjects.keys() - self.files.keys()):
             self.result.failed("files", "missing; the manifest lists it", path)
         for path in sorted(path for path in subjects if not is_published(path)):
@@ -300,8 +312,3 @@ class _Verifier:
         for path in sorted(subjects.keys() & self.files.keys()):
             if self.files[path] != (sizes[path], subjects[path]):
                 self.result.failed("files", "changed since the manifest was signed", path)
-        self.result.conclude(name, f"signed; the run is {manifest.run.outcome}: {manifest.run.reason}", MANIFEST)
-        self.result.conclude("files", f"{len(subjects)} files, each as listed in the manifest")
-        if strays := sorted(self.strays - subjects.keys()):
-            text = "left by a file manager, listed nowhere and vouched for by nobody"
-            self.result.skipped("files", f"{', '.join(strays[:12])}: {text}")

@@ -71,13 +71,11 @@ def _walk(data: bytes, max_depth: int) -> None:
         if items > MAX_ITEMS:
             raise ProtocolError(Code.TOO_LARGE, f"a message holds more than {MAX_ITEMS} items")
         major, argument, at = _head(data, at)
+        if major in (_BYTES, _TEXT, _ARRAY) and argument > len(data) - at:
+            raise malformed(f"{'an array' if major == _ARRAY else 'a string'} is longer than the message")
         if major in (_BYTES, _TEXT):
-            if argument > len(data) - at:
-                raise malformed("a string is longer than the message")
             at += argument
         elif major == _ARRAY:
-            if argument > len(data) - at:
-                raise malformed("an array is longer than the message")
             if len(open_arrays) > max_depth:
                 raise ProtocolError(Code.TOO_LARGE, f"a message is nested deeper than {max_depth}")
             open_arrays.append(argument)

@@ -242,15 +242,18 @@ class Walk:
                 statement = Consistency(self.j, self.t2, self.sums[self.j]["model_hash"], survivors_digest(self.u3))
                 checks.check_consistency(message, statement, self.chain, culprit=name)
             elif isinstance(body, Revelation):
-                alive = frozenset(self.u3)
-                dead = tuple(member for member in self.u2 if member not in alive)
-                if (body.sum, body.alive, body.dead) != (self.j, self.u3, dead):
-                    raise ProtocolError(Code.INCONSISTENT, f"{name} revealed shares for other sets", culprit=name)
+                self._check_revelation(body, name)
             elif isinstance(body, Receipt) and body.sum_digests != tuple(one["digest"] for one in self.sums):
                 raise ProtocolError(Code.RESULT_MISMATCH, f"{name} countersigned other sums", culprit=name)
         checks.check_unique_keys(parameters, self.adverts, culprit="server")
         if self.stage is Stage.RECEIPT:
             self.receipts = self.answered
+
+    def _check_revelation(self, body: Revelation, name: str) -> None:
+        alive = frozenset(self.u3)
+        dead = tuple(member for member in self.u2 if member not in alive)
+        if (body.sum, body.alive, body.dead) != (self.j, self.u3, dead):
+            raise ProtocolError(Code.INCONSISTENT, f"{name} revealed shares for other sets", culprit=name)
 
     def _broadcast_digest(self) -> bytes:
         assert self.broadcast is not None  # noqa: S101 - every group has opened one
