@@ -20,7 +20,7 @@ from fedgan_secure.data.reading import (
 )
 from fedgan_secure.errors import InputError
 from fedgan_secure.policy import RunSettings, check_hospital_name
-from fedgan_secure.site import equal_pixels, load_secret, note_people, refuse_shared_folders
+from fedgan_secure.site import equal_pixels, load_secret, note_people, refuse_other_names, refuse_shared_folders
 from fedgan_secure.storage import RunDirectory, SiteDirectory, private_folder
 
 Progress = Callable[[str, int, int], None]
@@ -113,6 +113,7 @@ def _read(
     if data.hospital:
         given = {name: Path(place) for name, place in data.hospital.items()}
         refuse_shared_folders(given)
+        refuse_other_names({name: place for name, place in given.items() if place.exists()}, sites)
         source, found = _folders(given, settings, sites, base, progress)
         for name, rows in equal_pixels(source.datasets).items():
             source.findings[name]["equal_pixels_in_other_hospitals"] = rows

@@ -6,7 +6,7 @@ from fedgan_secure.site.cohorts import foreign_cohort, refuse_foreign_cohort
 from fedgan_secure.site.declared import declarations, refuse_foreign_declarations
 from fedgan_secure.site.key_rotation import Done, KeyPlace, refuse_revoked, revoke, rotate
 from fedgan_secure.site.self_tests import open_release_watch, open_watch, published, save_watch
-from fedgan_secure.site.shared_people import equal_pixels, refuse_shared_folders
+from fedgan_secure.site.shared_people import equal_pixels, refuse_other_names, refuse_shared_folders
 from fedgan_secure.site.site_keys import load_identity, load_secret
 from fedgan_secure.site.withdrawals import note_people, standing, take_effect, withdraw
 
@@ -28,6 +28,7 @@ __all__ = [
     "read_annex",
     "refuse_foreign_cohort",
     "refuse_foreign_declarations",
+    "refuse_other_names",
     "refuse_revoked",
     "refuse_shared_folders",
     "revoke",

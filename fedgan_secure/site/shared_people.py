@@ -9,15 +9,18 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 from fedgan_secure.data import PatientDataset
+from fedgan_secure.data.pixels import looks_like_dicom
 from fedgan_secure.errors import InputError
+from fedgan_secure.storage import SiteDirectory, read_json, write_json
 
 TABLES = frozenset({".csv", ".tsv", ".txt", ".md", ".json", ".toml", ".xlsx", ".pdf"})
-"""Endings of what may lie beside images for everybody, such as a licence or a table of labels."""
+"""Endings of what may lie beside images for everybody, such as a licence or a table of labels, unless it is DICOM."""
 _HINT = (
     "give every hospital its own images; one data set that several hospitals are to share is split by patient with "
     "--dataset"
@@ -52,6 +55,48 @@ def refuse_shared_folders(folders: Mapping[str, Path]) -> None:
         seen |= own
 
 
+def refuse_other_names(folders: Mapping[str, Path], sites: Mapping[str, SiteDirectory]) -> None:
+    """Refuse images that a lasting site directory knows as another hospital's, and note whose these are.
+
+    The ledger of these patients is kept under that name; under a new one their budget would begin anew.
+
+    Raises:
+        InputError: naming the folder and both names.
+    """
+    for name, place in folders.items():
+        site, here = sites[name], _origin(place)
+        if not site.lasting:
+            continue
+        for other in sorted(site.root.parent.iterdir()):
+            known = replace(site, root=other).images
+            if other == site.root or not known.is_file() or not _is_among(here, read_json(known, "list of folders")):
+                continue
+            raise InputError(
+                f"hospital {name}: the images in {place} are those of hospital {other.name} in {site.root.parent}, "
+                "where the ledger of these patients is kept",
+                hint=f"run them as {other.name}; where other patients' images lie there by now, take it out of {known}",
+            )
+    for name, place in folders.items():
+        site, here = sites[name], _origin(place)
+        if site.lasting:
+            held = read_json(site.images, "list of folders") if site.images.is_file() else {"folders": []}
+            if not _is_among(here, held):
+                write_json(site.images, {"folders": [*held["folders"], here]}, private=True)
+
+
+def _origin(place: Path) -> dict[str, Any]:
+    status = place.stat()
+    return {"path": str(place.resolve()), "device": status.st_dev, "inode": status.st_ino}
+
+
+def _is_among(here: Mapping[str, Any], held: Mapping[str, Any]) -> bool:
+    """Whether a folder is one of those held, by its path, or by its place on the disk where it was renamed."""
+    return any(
+        one["path"] == here["path"] or (one["device"], one["inode"]) == (here["device"], here["inode"])
+        for one in held["folders"]
+    )
+
+
 def _files(place: Path) -> Iterator[_Identity]:
     """Device and inode of every file that may hold images, links followed; what cannot be read is the loader's."""
     if place.is_file():
@@ -60,7 +105,7 @@ def _files(place: Path) -> Iterator[_Identity]:
     for folder, _, names in os.walk(place):
         for name in names:
             path = Path(folder) / name
-            if path.suffix.lower() in TABLES:
+            if path.suffix.lower() in TABLES and not looks_like_dicom(path):
                 continue
             try:
                 yield _identity(path.stat())

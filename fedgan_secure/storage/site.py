@@ -55,6 +55,11 @@ class SiteDirectory:
         return self.root / "ledger.sqlite"
 
     @property
+    def images(self) -> Path:
+        """Which folders this hospital's images were read from, over all runs of a lasting site."""
+        return self.root / "images.json"
+
+    @property
     def cache(self) -> Path:
         return self.root / "cache"
 

@@ -543,3 +543,18 @@ class Budget(RuleBasedStateMachine):
 
 TestBudget = Budget.TestCase
 TestBudget.settings = settings(max_examples=8, stateful_step_count=10, deadline=None)
+
+
+def test_a_ledger_takes_no_more_kinds_of_mechanism_than_can_be_verified(path: Path) -> None:
+    """Steps make no other kind; one kind more is refused before anything is written."""
+    from fedgan_audits.accounting import budget
+
+    with Ledger.open(path, hospital="north", create=True) as ledger, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(budget, "MAX_KINDS", 2)
+        ledger.reserve("run-1", 1, mechanism(), DELTA)
+        ledger.reserve("run-1", 2, mechanism().model_copy(update={"steps": 7}), DELTA)
+        ledger.reserve("run-1", 3, mechanism().model_copy(update={"noise_multiplier": 1.5}), DELTA)
+        before = ledger.entries()
+        with pytest.raises(LedgerError, match="3 different mechanisms"):
+            ledger.reserve("run-1", 4, mechanism().model_copy(update={"noise_multiplier": 2.0}), DELTA)
+        assert ledger.entries() == before

@@ -337,3 +337,14 @@ def test_timing_is_said_to_be_public_and_not_covered(whole_run: Any) -> None:
     report = whole_run.drafts[0].report
     assert any("When a round starts and ends is public" in text for text in report.verdict.does_not_show)
     assert not any("timing) is not released" in text for text in report.privacy.assumptions)
+
+
+def test_a_sentence_holds_as_many_names_as_fit() -> None:
+    from fedgan_audits.report.verdict import LONGEST_LIST, listed
+
+    assert listed(["a"]) == "a" and listed(["a", "b"]) == "a and b" and listed(["a", "b", "c"]) == "a, b and c"
+    names = [f"hospital-number-{number:03d}-of-a-long-list-of-names" for number in range(200)]
+    text = listed(names)
+    assert len(text) <= LONGEST_LIST + 20
+    shown = text.count("hospital-")
+    assert text.endswith(f" and {200 - shown} more") and text.startswith(", ".join(names[:3]))

@@ -7,7 +7,7 @@ attempt consumes its round whether it finishes or not. Every figure is a composi
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from pydantic import ValidationError
@@ -25,6 +25,9 @@ from fedgan_audits.accounting.mechanism import (
 from fedgan_audits.errors import RecordInvalid
 
 _MAX_ROUNDS = 1_000_000
+MAX_KINDS = 256
+"""Mechanisms that differ in more than their number of steps: a ledger with more is not computed again by whoever
+verifies its reports, since a hostile one could keep a machine busy for days."""
 _TARGET_SLACK = 1 + 1e-9
 """A schedule is calibrated to its target; its own figure, computed round by round, may differ in the last digits."""
 
@@ -37,6 +40,11 @@ def mechanism_record(**fields: object) -> MechanismRecord:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"]) or "mechanism"
         raise RecordInvalid(f"{name} is {first['input']!r}: {first['msg'].lower()}") from None
+
+
+def kinds(mechanisms: Iterable[MechanismRecord]) -> int:
+    """Return how many mechanisms differ in more than their number of steps."""
+    return len({mechanism.model_copy(update={"steps": 1}) for mechanism in mechanisms})
 
 
 @dataclass(frozen=True)

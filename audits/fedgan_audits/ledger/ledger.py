@@ -309,7 +309,14 @@ class Ledger:
         _check_place(run_id, round_, needed=True)
         by_run = self._by_run()
         after = {**by_run, run_id: [*by_run.get(run_id, []), mechanism]}
-        accountant.refuse_unaccounted([record for records in after.values() for record in records])
+        records = [record for held in after.values() for record in held]
+        accountant.refuse_unaccounted(records)
+        if (found := budget.kinds(records)) > budget.MAX_KINDS:
+            raise LedgerError(
+                f"the ledger of hospital {self.hospital} would hold {found} different mechanisms, and reports of more "
+                f"than {budget.MAX_KINDS} cannot be verified; nothing was spent",
+                hint="run with settings that these patients' runs have had: sampling, noise, clip norm, unit",
+            )
         what = "the search" if isinstance(mechanism, SearchMechanism) else f"round {round_}"
         refused = Refused(self.hospital, what, by_run, after, delta)
         if target is not None and not budget.allows(after, run_id, delta, None, target):

@@ -17,10 +17,18 @@ from fedgan_audits.report.figures import Budget, given, self_test_delta, shown, 
 SHORT = 110
 MAX_SOURCE = 2_000
 _SLACK = 1e-9
+LONGEST_LIST = 3000
+"""Signs of a list of names in a sentence; a sentence of a report has 4,000 at most."""
 
 
 def listed(names: Sequence[str]) -> str:
-    """Names as prose: "a", "a and b", "a, b and c"."""
+    """Names as prose: "a", "a and b", "a, b and c"; of more than fit in a sentence the first, and how many more."""
+    fitting, length = 0, 0
+    while fitting < len(names) and length + len(names[fitting]) + 2 <= LONGEST_LIST:
+        length += len(names[fitting]) + 2
+        fitting += 1
+    if fitting < len(names):
+        return f"{', '.join(names[:fitting])} and {len(names) - fitting} more"
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 

@@ -10,15 +10,13 @@ up to `ALL_UP_TO` rounds; of a longer run for the last round and where the mecha
 
 from __future__ import annotations
 
-from fedgan_audits.accounting import MechanismRecord, accountant
+from fedgan_audits.accounting import MechanismRecord, accountant, budget
 from fedgan_audits.errors import AuditError
 from fedgan_audits.facts import HospitalBudget, HospitalFacts, RoundReport, Spent, Verification
 from fedgan_audits.pages import renderers
 from fedgan_audits.report import TOLERANCE, figures, near, number_of, rebuilding
 
 ALL_UP_TO = 16
-MAX_KINDS = 256
-"""Ledgers with more different mechanisms are not computed again: a hostile one could keep a machine busy for days."""
 EPSILON = "epsilon"
 HISTORY = "reservations"
 FIGURES = "figures"
@@ -74,8 +72,8 @@ def _check_hospital(
     pld: bool,
 ) -> None:
     held = figures.of_ledger(hospital)
-    if len(held) > MAX_KINDS:
-        text = f"hospital {hospital.name} lists {len(held)} different mechanisms, expected at most {MAX_KINDS}"
+    if len(held) > budget.MAX_KINDS:
+        text = f"hospital {hospital.name} lists {len(held)} different mechanisms, expected at most {budget.MAX_KINDS}"
         result.failed(EPSILON, text, file)
         return
     rdp, recorded = figures.second_opinion(held, delta), number_of(row.spent_second_accountant)
@@ -116,7 +114,7 @@ def check_figures(result: Verification, report: RoundReport, file: str) -> tuple
     if since is None:
         result.failed(FIGURES, renderers.unknown(report.renderer), file)
         return None
-    if any(len(figures.of_ledger(entry)) > MAX_KINDS for entry in report.aggregation.participants):
+    if any(len(figures.of_ledger(entry)) > budget.MAX_KINDS for entry in report.aggregation.participants):
         return None
     try:
         found = rebuilding.compare(report, since)

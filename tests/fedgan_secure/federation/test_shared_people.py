@@ -10,7 +10,8 @@ import pytest
 
 from fedgan_secure.data.patients import PatientDataset
 from fedgan_secure.errors import InputError
-from fedgan_secure.site.shared_people import equal_pixels, refuse_shared_folders
+from fedgan_secure.site.shared_people import equal_pixels, refuse_other_names, refuse_shared_folders
+from fedgan_secure.storage import SiteDirectory
 
 
 def folders(root: Path, *names: str) -> dict[str, Path]:
@@ -85,3 +86,41 @@ def test_equal_pixels_are_named_by_pseudonyms_of_the_hospital_that_is_told() -> 
         "b": [{"hospital": "a", "images": 1, "patients": ["b0"]}],
     }
     assert equal_pixels({name: datasets[name] for name in "ac"}) == {}
+
+
+def sites(root: Path, *names: str, lasting: bool = True) -> dict[str, SiteDirectory]:
+    return {name: SiteDirectory(root / name, "run", lasting).prepare() for name in names}
+
+
+@pytest.mark.parametrize("way", ["the same", "a link", "renamed"])
+def test_another_name_for_known_images_begins_no_budget_anew(tmp_path: Path, way: str) -> None:
+    given = folders(tmp_path, "north", "south", "west")
+    refuse_other_names(given, sites(tmp_path / "sites", *given))
+    refuse_other_names(given, sites(tmp_path / "sites", *given))
+    place = given["north"]
+    if way == "a link":
+        (tmp_path / "link").symlink_to(place)
+        place = tmp_path / "link"
+    elif way == "renamed":
+        place = place.rename(tmp_path / "archive")
+    others = {"nord": place, "south": given["south"], "west": given["west"]}
+    with pytest.raises(InputError, match="are those of hospital north") as caught:
+        refuse_other_names(others, sites(tmp_path / "sites", *others))
+    assert "run them as north" in str(caught.value.hint)
+    assert not (tmp_path / "sites" / "nord" / "images.json").exists()
+    refuse_other_names(others, sites(tmp_path / "elsewhere", *others))
+
+
+def test_a_site_of_one_run_knows_nothing_of_another(tmp_path: Path) -> None:
+    given = folders(tmp_path, "a", "b", "c")
+    made = sites(tmp_path / "run", *given, lasting=False)
+    refuse_other_names(given, made)
+    assert not made["a"].images.exists()
+
+
+def test_dicom_under_another_ending_is_a_file_like_any(tmp_path: Path) -> None:
+    given = folders(tmp_path, "a", "b", "c")
+    (given["a"] / "scan.txt").write_bytes(bytes(128) + b"DICM" + b"1")
+    os.link(given["a"] / "scan.txt", given["b"] / "scan.txt")
+    with pytest.raises(InputError, match="hospitals a and b were given the same file"):
+        refuse_shared_folders(given)
