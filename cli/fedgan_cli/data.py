@@ -168,6 +168,10 @@ def _show(path: Path, found: DataFindings) -> None:
                 bar = "#" * round(30 * count / largest)
                 say(f"  {printable(name):<{width}}  {count:>7}  {bar}".rstrip())
     _list("quarantined", [f"{name}: {reason}" for name, reason in found.quarantined])
+    if found.left_out:
+        say(f"not read ({sum(row.files for row in found.left_out)} files)")
+        for row in found.left_out:
+            say(f"  {row.files:>7}  {printable(row.kind)}: {row.advice}")
     _list("identical images of different patients", [" = ".join(group) for group in found.duplicates])
     _list("identical images of one patient", [" = ".join(group) for group in found.duplicates_within_patient])
     _list("one identifier, several people", [f"{name}: {what}" for name, what in found.several_people])
@@ -287,6 +291,9 @@ def deidentify(
     for name, value in rows:
         say(f"  {name:<{width}}  {value}")
     _list("set aside", [f"{one['path']}: {one['reason']}" for one in facts["set_aside"]])
+    _list("labels withheld from the table", [f"{label}: {reason}" for label, reason in result.labels_withheld])
+    for text in result.notes:
+        say(f"note: {printable(text)}")
     say(f"Confidential, never to be passed on: {printable(str(result.confidential))} (names of originals, secret)")
     if pixels_reviewed:
         say("note: that no text is burned in was declared with --pixels-reviewed; the manifest records it")

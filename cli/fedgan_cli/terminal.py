@@ -18,18 +18,29 @@ import click
 
 
 def emit(result: Mapping[str, Any]) -> None:
-    """Print one JSON object on stdout (non-finite numbers are refused: store them as text)."""
-    click.echo(json.dumps(result, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False))
+    """Print one JSON object on stdout, in UTF-8 whatever the terminal's encoding is.
+
+    What is no text, as in a file name of another encoding, comes as JSON's escape of a lone surrogate, so that programs
+    get the name back. Non-finite numbers are refused: store them as text.
+    """
+    text = json.dumps(result, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
+    click.echo(text.encode("utf-8", "backslashreplace"), nl=False)
 
 
 def say(text: str = "") -> None:
     """A result for a person, on stdout."""
-    click.echo(text)
+    _print(text, err=False)
 
 
 def note(text: str) -> None:
     """A remark for a person, on stderr."""
-    click.echo(text, err=True)
+    _print(text, err=True)
+
+
+def _print(text: str, *, err: bool) -> None:
+    """Print a line; signs that the terminal's encoding lacks become question marks."""
+    encoding = getattr(sys.stderr if err else sys.stdout, "encoding", None) or "utf-8"
+    click.echo(text.encode(encoding, "replace").decode(encoding, "replace"), err=err)
 
 
 def printable(text: str) -> str:

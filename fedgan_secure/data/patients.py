@@ -29,7 +29,9 @@ def pseudonym(secret: bytes, patient_id: str) -> str:
     """
     if len(secret) < MINIMUM_SECRET_BYTES:
         raise ValueError(f"the secret has {len(secret)} bytes; at least {MINIMUM_SECRET_BYTES} are needed")
-    digest = hmac.new(secret, b"fedgan-secure/patient/1\0" + patient_id.encode("utf-8"), hashlib.sha256)
+    digest = hmac.new(
+        secret, b"fedgan-secure/patient/1\0" + patient_id.encode("utf-8", "surrogateescape"), hashlib.sha256
+    )
     return digest.hexdigest()[:PSEUDONYM_HEX_DIGITS]
 
 

@@ -319,9 +319,10 @@ class RunSettings(_Section):
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """The raw tables of a TOML file; raises InputError where it cannot be read."""
+    """The raw tables of a TOML file, with a mark of UTF-8 at its start or without; raises InputError where it cannot be
+    read."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError as error:
         raise InputError(f"no such file: {path}", hint="write one with `fedgan-secure init`") from error
     except (OSError, UnicodeDecodeError) as error:

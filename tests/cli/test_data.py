@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from PIL import Image
 from fedgan_cli.data import command
 from fedgan_cli.main import main
 from fedgan_cli.run import command as run_command
+from fedgan_secure.child_processes import child_environment, python_command
 from fedgan_secure.data.reading import LoadSettings
 from fedgan_secure.errors import InputError
 from tests.fedgan_secure.data.conftest import make_dicom, noise
@@ -48,7 +50,7 @@ def test_the_table_for_people(folder: Path) -> None:
     assert "  layout                                  eyepacs" in lines
     assert "  patients                                4" in lines
     assert "  images                                  7" in lines
-    assert "  train/4_left.jpeg: not a picture in a known format (JPEG, PNG, TIFF, BMP)" in lines
+    assert "  train/4_left.jpeg: not a picture in a known format (JPEG, PNG, TIFF, BMP, WebP, GIF, JPEG 2000)" in lines
     assert "  train/0_left.jpeg = train/3_left.jpeg" in lines
     assert "images without label (1)" in lines
     assert "labels without image (1)" in lines
@@ -98,7 +100,10 @@ def test_json_is_the_only_thing_on_stdout(folder: Path) -> None:
     found = json.loads(result.stdout)
     assert (found["patients"], found["images"], found["layout"]) == (4, 7, "eyepacs")
     assert found["quarantined"] == [
-        {"path": "train/4_left.jpeg", "reason": "not a picture in a known format (JPEG, PNG, TIFF, BMP)"}
+        {
+            "path": "train/4_left.jpeg",
+            "reason": "not a picture in a known format (JPEG, PNG, TIFF, BMP, WebP, GIF, JPEG 2000)",
+        }
     ]
     assert found["duplicate_patients"] == [["0", "3"]]
     assert "reading images" in result.stderr
@@ -293,3 +298,40 @@ def test_deidentify_mistakes_end_with_2(archive: Path, tmp_path: Path, capsys: p
         assert caught.value.code == 2
         assert message in captured.err
         assert "Traceback" not in captured.err and captured.out == ""
+
+
+def test_json_is_utf8_whatever_the_terminal_and_names_of_any_bytes_come_back(tmp_path: Path) -> None:
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/s/Gef\xe4ss"))
+    folder.mkdir(parents=True)
+    for number in range(3):
+        Image.new("L", (40, 40), number).save(folder / os.fsdecode(b"P%d\xe9_L.png" % number))
+    (folder / os.fsdecode(b"broken\xe9_L.png")).write_bytes(b"x")
+    for encoding in ("ascii", "latin-1", "utf-8", "utf-16"):
+        environment = child_environment(PYTHONIOENCODING=encoding, LC_ALL="C", PYTHONUTF8="0")
+        arguments = ["data", "check", str(tmp_path / "s"), "--layout", "folders", "--image-size", "28", "--quiet"]
+        ran = subprocess.run(
+            python_command("-m", "fedgan_cli.main", *arguments, "--json"), env=environment, capture_output=True
+        )
+        assert ran.returncode == 0, ran.stderr
+        told = json.loads(ran.stdout.decode("utf-8"))
+        assert [os.fsencode(one["path"]).rsplit(b"/", 1)[1] for one in told["quarantined"]] == [b"broken\xe9_L.png"]
+        assert told["classes"] == 1
+        shown = subprocess.run(
+            python_command("-m", "fedgan_cli.main", *arguments), env=environment, capture_output=True
+        )
+        assert shown.returncode == 0 and b"Traceback" not in shown.stderr, shown.stderr
+
+
+def test_what_is_not_read_is_named_in_text_json_and_page(tmp_path: Path) -> None:
+    for number in range(3):
+        (tmp_path / "s" / "class").mkdir(parents=True, exist_ok=True)
+        Image.new("L", (40, 40), number).save(tmp_path / "s" / "class" / f"P{number}_L.png")
+    for name in ("a.zip", "b.zip", "c.nii.gz"):
+        (tmp_path / "s" / name).write_bytes(b"x")
+    arguments = [str(tmp_path / "s"), "--layout", "folders", "--image-size", "28", "--quiet"]
+    page = tmp_path / "page.html"
+    told = _run(*arguments, "--html", str(page)).output
+    assert "not read (3 files)" in told and "2  .zip: an archive, which is never opened: unpack it" in told
+    assert ".nii.gz" in page.read_text(encoding="utf-8") and "never opened" in page.read_text(encoding="utf-8")
+    rows = json.loads(_run(*arguments, "--json").output)["left_out"]
+    assert [(row["kind"], row["files"]) for row in rows] == [(".zip", 2), (".nii.gz", 1)]

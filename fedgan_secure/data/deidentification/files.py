@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 import tempfile
 from dataclasses import dataclass, field, replace
 from io import BytesIO
@@ -14,17 +15,20 @@ from typing import Any, Literal
 import pydicom
 from PIL import Image
 
-from fedgan_secure.data.deidentification import headers, residual
+from fedgan_secure.data.deidentification import headers, residual, shuttered, streams
 from fedgan_secure.data.deidentification.keyed import Keys
 from fedgan_secure.data.deidentification.manifest import Record
 from fedgan_secure.data.identifiers import burned_in as pixels
-from fedgan_secure.data.pixels.dicom import dicom_reasons, read_guarded
+from fedgan_secure.data.identifiers.words import holds
+from fedgan_secure.data.pixels.dicom import dicom_reasons, hides_bits, parse, read_guarded
 from fedgan_secure.data.pixels.pictures import Unreadable, read_picture
 
 TARGET = "fedgan_secure.data.deidentification.files:deidentify_batch"
 SAME_UID = "another file has the same SOPInstanceUID and other content"
+HIDDEN_BITS = "the unused bits of its pixels hold something, which no reader shows and a copy would hold"
 REVIEWED = "declared looked at by a person"
 NOTHING_SAID = "a photograph outside DICOM: nothing says that no text is burned in"
+_UID = re.compile(r"[0-9.]{1,64}")
 _DIRECTORY = "1.2.840.10008.1.3.10"
 
 
@@ -41,12 +45,14 @@ class Task:
 
 @dataclass(frozen=True)
 class Settings:
-    """The same for every file. `reviewed`: a person has looked at the pictures whose header says nothing."""
+    """The same for every file. `reviewed`: a person has looked at the pictures whose header says nothing. `labels`:
+    texts that are searched for the identifying values of every file."""
 
     source: Path
     target: Path
     keys: Keys = field(repr=False)
     reviewed: bool = False
+    labels: tuple[str, ...] = ()
 
 
 def deidentify_batch(settings: Settings, tasks: list[Task]) -> list[Record]:
@@ -55,39 +61,46 @@ def deidentify_batch(settings: Settings, tasks: list[Task]) -> list[Record]:
 
 
 def _one(settings: Settings, task: Task) -> Record:
-    record = Record(task.path, task.size, task.changed_ns, "set aside")
+    labels: list[str] = []  # filled while the file is treated: what is set aside counts for them too
+    record = Record(task.path, task.size, task.changed_ns, "set aside", labels=labels)
     try:
         if task.kind == "picture":
             return _picture(settings, task, record)
-        return _dicom(settings, task, record)
+        return _dicom(settings, task, record, labels)
     except Unreadable as reason:
         return replace(record, reason=str(reason))
     except (MemoryError, OSError, ValueError) as error:
         return replace(record, reason=f"broken or inconsistent ({type(error).__name__})")
 
 
-def _dicom(settings: Settings, task: Task, record: Record) -> Record:
+def _dicom(settings: Settings, task: Task, record: Record, labels: list[str]) -> Record:
     with dicom_reasons():
         data = read_guarded(settings.source / task.path)
         record = replace(record, source_sha256=hashlib.sha256(data).hexdigest())
-        original = pydicom.dcmread(BytesIO(data), stop_before_pixels=True)
-        dataset = pydicom.dcmread(BytesIO(data))
+        dataset = parse(BytesIO(data))
         del data
-        if str(original.file_meta.get("MediaStorageSOPClassUID", "")) == _DIRECTORY:
+        if str(dataset.file_meta.get("MediaStorageSOPClassUID", "")) == _DIRECTORY:
             raise Unreadable("a DICOMDIR lists the original files and their patients")
-        if not original.file_meta.get("TransferSyntaxUID", None):
+        if not dataset.file_meta.get("TransferSyntaxUID", None):
             raise Unreadable("its transfer syntax is missing")
-        if not original.get("SOPClassUID", None):
+        if not dataset.get("SOPClassUID", None):
             raise Unreadable("its SOPClassUID is missing: no kind of DICOM object")
+        if not _UID.fullmatch(str(dataset.SOPClassUID)):
+            raise Unreadable("its SOPClassUID is no UID: digits and dots")
+        original = residual.look_at(dataset, task.path)
+        labels += [name for name in settings.labels if holds(name, original.words)]
         said = pixels.risk(dataset)
         why = _why_no_risk(dataset)
         if said and not (said == pixels.NOT_SAID and settings.reviewed):
             raise Unreadable(said)
+        if hides_bits(dataset):
+            raise Unreadable(HIDDEN_BITS)
         if task.patient is not None:
             dataset.PatientID = task.patient
-        done = headers.clean(dataset, settings.keys, task.path)
+        blanked = shuttered.blank(dataset)
+        done = headers.clean(dataset, settings.keys, task.path, original.words, original.of_path)
         try:
-            cut = pixels.strip(dataset)
+            cut = streams.strip(dataset)
         except ValueError as error:
             raise Unreadable(str(error)) from None
         buffer = BytesIO()
@@ -98,6 +111,8 @@ def _dicom(settings: Settings, task: Task, record: Record) -> Record:
     if found:
         more = f", and {len(found) - 1} more" if len(found) > 1 else ""
         raise Unreadable(f"the residual scan found {found[0].reason} at {found[0].place}{more}")
+    if blanked:
+        done["pixels behind a shutter"] = blanked
     if cut:
         done["bytes around the pixels"] = cut
     name = f"dicom/{dataset.file_meta.MediaStorageSOPInstanceUID}.dcm"

@@ -12,25 +12,28 @@ import io
 import os
 import secrets
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from fedgan_secure.data.deidentification.files import TARGET, Settings, Task
 from fedgan_secure.data.deidentification.keyed import Keys
+from fedgan_secure.data.deidentification.labels import withheld
 from fedgan_secure.data.deidentification.manifest import Manifest, Record
 from fedgan_secure.data.identifiers.profile import PROFILE_EDITION, anonymizer_version, profile_digest
 from fedgan_secure.data.patients import MINIMUM_SECRET_BYTES
 from fedgan_secure.data.reading.layouts import plan_folder
+from fedgan_secure.data.reading.left_out import describe
 from fedgan_secure.data.reading.listing import Listing, list_folder
 from fedgan_secure.data.reading.parallel import Failed, default_workers, map_batches
-from fedgan_secure.data.reading.plans import Item, Kinds, LayoutOptions, Plan
+from fedgan_secure.data.reading.plans import TABLE_SUFFIXES, Item, Kinds, LayoutOptions, Plan
 from fedgan_secure.errors import InputError
 
 Progress = Callable[[str, int, int], None]
 TASK = "de-identifying"
 BATCH = 8
+TABLE = "a table: it is not copied, since nobody knows what its columns say"
 MANIFEST, SECRET, LABELS, PATIENTS = "manifest.jsonl", "secret.key", "labels.csv", "patients.csv"
 
 
@@ -60,6 +63,8 @@ class DeidentifyResult:
     layout: str
     table: str
     resumed: bool
+    labels_withheld: tuple[tuple[str, str], ...] = ()
+    notes: tuple[str, ...] = ()
 
     def count(self, outcome: str) -> int:
         return sum(record.outcome == outcome for record in self.records)
@@ -85,6 +90,8 @@ class DeidentifyResult:
             "dicom_anonymizer": anonymizer_version(),
             "codes": ["113100"],
             "table": self.table,
+            "labels_withheld": [{"label": label, "reason": reason} for label, reason in self.labels_withheld],
+            "notes": list(self.notes),
             "confidential": str(self.confidential),
             "resumed": self.resumed,
         }
@@ -124,12 +131,22 @@ def deidentify_folder(
             target.mkdir(parents=True, exist_ok=True, mode=0o700)
             for leftover in target.glob("*/.writing-*"):
                 leftover.unlink()
-            _treat(listing, plan, Settings(listing.root, target.resolve(), keys, settings.reviewed), settings, manifest,
-                   progress)  # fmt: skip
+            labels = () if plan.labels_fixed else plan.label_names
+            common = Settings(listing.root, target.resolve(), keys, settings.reviewed, labels)
+            _treat(listing, plan, common, settings, manifest, progress)
             known = {entry.path for entry in listing.entries} | {path for path, _ in listing.refused}
             records = tuple(record for path, record in sorted(manifest.records.items()) if path in known)
-            table = _write_table(target, plan, keys, records)
-            result = DeidentifyResult(records, confidential, plan.layout, table, manifest.resumed)
+            hidden = withheld(plan, records)
+            table = _write_table(target, plan, keys, records, hidden)
+            result = DeidentifyResult(
+                records,
+                confidential,
+                plan.layout,
+                table,
+                manifest.resumed,
+                tuple(sorted(hidden.items())),
+                tuple(plan.notes),
+            )
     except OSError as error:
         raise InputError(
             f"{error.filename or target} cannot be written ({error.strerror})", hint="check space and permissions there"
@@ -182,12 +199,13 @@ def _secret(given: Path | None, own: Path) -> bytes:
 def _plan(listing: Listing, settings: DeidentifySettings) -> Plan:
     """The layout's own plan; where none is recognised and none was asked for, every picture by itself."""
     try:
-        return plan_folder(listing, settings.layout, LayoutOptions(settings.patient_pattern))
-    except InputError:
+        return plan_folder(listing, settings.layout, LayoutOptions(settings.patient_pattern), publish_labels=False)
+    except InputError as error:
         if settings.layout != "auto":
             raise
+        unplanned = f"no labels and no patients of a layout come along: {error}"
     kinds = Kinds(listing)
-    plan = Plan("none", listing.root, names_patient=False)
+    plan = Plan("none", listing.root, names_patient=False, notes=[unplanned])
     plan.items = [Item(entry.path, "dicom", None) for entry in kinds.dicom]
     plan.items += [Item(entry.path, "picture", None) for entry in kinds.pictures]
     plan.quarantined.extend(listing.refused)
@@ -213,7 +231,7 @@ def _treat(
     for path, reason in sorted(set_aside.items()):
         _add(manifest, Record(path, *_stat(entries, path), "set aside", reason))
     for path in sorted(set(entries) - planned - set(set_aside)):
-        _add(manifest, Record(path, *_stat(entries, path), "not copied", "not a picture: tables and documents stay"))
+        _add(manifest, Record(path, *_stat(entries, path), "not copied", _why_not(path)))
     pending = [task for task in tasks if not _done(manifest, task, common.target)]
     done = len(tasks) - len(pending)
     if progress is not None:
@@ -235,6 +253,10 @@ def _treat(
             progress(TASK, done + place, len(tasks))
 
 
+def _why_not(path: str) -> str:
+    return TABLE if PurePosixPath(path).suffix.lower() in TABLE_SUFFIXES else describe(path)[1]
+
+
 def _stat(entries: dict[str, Any], path: str) -> tuple[int, int]:
     entry = entries.get(path)
     return (entry.size, entry.changed) if entry is not None else (0, 0)
@@ -248,16 +270,16 @@ def _add(manifest: Manifest, record: Record) -> None:
 def _done(manifest: Manifest, task: Task, target: Path) -> bool:
     """Whether an earlier run has written this file and both it and its copy are as they were."""
     record = manifest.records.get(task.path)
-    if record is None or record.outcome not in ("written", "duplicate"):
+    if record is None or record.outcome not in ("written", "duplicate") or record.labels is None:
         return False
     same = (record.size, record.changed_ns) == (task.size, task.changed_ns)
     return same and (target / record.target).is_file()
 
 
-def _write_table(target: Path, plan: Plan, keys: Keys, records: tuple[Record, ...]) -> str:
+def _write_table(target: Path, plan: Plan, keys: Keys, records: tuple[Record, ...], hidden: Mapping[str, str]) -> str:
     """A table with the columns file, patient and label as far as they are known; its name, "" where none is needed.
 
-    Without labels, DICOM needs none: each copy names its patient.
+    A label in `hidden` is left empty. Without labels, DICOM needs none: each copy names its patient.
     """
     items = {item.path: item for item in plan.items}
     by_patient = {keys.patient(patient): label for patient, label in plan.patient_labels.items()}
@@ -270,19 +292,21 @@ def _write_table(target: Path, plan: Plan, keys: Keys, records: tuple[Record, ..
         patient = keys.patient(item.patient) if item.patient is not None else record.patient
         label = by_file.get((record.source, patient), item.label)
         label = by_patient.get(patient, -1) if label < 0 else label
-        rows.append((record.target, patient, plan.label_names[label] if label >= 0 else ""))
+        text = plan.label_names[label] if label >= 0 else ""
+        rows.append((record.target, patient, "" if text in hidden else text))
     pictures = any(row[1] and not row[0].endswith(".dcm") for row in rows)
-    name = LABELS if rows and plan.label_names else PATIENTS if pictures else ""
+    labelled = any(text not in hidden for text in plan.label_names)
+    name = LABELS if rows and labelled else PATIENTS if pictures else ""
     if not name:
         return ""
-    columns = ["file", *(["patient"] if any(row[1] for row in rows) else []), *(["label"] if plan.label_names else [])]
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
+    columns = ["file", *(["patient"] if any(row[1] for row in rows) else []), *(["label"] if labelled else [])]
+    written = io.StringIO()
+    table = csv.writer(written, lineterminator="\n")
     table.writerow(columns)
     for row in sorted(rows):
         values = dict(zip(("file", "patient", "label"), row, strict=True))
         table.writerow([values[column] for column in columns])
     temporary = target / f".{name}.writing"
-    temporary.write_text(text.getvalue(), encoding="utf-8")
+    temporary.write_text(written.getvalue(), encoding="utf-8")
     temporary.replace(target / name)
     return name

@@ -25,7 +25,8 @@ Outcome = Literal["written", "duplicate", "set aside", "not copied"]
 class Record:
     """One file of the source: paths relative to the folders, sizes in bytes, SHA-256 in hexadecimal ("": none).
 
-    `patient` is the keyed pseudonym, "" where no patient is named.
+    `patient` is the keyed pseudonym, "" where no patient is named. `labels`: those labels of the folder that hold an
+    identifying value of this file; None where they were not compared.
     """
 
     source: str
@@ -39,6 +40,7 @@ class Record:
     patient: str = ""
     pixels: str = ""
     treated: dict[str, int] = field(default_factory=dict)
+    labels: list[str] | None = None
 
 
 class Manifest:

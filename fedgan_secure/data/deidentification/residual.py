@@ -9,18 +9,32 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from pydicom.dataelem import RawDataElement
+
+from fedgan_secure.data.deidentification.headers import DUMMIES, tells
 from fedgan_secure.data.deidentification.keyed import is_registered
 from fedgan_secure.data.identifiers.profile import action_of
-from fedgan_secure.data.identifiers.words import holds, identifying_words, several, walk
+from fedgan_secure.data.identifiers.words import holds, path_words, several, walk, words_of
 
 _LONG = 8
 """Shorter words occur in megabytes of pixels by chance."""
 _PIXELS = {(0x7FE0, 0x0010), (0x7FE0, 0x0008), (0x7FE0, 0x0009), (0x5400, 0x1010)}
-_DUMMIES = {"", "REMOVED", "000Y", "00010101", "00010101010101.000000+0000", "000000.00", "0", "0.0", "REMOVED "}
-_TEXT = {"AE", "CS", "LO", "LT", "PN", "SH", "ST", "UC", "UR", "UT"}
+_DUMMIES = {
+    DUMMIES["UR"],
+    "",
+    "REMOVED",
+    "000Y",
+    "00010101",
+    "00010101010101.000000+0000",
+    "000000.00",
+    "0",
+    "0.0",
+    "REMOVED ",
+}
+_OUR_CODE = "(0012,0064)"
 _NAMES = {"PN", "DA", "DT", "TM", "AS"}
 
 
@@ -32,18 +46,50 @@ class Finding:
     place: str
 
 
-def scan(original: Any, written: Any, raw: bytes) -> list[Finding]:
-    """What is left in `written` (a data set read again from the bytes `raw`) of what `original` held. [] is a pass."""
-    words = identifying_words(original)
-    long_words = frozenset(word for word in words if len(word) >= _LONG)
-    kinds = {str(original.get("SOPClassUID", None) or ""), str(original.file_meta.get("MediaStorageSOPClassUID", ""))}
+@dataclass(frozen=True)
+class Original:
+    """What must not stand in a copy: identifying values, words of the path, and UIDs not named by the standard."""
+
+    words: frozenset[str] = field(repr=False)
+    of_path: frozenset[str] = field(repr=False)
+    uids: frozenset[str] = field(repr=False)
+
+
+def look_at(dataset: Any, path: str) -> Original:
+    """Return what a file holds that must not stand in its copy, before anything of it is changed.
+
+    Args:
+        dataset: as it was read; an element whose bytes do not fit its kind counts as text where it identifies.
+        path: relative to the folder.
+    """
+    elements = [element for _, element, _ in walk(dataset, broken=True)]
+    kinds = {str(dataset.get("SOPClassUID", None) or ""), str(dataset.file_meta.get("MediaStorageSOPClassUID", ""))}
     uids = {
         str(value)
-        for _, element, _ in walk(original)
-        if element.VR == "UI"
+        for element in elements
+        if element.VR == "UI" and not isinstance(element, RawDataElement)
         for value in several(element.value)
         if not is_registered(str(value))
-    } - kinds
+    }
+    return Original(words_of(elements), path_words(path), frozenset(uids - kinds))
+
+
+def scan(original: Original, written: Any, raw: bytes) -> list[Finding]:
+    """Return what is left in `written` (a data set read again from the bytes `raw`) of what `original` held.
+
+    Args:
+        original: what the file held (:func:`look_at`).
+        written: the copy.
+        raw: the copy's bytes.
+
+    Returns:
+        Findings; [] is a pass.
+
+    Raises:
+        ValueError: or whatever else pydicom raises where an element of the copy cannot be parsed.
+    """
+    words, of_text, uids = original.words, original.words | original.of_path, original.uids
+    long_words = frozenset(word for word in words if len(word) >= _LONG)
     findings = [Finding(reason, "file") for reason in _file_level(written, raw)]
     for place, element, inside in walk(written):
         group, number = element.tag.group, element.tag.element
@@ -60,6 +106,9 @@ def scan(original: Any, written: Any, raw: bytes) -> list[Finding]:
             if holds(element.value, long_words if in_pixels else words):
                 findings.append(Finding("an identifying value of the original in bytes", place))
             continue
+        ours = mine or group == 0x0002 or place.startswith(_OUR_CODE)
+        if element.VR != "SQ" and not ours and tells(element, words, of_text):
+            findings.append(Finding("an identifying value of the original in another attribute", place))
         for value in values:
             if value.strip(" \0") in _DUMMIES:
                 continue
@@ -73,8 +122,6 @@ def scan(original: Any, written: Any, raw: bytes) -> list[Finding]:
                 findings.append(Finding("a name, date, time or age", place))
             elif value in uids:
                 findings.append(Finding("a UID of the original", place))
-            elif element.VR in _TEXT and not mine and holds(value, words):
-                findings.append(Finding("an identifying value of the original in another attribute", place))
     return findings
 
 

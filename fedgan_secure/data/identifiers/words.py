@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+import struct
+from collections.abc import Iterable, Iterator
+from pathlib import PurePosixPath
 from typing import Any
+
+from pydicom.errors import BytesLengthException
 
 from fedgan_secure.data.identifiers.profile import action_of
 
@@ -19,15 +23,41 @@ _IDENTIFYING = {
 _COMMON = {"unknown", "none", "anonymous", "anonymized", "anon", "removed", "name", "patient", "test", "hospital"}
 
 
-def identifying_words(original: Any) -> frozenset[str]:
-    """The identifying values of a file in lower case: names (each part too), identifiers, institutions, birth date."""
+UNREADABLE = (
+    BytesLengthException, ValueError, TypeError, KeyError, AttributeError, OSError, EOFError, OverflowError,
+    NotImplementedError, struct.error,
+)  # fmt: skip
+"""What pydicom raises where the bytes of one element do not fit its kind."""
+_ORDINARY = frozenset(
+    re.findall(
+        r"\w+",
+        """abdomen adult angio archive arterial axial backup baseline batch body brain breast cardiac case cases
+    chest child class classes cohort colour control copies coronal cropped data dataset dicom dicoms dicomdir
+    disease downloads
+    dynamic exam exams export exports eyes file files flair folder foot frame frames fundus grade hand head healthy
+    heart hospital image images imaging incoming infer input instance knee label labels left lesion liver localizer
+    lung lungs mammo mammography mild moderate neck negative none normal oblique original originals other output
+    pancreas patient patients pelvis phantom phase picture pictures pneumonia positive processed proliferative raw
+    reference renal retina right routine sagittal scan scans scout sequence series session severe shoulder site slice
+    slices source spine standard station studies study subject subjects test tests testing thorax tmp train training
+    transverse tumor tumour ultrasound unknown valid validation venous view views volume wrist xray""",
+    )
+)
+_SHORTEST_NUMBER = 6
+_PACKED = {"US": "H", "SS": "h", "UL": "I", "SL": "i"}
+_TOKEN = re.compile(r"[^\W_]+")
+
+
+def words_of(elements: Iterable[Any]) -> frozenset[str]:
+    """Return the identifying values among a file's elements, in lower case: names (each part too), identifiers,
+    institutions, birth date. A raw element is read as text."""
     words: set[str] = set()
-    for _, element, _ in walk(original):
+    for element in elements:
         tag = element.tag
         if not (element.VR == "PN" or int(tag) in _IDENTIFYING):
             continue
         for value in several(element.value):
-            text = str(value).strip(" \0").casefold()
+            text = (value.decode("latin-1") if isinstance(value, bytes) else str(value)).strip(" \0").casefold()
             parts = [text, *re.split(r"[\^=\s,;/]+", text)] if element.VR == "PN" else [text]
             if re.fullmatch(r"\d{8}", text):
                 year, month, day = text[:4], text[4:6], text[6:]
@@ -35,6 +65,24 @@ def identifying_words(original: Any) -> frozenset[str]:
                 parts += [f"{month}/{day}/{year}", f"{day}/{month}/{year}"]
             words |= {part for part in parts if len(part) >= SHORTEST_TEXT and part not in _COMMON}
     return frozenset(words)
+
+
+def path_words(path: str) -> frozenset[str]:
+    """Return what in the path of a file may name a person, in lower case: each part, and each word of it, of four signs
+    or six digits or more that is no ordinary name of a folder.
+
+    Args:
+        path: relative to the folder that is read, with forward slashes.
+    """
+    parts = PurePosixPath(path.casefold()).parts
+    stems = [*parts[:-1], *(PurePosixPath(part).stem for part in parts[-1:])]
+    words = {*stems, *(word for stem in stems for word in _TOKEN.findall(stem))}
+    return frozenset(
+        word
+        for word in words
+        if len(word) >= (_SHORTEST_NUMBER if word.isdigit() else SHORTEST_TEXT)
+        and not (_TOKEN.findall(word) and set(_TOKEN.findall(word)) <= _ORDINARY | _COMMON)
+    )
 
 
 def holds(value: Any, words: frozenset[str]) -> bool:
@@ -46,19 +94,43 @@ def holds(value: Any, words: frozenset[str]) -> bool:
     return any(word in text for word in words)
 
 
-def walk(dataset: Any, prefix: str = "", inside: str | None = None) -> Iterator[tuple[str, Any, str | None]]:
-    """Every element at every depth, meta information included: its place, itself, and "D" below a sequence whose whole
-    content the profile replaces."""
+def is_number_of(value: Any, words: frozenset[str]) -> bool:
+    """Return whether a number in text, of six signs or more, is one of the words."""
+    text = str(value).strip(" \0").casefold()
+    return len(text) >= _SHORTEST_NUMBER and text in words
+
+
+def numbers_as_bytes(kind: str, values: list[Any]) -> bytes:
+    """Return the values of an element of a binary kind (US, SS, UL or SL) as they lie in a little-endian file."""
+    return struct.pack(f"<{len(values)}{_PACKED[kind]}", *values)
+
+
+def walk(
+    dataset: Any, prefix: str = "", inside: str | None = None, *, broken: bool = False
+) -> Iterator[tuple[str, Any, str | None]]:
+    """Yield every element at every depth, meta information included: its place, itself, and "D" below a sequence whose
+    whole content the profile replaces.
+
+    With `broken`, an element whose bytes do not fit its kind comes as it lies in the file, raw; else whatever
+    pydicom raises for it is raised.
+    """
     if not prefix and getattr(dataset, "file_meta", None) is not None:
         for element in dataset.file_meta:
             yield f"({element.tag.group:04X},{element.tag.element:04X})", element, None
-    for element in dataset:
-        place = f"{prefix}({element.tag.group:04X},{element.tag.element:04X})"
+    for tag in sorted(dataset.keys()):
+        place = f"{prefix}({tag.group:04X},{tag.element:04X})"
+        try:
+            element = dataset[tag]
+        except UNREADABLE:
+            if not broken:
+                raise
+            yield place, dataset.get_item(tag), inside
+            continue
         yield place, element, inside
         if element.VR == "SQ":
             action = inside or ("D" if action_of(element.tag.group, element.tag.element) == "D" else None)
             for item in element.value or ():
-                yield from walk(item, place, action)
+                yield from walk(item, place, action, broken=broken)
 
 
 def several(value: Any) -> list[Any]:

@@ -20,6 +20,7 @@ from fedgan_secure.data.pixels.gdcm_process import Decoder
 
 PLUGIN = "fedgan-secure"
 WRONG_SIZE = "the codestream announces another size than the header"
+WRONG_PRECISION = "the codestream's samples do not fit the header's bits and sign"
 BY_PILLOW = (uid.JPEGBaseline8Bit,)
 BY_GDCM = (
     uid.JPEGExtended12Bit,
@@ -54,6 +55,7 @@ def decode_frame(source: bytes, runner: Any) -> bytes:
     size = announced_size(source, jpeg_2000=runner.transfer_syntax in _JPEG_2000)
     if size is not None and size != (runner.rows, runner.columns):
         raise ValueError(WRONG_SIZE)
+    _check_precision(source, runner)
     if runner.transfer_syntax in BY_PILLOW:
         return bytes(pydicom_pillow._decode_frame(source, runner))
     return _by_gdcm(source, runner)
@@ -70,6 +72,14 @@ def announced_size(source: bytes, *, jpeg_2000: bool) -> tuple[int, int] | None:
             return None
         x, y, x0, y0 = (int.from_bytes(source[start + at : start + at + 4], "big") for at in (8, 12, 16, 20))
         return y - y0, x - x0
+    place = _frame_header(source)
+    if place is None:
+        return None
+    return int.from_bytes(source[place + 5 : place + 7], "big"), int.from_bytes(source[place + 7 : place + 9], "big")
+
+
+def _frame_header(source: bytes) -> int | None:
+    """Where the frame header's marker of a JPEG or JPEG-LS codestream begins."""
     place = 2
     while place + 9 <= len(source):
         if source[place] != 0xFF:
@@ -78,12 +88,36 @@ def announced_size(source: bytes, *, jpeg_2000: bool) -> tuple[int, int] | None:
         if marker == 0xFF:
             place += 1
         elif marker in _FRAME_HEADERS:
-            return int.from_bytes(source[place + 5 : place + 7], "big"), int.from_bytes(
-                source[place + 7 : place + 9], "big"
-            )
+            return place
         else:
             place += 2 + int.from_bytes(source[place + 2 : place + 4], "big")
     return None
+
+
+def announced_precision(source: bytes, *, jpeg_2000: bool) -> tuple[int, bool] | None:
+    """(bits a sample, whether the codestream itself has a sign) by the codestream's own header, or None without one."""
+    if jpeg_2000:
+        start = source.find(b"\xff\x4f\xff\x51", 0, 65536)
+        if start < 0 or len(source) < start + 43:
+            return None
+        return (source[start + 42] & 0x7F) + 1, source[start + 42] >= 0x80
+    place = _frame_header(source)
+    return None if place is None else (source[place + 4], False)
+
+
+def _check_precision(source: bytes, runner: Any) -> None:
+    """Refuse samples of which the header and the codestream leave open where they lie or what their sign is.
+
+    A codestream at least as wide as the header's bits is cut to them later; a narrower one has the values that it says,
+    unless one of the two has a sign and the other cannot say so.
+    """
+    said = announced_precision(source, jpeg_2000=runner.transfer_syntax in _JPEG_2000)
+    if said is None:
+        return
+    precision, signed = said
+    narrower = precision < runner.bits_stored and signed != bool(runner.pixel_representation)
+    if narrower or precision > max(8, runner.bits_allocated):
+        raise ValueError(WRONG_PRECISION)
 
 
 def _by_gdcm(source: bytes, runner: Any) -> bytes:

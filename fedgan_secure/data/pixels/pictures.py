@@ -1,4 +1,4 @@
-"""Read an ordinary picture file (JPEG, PNG, TIFF, BMP) into uint8 pixels, and nothing but the pixels.
+"""Read an ordinary picture file (JPEG, PNG, TIFF, BMP, WebP, GIF, JPEG 2000) into uint8 pixels alone.
 
 EXIF and every other header stay in the file: only its orientation is applied. A picture whose header announces more
 pixels than `MAXIMUM_PIXELS` is refused before it is decoded.
@@ -16,11 +16,22 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from fedgan_secure.data.identifiers.identifiers import HeaderFacts, picture_facts
+from fedgan_secure.data.pixels.picture_kinds import (
+    UnknownKind,
+    check_kind,
+    check_transparency,
+    is_deep,
+    pixels_of,
+    transparent_value,
+)
 
 MAXIMUM_PIXELS = 64 * 1024 * 1024
 MAXIMUM_FILE_BYTES = 512 * 1024 * 1024
-FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "PPM")
-SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".png", ".tif", ".tiff", ".bmp", ".ppm", ".pgm"})
+FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "PPM", "WEBP", "GIF", "JPEG2000")
+SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".tif", ".tiff", ".bmp", ".dib", ".ppm", ".pgm", ".pnm", ".webp", ".gif",
+     ".jp2", ".j2k", ".jpx", ".jpf"}
+)  # fmt: skip
 
 
 class Unreadable(Exception):  # noqa: N818 - the reason goes to the person as it is
@@ -39,9 +50,9 @@ def _whole_files() -> Iterator[None]:
 
 
 def read_picture(path: Path) -> tuple[NDArray[np.uint8], HeaderFacts]:
-    """uint8[h,w] or uint8[h,w,3] of the first frame, and which headers the file has.
+    """uint8[h,w] or uint8[h,w,3] of the one picture in a file, and which headers the file has.
 
-    16-bit grey is scaled by the bounds of its type, never by its own content. Raises
+    16-bit grey is scaled by the bounds of its type, never by its own content; what is transparent is black. Raises
     :class:`Unreadable` with the reason.
     """
     try:
@@ -53,14 +64,19 @@ def read_picture(path: Path) -> tuple[NDArray[np.uint8], HeaderFacts]:
             with Image.open(path, formats=FORMATS) as image:
                 if image.width * image.height > MAXIMUM_PIXELS:
                     raise Unreadable(f"{image.width} x {image.height} pixels are more than the limit allows")
+                check_kind(image)
+                transparent, deep = transparent_value(image), is_deep(image)
                 image.load()  # a PNG may name its text and EXIF behind the pixels
                 facts = picture_facts(image)
+                check_transparency(image, deep)
                 ImageOps.exif_transpose(image, in_place=True)
-                return _pixels(image), facts
+                return pixels_of(image, transparent), facts
     except Unreadable:
         raise
+    except UnknownKind as kind:
+        raise Unreadable(str(kind)) from None
     except UnidentifiedImageError:
-        raise Unreadable("not a picture in a known format (JPEG, PNG, TIFF, BMP)") from None
+        raise Unreadable(_unknown(path)) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise Unreadable("its header announces more pixels than the limit allows") from None
     except PermissionError:
@@ -71,14 +87,8 @@ def read_picture(path: Path) -> tuple[NDArray[np.uint8], HeaderFacts]:
         raise Unreadable(f"broken or truncated ({type(error).__name__})") from None
 
 
-def _pixels(image: Image.Image) -> NDArray[np.uint8]:
-    if image.mode.startswith("I;16") or image.mode == "I":
-        values = np.asarray(image).astype(np.int64)
-        return np.clip((values * 255 + 32767) // 65535, 0, 255).astype(np.uint8)
-    if image.mode == "F":
-        raise Unreadable("floating-point pixels have no known range")
-    if image.mode in ("1", "L"):
-        return np.asarray(image.convert("L"), dtype=np.uint8)
-    if image.mode == "LA":
-        return np.asarray(image.convert("RGBA").convert("RGB").convert("L"), dtype=np.uint8)
-    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"), dtype=np.uint8)
+def _unknown(path: Path) -> str:
+    with path.open("rb") as file:
+        if file.read(4) in (b"II*\0", b"MM\0*"):
+            return "a TIFF that is broken, or of a kind that is not read"
+    return "not a picture in a known format (JPEG, PNG, TIFF, BMP, WebP, GIF, JPEG 2000)"

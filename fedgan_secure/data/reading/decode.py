@@ -16,7 +16,7 @@ from fedgan_secure.data.identifiers.persons import PLACEHOLDER, is_placeholder
 from fedgan_secure.data.patients import normal_identifier
 from fedgan_secure.data.pixels.dicom import read_dicom
 from fedgan_secure.data.pixels.pictures import Unreadable, read_picture
-from fedgan_secure.data.pixels.preprocess import BY_MODALITY, CT_ABDOMEN, of_file, preprocess
+from fedgan_secure.data.pixels.preprocess import CT_ABDOMEN, of_file, preprocess
 from fedgan_secure.data.reading.plans import Item
 
 TARGET = "fedgan_secure.data.reading.decode:decode_batch"
@@ -84,8 +84,8 @@ def _decode(settings: DecodeSettings, item: Item) -> Decoded:
             name = of_file(settings.preprocessing, None)
             frames = [(read, read.data.cast("B"))]
         else:
-            wanted = None if settings.preprocessing == BY_MODALITY else settings.preprocessing == CT_ABDOMEN
-            header, frames = read_dicom(path, hounsfield_window=wanted, mark_key=settings.digest_key)
+            only_ct = settings.preprocessing == CT_ABDOMEN
+            header, frames = read_dicom(path, hounsfield_window=only_ct, mark_key=settings.digest_key)
             name = of_file(settings.preprocessing, header.modality)
             facts, marks = header.facts, header.marks
             patient = patient or header.patient_id or None

@@ -11,16 +11,20 @@ from collections.abc import Iterable, Mapping
 DICOM_IDENTIFIER = "PatientID"
 DICOM_KIND = ("Modality", "NumberOfFrames")
 DICOM_PIXELS = (
-    "Rows", "Columns", "SamplesPerPixel", "BitsAllocated", "BitsStored", "PixelRepresentation",
-    "PhotometricInterpretation", "RescaleSlope", "RescaleIntercept", "WindowCenter", "WindowWidth", "VOILUTFunction",
-    "PresentationLUTShape", "ModalityLUTSequence", "VOILUTSequence", "PerFrameFunctionalGroupsSequence",
-    "SharedFunctionalGroupsSequence", "PixelValueTransformationSequence", "FrameVOILUTSequence", "LUTDescriptor",
+    "Rows", "Columns", "SamplesPerPixel", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation",
+    "PhotometricInterpretation", "PixelPresentation", "RescaleSlope", "RescaleIntercept", "RescaleType", "WindowCenter",
+    "WindowWidth", "VOILUTFunction", "PresentationLUTShape", "PresentationLUTSequence", "ModalityLUTSequence",
+    "VOILUTSequence", "PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence",
+    "PixelValueTransformationSequence", "FrameVOILUTSequence", "FrameDisplayShutterSequence", "ShutterShape",
+    "ShutterLeftVerticalEdge", "ShutterRightVerticalEdge", "ShutterUpperHorizontalEdge", "ShutterLowerHorizontalEdge",
+    "CenterOfCircularShutter", "RadiusOfCircularShutter", "VerticesOfThePolygonalShutter", "ShutterOverlayGroup",
+    "ShutterPresentationValue", "PixelAspectRatio", "PixelSpacing", "ImagerPixelSpacing",
     "FloatPixelData", "DoubleFloatPixelData", "PixelData",
 )  # fmt: skip
 """What the loader itself asks a data set for in order to turn stored values into grey levels or colours."""
 DICOM_DECODING = (
-    "FileMetaInformationGroupLength", "TransferSyntaxUID", "HighBit", "PlanarConfiguration", "ExtendedOffsetTable",
-    "ExtendedOffsetTableLengths",
+    "FileMetaInformationGroupLength", "TransferSyntaxUID", "LUTDescriptor", "PlanarConfiguration",
+    "ExtendedOffsetTable", "ExtendedOffsetTableLengths",
     "RedPaletteColorLookupTableDescriptor", "GreenPaletteColorLookupTableDescriptor",
     "BluePaletteColorLookupTableDescriptor", "RedPaletteColorLookupTableData", "GreenPaletteColorLookupTableData",
     "BluePaletteColorLookupTableData", "SegmentedRedPaletteColorLookupTableData", "AlphaPaletteColorLookupTableData",
@@ -30,9 +34,11 @@ DICOM_DECODING = (
 DICOM_FINDINGS = (
     "BurnedInAnnotation", "RecognizableVisualFeatures", "PatientIdentityRemoved", "SOPClassUID", "ConversionType",
     "PatientName", "PatientSex", "PatientBirthDate", "IssuerOfPatientID",
+    "SecondaryCaptureDeviceID", "SecondaryCaptureDeviceManufacturer", "VideoImageFormatAcquired",
+    "DateOfSecondaryCapture", "HardcopyCreationDeviceID", "ImageType", "FrameType", "SeriesDescription",
 )  # fmt: skip
 """What the hospital's own findings are made of (`identifiers`, `persons`), beside names of elements that hold a value.
-The last four are compared within an identifier, as digests under a key that is forgotten after the loading."""
+Name, sex, birth date and issuer are compared within an identifier, as digests whose key is forgotten then."""
 
 _DICOM = (
     "DICOM: pixels with the attributes that decoding them needs",

@@ -9,6 +9,7 @@ from typing import Any
 
 from fedgan_secure.data.identifiers.identifiers import IdentifierCounts, counts_from_dict
 from fedgan_secure.data.identifiers.safe_harbor import SafeHarborRow, rows
+from fedgan_secure.data.reading.left_out import LeftOut
 
 _GROUPS = ("duplicates", "duplicates_within_patient", "duplicate_patients")
 
@@ -22,7 +23,8 @@ class DataFindings:
     patients concerned; nothing is removed because of them
     (removing depends on other patients and would break the guarantee of differential privacy). `identifiers`: what the
     headers of the files that were read hold besides the pixels, by name and number of files. `several_people`:
-    identifiers whose files are of several people by their headers, and what differs.
+    identifiers whose files are of several people by their headers, and what differs. `left_out`: files that no layout
+    reads, by kind.
     """
 
     layout: str
@@ -45,6 +47,7 @@ class DataFindings:
     notes: tuple[str, ...]
     identifiers: IdentifierCounts = field(default_factory=IdentifierCounts)
     several_people: tuple[tuple[str, str], ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
 
     @property
     def safe_harbor(self) -> tuple[SafeHarborRow, ...]:
@@ -61,6 +64,7 @@ class DataFindings:
             result[name] = [list(group) for group in getattr(self, name)]
         for name in ("unlabelled", "labels_without_image", "excluded_found", "notes"):
             result[name] = list(getattr(self, name))
+        result["left_out"] = [row._asdict() for row in self.left_out]
         result["identifiers"] = self.identifiers.to_dict()
         result["safe_harbor"] = [
             {**asdict(row), "attributes": [{"name": name, "files": count} for name, count in row.attributes]}
@@ -79,6 +83,7 @@ def findings_from_dict(stored: dict[str, Any]) -> DataFindings:
         values[name] = tuple(tuple(group) for group in stored[name])
     for name in ("unlabelled", "labels_without_image", "excluded_found", "notes"):
         values[name] = tuple(stored[name])
+    values["left_out"] = tuple(LeftOut(**row) for row in stored.get("left_out", ()))
     values["identifiers"] = counts_from_dict(stored["identifiers"])
     del values["safe_harbor"]
     return DataFindings(**values)

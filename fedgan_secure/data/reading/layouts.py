@@ -14,7 +14,8 @@ from typing import Literal
 from fedgan_secure.data.pixels.pictures import SUFFIXES, Unreadable
 from fedgan_secure.data.pixels.preprocess import BY_MODALITY, CT_ABDOMEN, FUNDUS
 from fedgan_secure.data.reading.layout_checks import refuse_equal_names, refuse_folders_that_are_no_classes
-from fedgan_secure.data.reading.listing import Listing
+from fedgan_secure.data.reading.left_out import left_out, sentence
+from fedgan_secure.data.reading.listing import Listing, readable
 from fedgan_secure.data.reading.naming import CONFLICT, SEVERAL, Claims, NameIndex, RowKey, claim
 from fedgan_secure.data.reading.people_as_classes import refuse_people_as_classes
 from fedgan_secure.data.reading.plans import Item, Kinds, LayoutOptions, Plan, column_of, labels_of, require
@@ -40,8 +41,11 @@ _BY_TABLE = {
 _LABEL_COLUMNS = ("dr_grade", "label", "class", "grade", "level", "diagnosis", "target")
 
 
-def plan_folder(listing: Listing, layout: str, options: LayoutOptions) -> Plan:
-    """Plan how to read a folder in the given layout (``auto``: find out which one it is). Raises InputError."""
+def plan_folder(listing: Listing, layout: str, options: LayoutOptions, *, publish_labels: bool = True) -> Plan:
+    """Plan how to read a folder in the given layout (``auto``: find out which one it is). Raises InputError.
+
+    With `publish_labels`, as for a run, classes that look like people are refused; else the caller looks at each.
+    """
     kinds = Kinds(listing)
     chosen = detect(listing, kinds) if layout == "auto" else layout
     readers: dict[str, Callable[[Listing, Kinds, LayoutOptions], Plan]] = {
@@ -58,8 +62,10 @@ def plan_folder(listing: Listing, layout: str, options: LayoutOptions) -> Plan:
     if chosen not in readers:
         raise unsupported(chosen)
     plan = readers[chosen](listing, kinds, options)
-    refuse_people_as_classes(plan)
+    if publish_labels:
+        refuse_people_as_classes(plan)
     plan.quarantined.extend(listing.refused)
+    plan.left_out = left_out(kinds.unread(), listing.hidden)
     return plan
 
 
@@ -122,6 +128,8 @@ def detect(listing: Listing, kinds: Kinds) -> str:
             hint="--layout folders takes the folders as classes and sets the others aside; --layout csv takes a table",
         )
     what = f"{len(kinds.pictures)} pictures, {len(kinds.tables)} tables and {len(kinds.other)} other files"
+    if kinds.other:
+        what += f" ({sentence(left_out(kinds.unread(), listing.hidden))})"
     raise InputError(
         f"{listing.root} is no layout that is known: {what}",
         hint="expected DICOM files, train/ID_left.jpeg with trainLabels.csv, folders named after classes, or an .npz; "
@@ -308,7 +316,7 @@ def _plan_csv(listing: Listing, kinds: Kinds, options: LayoutOptions) -> Plan:
 def _plan_folders(listing: Listing, kinds: Kinds, options: LayoutOptions) -> Plan:
     if options.label_names is None:
         refuse_folders_that_are_no_classes(listing, kinds)
-    found = sorted({entry.path.split("/")[0] for entry in kinds.pictures if "/" in entry.path}, key=_natural)
+    found = sorted({readable(entry.path.split("/")[0]) for entry in kinds.pictures if "/" in entry.path}, key=_natural)
     names = options.label_names or tuple(found)
     pattern = _compile(options.patient_pattern or DEFAULT_PATTERN)
     matches = {entry.path: _patient(pattern, PurePosixPath(entry.path).stem) for entry in kinds.pictures}
@@ -322,6 +330,7 @@ def _plan_folders(listing: Listing, kinds: Kinds, options: LayoutOptions) -> Pla
         )
     for entry in kinds.pictures:
         folder, _, rest = entry.path.partition("/")
+        folder = readable(folder)
         if not rest:
             plan.quarantined.append((entry.path, "it lies outside the class folders"))
         elif folder not in names:

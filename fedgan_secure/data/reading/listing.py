@@ -23,11 +23,13 @@ class Entry:
 
 @dataclass(frozen=True)
 class Listing:
-    """Every file of a folder in the order of its path, and what was refused, with the reason."""
+    """Every file of a folder in the order of its path, what was refused, with the reason, and how many files and
+    folders are hidden or the system's own."""
 
     root: Path
     entries: tuple[Entry, ...]
     refused: tuple[tuple[str, str], ...]
+    hidden: int = 0
 
 
 def list_folder(path: Path) -> Listing:
@@ -41,7 +43,7 @@ def list_folder(path: Path) -> Listing:
     root = path.resolve()
     entries: list[Entry] = []
     refused: list[tuple[str, str]] = []
-    pending = [""]
+    pending, hidden = [""], 0
     while pending:
         prefix = pending.pop()
         try:
@@ -58,6 +60,7 @@ def list_folder(path: Path) -> Listing:
             continue
         for child in children:
             if child.name.startswith(".") or child.name in _LEFT_ALONE:
+                hidden += 1
                 continue
             relative = f"{prefix}/{child.name}" if prefix else child.name
             if child.is_symlink() and not _inside(Path(child.path), root):
@@ -76,7 +79,21 @@ def list_folder(path: Path) -> Listing:
     if not entries and not refused:
         raise InputError(f"{path} is empty, expected images", hint="check the path; `data check` shows what is found")
     entries.sort(key=lambda entry: entry.path)
-    return Listing(root, tuple(entries), tuple(sorted(refused)))
+    return Listing(root, tuple(entries), tuple(sorted(refused)), hidden)
+
+
+def readable(name: str) -> str:
+    """Return the name of a file or folder as text that can be written: bytes that are not UTF-8 are read as
+    Windows-1252, which nearly all such names are, and as Latin-1 where even that does not fit."""
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        data = os.fsencode(name)
+        try:
+            return data.decode("cp1252")
+        except UnicodeDecodeError:
+            return data.decode("latin-1")
+    return name
 
 
 def _inside(link: Path, root: Path) -> bool:

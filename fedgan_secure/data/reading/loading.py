@@ -468,4 +468,5 @@ class _Collector:
             notes=tuple(notes),
             identifiers=self._identifiers.counts(),
             several_people=self._several.found()[:MOST_LISTED],
+            left_out=plan.left_out,
         )

@@ -43,15 +43,13 @@ def refuse_people_as_classes(plan: Plan) -> None:
         return
     dated = [name for name in plan.label_names if _DATE.search(name) or _NUMBER.search(name)]
     subjects = [name for name in plan.label_names if _SUBJECT.fullmatch(name.strip())]
-    owners = _owners(plan)
-    graded = {label for label in owners if _GRADE.match(plan.label_names[label])}
-    single = sum(1 for label, found in owners.items() if len(found) == 1 and label not in graded)
+    single = one_patient_each(plan)
     why = None
     if dated:
         why = f"{len(dated)} of them hold a date or a number of five digits or more"
     elif subjects and 2 * len(subjects) > len(plan.label_names):
         why = f"{len(subjects)} of them are named like subjects of a study"
-    elif len(owners) >= FEWEST and 2 * single > len(owners):
+    elif single:
         why = f"{single} of them hold one {'patient' if plan.names_patient else 'picture'} alone"
     elif named := _named(plan):
         why = f"{named} of them hold a word that is also in a patient's identifier"
@@ -62,6 +60,20 @@ def refuse_people_as_classes(plan: Plan) -> None:
             hint="arrange pictures in folders named after classes; if these are the classes, declare them: "
             "data.label_names in the federation file",
         )
+
+
+def one_patient_each(plan: Plan) -> int:
+    """Return how many classes hold one patient (or picture) alone, where that is most of at least six; grades do not
+    count."""
+    owners = _owners(plan)
+    graded = {label for label in owners if _GRADE.match(plan.label_names[label])}
+    single = sum(1 for label, found in owners.items() if len(found) == 1 and label not in graded)
+    return single if len(owners) >= FEWEST and 2 * single > len(owners) else 0
+
+
+def looks_like_a_person(name: str) -> bool:
+    """Return whether the name of one class holds a date or a long number, or is that of a subject of a study."""
+    return bool(_DATE.search(name) or _NUMBER.search(name) or _SUBJECT.fullmatch(name.strip()))
 
 
 def _owners(plan: Plan) -> dict[int, set[str]]:

@@ -11,15 +11,17 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
-from fedgan_secure.data.pixels.dicom import looks_like_dicom
+from fedgan_secure.data.pixels.marks import looks_like_dicom
 from fedgan_secure.data.pixels.pictures import SUFFIXES
 from fedgan_secure.data.pixels.preprocess import PLAIN
 from fedgan_secure.data.reading.label_words import says_nothing
+from fedgan_secure.data.reading.left_out import LeftOut
 from fedgan_secure.data.reading.listing import Entry, Listing
 from fedgan_secure.data.reading.naming import RowKey
 from fedgan_secure.data.reading.tables import Table
 from fedgan_secure.errors import InputError
 
+TABLE_SUFFIXES = (".csv", ".tsv")
 MOST_CLASSES = 1000
 """Classes of a vocabulary that is collected from data: a label beyond makes no classes up to it."""
 
@@ -57,6 +59,7 @@ class Plan:
     labels_without_image: list[str] = field(default_factory=list)
     unusable_labels: list[tuple[str, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    left_out: tuple[LeftOut, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,7 @@ class Kinds:
                 self.dicom.append(entry)
             elif suffix in SUFFIXES:
                 self.pictures.append(entry)
-            elif suffix in (".csv", ".tsv"):
+            elif suffix in TABLE_SUFFIXES:
                 self.tables.append(entry)
             elif suffix == ".npz":
                 self.arrays.append(entry)
@@ -96,6 +99,10 @@ class Kinds:
                 self.dicom.append(entry)
             else:
                 self.other.append(entry)
+
+    def unread(self) -> list[str]:
+        """Return the paths of the files that are neither pictures nor tables."""
+        return [entry.path for entry in (*self.other, *self.arrays)]
 
 
 def labels_of(

@@ -1,7 +1,8 @@
-"""Read a table of labels: comma, semicolon, tab or bar, UTF-8 with or without a mark, bounded in size."""
+"""Read a table of labels: comma, semicolon, tab or bar, in UTF-8 or in UTF-16 with a mark, bounded in size."""
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from pathlib import Path
 
 from fedgan_secure.errors import InputError
 
+_START_BYTES = 65536
 MAXIMUM_BYTES = 512 * 1024 * 1024
 
 
@@ -41,7 +43,7 @@ def read_columns(path: Path) -> tuple[str, ...]:
     """The column names only (stripped, lower-case); empty when the file is not a readable table."""
     try:
         with path.open("rb") as file:
-            first = _one_kind_of_line(file.readline(65536).decode("utf-8-sig")).partition("\n")[0]
+            first = _one_kind_of_line(_decoded(file.read(_START_BYTES), whole=False)).partition("\n")[0]
     except (OSError, UnicodeDecodeError):
         return ()
     return _names(next(csv.reader([first], delimiter=_delimiter(first)), []))
@@ -56,10 +58,11 @@ def read_table(path: Path) -> Table:
     try:
         if path.stat().st_size > MAXIMUM_BYTES:
             raise InputError(f"{path.name} is larger than {MAXIMUM_BYTES // 2**20} MiB", hint="is it a label table?")
-        text = _one_kind_of_line(path.read_bytes().decode("utf-8-sig"))
+        text = _one_kind_of_line(_decoded(path.read_bytes()))
     except UnicodeDecodeError:
         raise InputError(
-            f"the label table {path.name} is not UTF-8 text", hint="save it as CSV in UTF-8 and try again"
+            f"the label table {path.name} is not UTF-8 text",
+            hint="save it as CSV in UTF-8 (or UTF-16 with a mark) and try again",
         ) from None
     except OSError as error:
         raise InputError(
@@ -92,6 +95,19 @@ def read_table(path: Path) -> Table:
         )
     rows = tuple(dict(zip(columns, [*line, *[""] * len(columns)], strict=False)) for line in fitting)
     return Table(path.name, columns, rows, crooked)
+
+
+def _decoded(data: bytes, *, whole: bool = True) -> str:
+    """The text by the mark at its start: UTF-16 in either order, else UTF-8. Without a mark nobody knows UTF-16, whose
+    NULs would pass for UTF-8. Where `data` is not `whole`, a sign that is cut off at its end is left out.
+
+    Raises UnicodeDecodeError.
+    """
+    marked = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    text = codecs.getincrementaldecoder("utf-16" if marked else "utf-8-sig")().decode(data, final=whole)
+    if "\0" in text:
+        raise UnicodeDecodeError("utf-8", data[:1], 0, 1, "a NUL in a text")
+    return text
 
 
 def _one_kind_of_line(text: str) -> str:

@@ -178,12 +178,14 @@ NOT_DICOM = {
     "ExplVR_BigEndNoMeta.dcm", "ExplVR_LitEndNoMeta.dcm", "no_meta.dcm", "rtstruct.dcm",
 }  # fmt: skip
 BROKEN = {"MR_truncated.dcm": "broken, truncated", "badVR.dcm": "broken, truncated"}
+WITHOUT_MARK = {"rtstruct.dcm", "ExplVR_LitEndNoMeta.dcm", "ExplVR_BigEndNoMeta.dcm"}
+SEGMENTED = {"gdcm-US-ALOKA-16.dcm", "gdcm-US-ALOKA-16_big.dcm"}
 NO_PICTURE = {"liver_1frame.dcm", "liver_expb_1frame.dcm"}
 
 
 def _expected_reason(path: Path, dataset: pydicom.Dataset) -> str | None:
     """Why a bundled file cannot be read, from what pydicom itself says of it; None: it must be read."""
-    if path.read_bytes()[128:132] != b"DICM":
+    if path.read_bytes()[128:132] != b"DICM" and path.name not in WITHOUT_MARK:
         return "the mark DICM is missing"
     if path.name in BROKEN:
         return BROKEN[path.name]
@@ -193,6 +195,10 @@ def _expected_reason(path: Path, dataset: pydicom.Dataset) -> str | None:
         return "holds no picture of a patient"
     if "PixelData" not in dataset:
         return "it holds no pixels"
+    if path.name in SEGMENTED:
+        return "its palette is segmented"
+    if dataset.get("SamplesPerPixel") == 3 and dataset.BitsAllocated == 32:
+        return "colours of 32 bits"
     if "Rows" not in dataset:
         return "rows or columns are missing"
     return None
@@ -273,6 +279,7 @@ def test_a_frame_that_kills_or_hangs_gdcm_costs_its_own_file(
     damaged = bytearray(good.read_bytes())
     header = damaged.index(b"\xff\xf7")
     damaged[header + 4], damaged[header + 12] = 48, 146  # precision; mapping table
+    monkeypatch.setattr(decoders, "_check_precision", lambda *_: None)  # else that refuses it first
     (tmp_path / "x.dcm").write_bytes(damaged)
     with pytest.raises(Unreadable, match="decoding it crashed the decoder"):
         _frames(tmp_path / "x.dcm")

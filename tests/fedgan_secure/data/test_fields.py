@@ -20,10 +20,14 @@ LISTED = {fields.DICOM_IDENTIFIER, *fields.DICOM_KIND, *fields.DICOM_PIXELS}
 
 
 def keywords_in_source() -> set[str]:
-    """Every DICOM keyword that `dicom.py` names, as a string or as an attribute."""
-    tree = ast.parse(Path(dicom.__file__).read_text(encoding="utf-8"))
-    named = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
-    named |= {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    """Every DICOM keyword that the readers of DICOM name, as a string or as an attribute."""
+    named: set[str] = set()
+    for name in ("dicom", "levels", "shutters", "stored", "tables"):
+        tree = ast.parse(Path(dicom.__file__).with_name(f"{name}.py").read_text(encoding="utf-8"))
+        named |= {
+            node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)
+        }
+        named |= {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
     return {name for name in named if name[:1].isupper() and tag_for_keyword(name) is not None}
 
 

@@ -69,7 +69,7 @@ def test_pictures_broken_renamed_and_oversized(
     result = load(eyepacs_tree, LoadSettings(workers=1))
     assert dict(result.findings.quarantined) == {
         "train/2_left.jpeg": "broken or truncated (OSError)",
-        "train/3_left.jpeg": "not a picture in a known format (JPEG, PNG, TIFF, BMP)",
+        "train/3_left.jpeg": "not a picture in a known format (JPEG, PNG, TIFF, BMP, WebP, GIF, JPEG 2000)",
         "train/4_left.jpeg": "400 x 300 pixels are more than the limit allows",
     }
     assert len(result.dataset) == 5

@@ -42,6 +42,26 @@ def test_lines_end_as_spreadsheets_end_them(tmp_path: Path, end: str) -> None:
     assert [tuple(row.values()) for row in table.rows] == [("a", "1"), ("b, or not", "2")] and not table.crooked
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_marks_at_the_start_tell_the_encoding(tmp_path: Path, encoding: str, end: str) -> None:
+    lines = ["image,level", *(f"Ä{number}ß,{number % 3}" for number in range(20_000))]
+    path = tmp_path / "t.csv"
+    path.write_bytes((end.join(lines) + end).encode(encoding))
+    assert read_columns(path) == ("image", "level")
+    table = read_table(path)
+    assert len(table.rows) == 20_000 and table.rows[7] == {"image": "Ä7ß", "level": "1"}
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-16-le", "utf-16-be"])
+def test_an_encoding_that_nothing_tells_is_refused(tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "t.csv"
+    path.write_bytes("image,level\nÄ1,2\n".encode(encoding))
+    with pytest.raises(InputError, match=r"t\.csv is not UTF-8 text") as caught:
+        read_table(path)
+    assert "UTF-8" in caught.value.hint
+
+
 def test_empty_cells_at_the_end_are_nothing(tmp_path: Path) -> None:
     """As in the tables that IDRiD comes with."""
     table = read_table(written(tmp_path / "t.csv", "Image name,Retinopathy grade,,,", "a,1,,,,,", "b,2", "c,3,,"))

@@ -19,6 +19,13 @@ def test_the_template_says_the_same_as_no_file_at_all(tmp_path: Path) -> None:
     )
 
 
+def test_a_mark_of_utf8_at_the_start_of_the_file_is_no_error(tmp_path: Path) -> None:
+    path = tmp_path / "federation.toml"
+    path.write_bytes("seed = 7\n[federation]\nrounds = 5\n".encode("utf-8-sig"))
+    assert path.read_bytes()[:3] == b"\xef\xbb\xbf"
+    assert RunSettings.merged(RunSettings.read(path), {}).federation.rounds == 5
+
+
 def test_every_key_of_every_section_is_in_the_template() -> None:
     text = template()
     for name, field in RunSettings.model_fields.items():
