@@ -6,6 +6,7 @@ standard leaves open, or a header says two ways, sets the file aside.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -20,6 +21,8 @@ from fedgan_secure.data.pixels.stored import Layout
 from fedgan_secure.data.pixels.tables import palette_of, table_of
 
 FEWEST_STEPS, FEWEST_FRACTIONS = 128, 512
+_HOUNSFIELD = re.compile(r"HU|HOUND?SFIELD( UNITS?)?")
+"""Rescale types that are Hounsfield units: HU (PS3.3 C.11.1.1.2), and what a maker's reformats say, as spelt there."""
 COLOUR_CT = "a CT in colour is not in Hounsfield units"
 
 
@@ -39,7 +42,7 @@ def hounsfield_levels(dataset: Any, values: NDArray[Any], frame: int) -> NDArray
     if rescale is None:
         raise Unreadable("a CT without rescale slope and intercept: its Hounsfield units are unknown")
     unit = str(source.get("RescaleType", None) or dataset.get("RescaleType", None) or "HU").strip().upper()
-    if unit != "HU" or dataset.get("ModalityLUTSequence", None):
+    if not _HOUNSFIELD.fullmatch(unit) or dataset.get("ModalityLUTSequence", None):
         raise Unreadable("a CT whose values are not in Hounsfield units by its header")
     if dataset.PhotometricInterpretation != "MONOCHROME2" or _inverted(dataset):
         raise Unreadable("a CT that is shown inverted: whether its Hounsfield units are too cannot be told")

@@ -33,7 +33,7 @@ def test_hospitals_are_written_and_read_back_like_any_dicom_tree(tmp_path: Path)
     folders = write_hospitals(tmp_path, ["a", "b"], SMALL)
     for name, folder in folders.items():
         result = load(folder, LoadSettings(image_size=28))
-        assert (result.layout, result.preprocessing, result.dataset.classes) == ("dicom", "fundus-crop/1", CLASSES)
+        assert (result.layout, result.preprocessing, result.dataset.classes) == ("dicom", "by-modality/1", CLASSES)
         assert result.dataset.patients == 12
         assert 12 < len(result.dataset) <= 24
         assert not result.findings.quarantined

@@ -20,6 +20,7 @@ from tests.fedgan_secure.data.conftest import make_dicom
 from tests.fedgan_secure.data.references import by_dcmtk, difference, ours, run
 
 from fedgan_secure.data import LoadSettings, load
+from fedgan_secure.data.pixels.dicom import read_dicom
 from fedgan_secure.data.pixels.pictures import Unreadable
 
 RNG = np.random.default_rng(1)
@@ -336,3 +337,18 @@ def test_real_files_are_within_one_level_of_dcmtk_or_set_aside(
             assert difference(frame, _expected(path, dataset, number, tmp_path / "bare.dcm")) <= 1, path.name
         found["equal"] += 1
     assert found == {"equal": equal, "aside": aside}
+
+
+@pytest.mark.parametrize("unit", ["HU", "hu", "Hounsfield", "Hounsfield Units", "Houndsfield Unit"])
+def test_hounsfield_units_however_a_maker_writes_them(tmp_path: Path, unit: str) -> None:
+    """The last is what reformats of a large maker say (with that spelling)."""
+    plain, named = (
+        make_dicom(SIGNED, modality="CT", RescaleSlope="1", RescaleIntercept="-24", **more)
+        for more in ({}, {"RescaleType": unit})
+    )
+    shown = []
+    for number, made in enumerate((plain, named)):
+        made.save_as(tmp_path / f"{number}.dcm", enforce_file_format=True)
+        _, frames = read_dicom(tmp_path / f"{number}.dcm", hounsfield_window=True)
+        shown.append(next(iter(frames))[0])
+    assert np.array_equal(*shown)
