@@ -7,6 +7,7 @@ names and label tables: see `synthetic_layouts`.
 
 from __future__ import annotations
 
+import base64
 import csv
 import hashlib
 import io
@@ -30,8 +31,8 @@ from fedgan_secure.synthesis.layouts import ARRAYS, FLAT, Tree, plan_tree
 SIDECAR = "provenance.json"
 SIDECAR_SCHEMA = "fedgan-secure/generated/1"
 SHEET = "contact-sheet.png"
-SHEET_IN_LAYOUT = "contact-sheet.webp"
-"""In the layout of a data set the sheet has a type that no loader takes for one of the images."""
+SHEET_IN_LAYOUT = "contact-sheet.svg"
+"""In the layout of a data set the sheet has a type that no loader takes for one of the images; browsers show it."""
 _JPEG_QUALITY = 95
 _SHEET_LIMIT = 256
 _GAP = 2
@@ -160,7 +161,7 @@ def write_images(
         if layout == FLAT:
             (building / SHEET).write_bytes(png_bytes(sheet))
         else:
-            sheet.save(building / SHEET_IN_LAYOUT, format="WEBP", lossless=True)
+            (building / SHEET_IN_LAYOUT).write_text(_svg(sheet), encoding="ascii")
         described = {
             "schema": SIDECAR_SCHEMA,
             "synthetic": True,
@@ -264,6 +265,14 @@ def _check(images: NDArray[np.uint8], labels: Sequence[Any] | None) -> None:
         raise ValueError("images must be uint8[N,H,W,1 or 3]")
     if labels is not None and len(labels) != len(images):
         raise ValueError("there must be one label for every image")
+
+
+def _svg(picture: Image.Image) -> str:
+    """A picture as an SVG file that holds it as PNG."""
+    size = f'width="{picture.width}" height="{picture.height}"'
+    data = base64.b64encode(png_bytes(picture)).decode("ascii")
+    image = f'<image {size} href="data:image/png;base64,{data}"/>'
+    return f'<svg xmlns="http://www.w3.org/2000/svg" {size}>\n<title>Generated images</title>\n{image}\n</svg>\n'
 
 
 def png_bytes(picture: Image.Image) -> bytes:

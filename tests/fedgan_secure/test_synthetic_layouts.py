@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
+from PIL import Image
 
 from fedgan_secure.data import LoadSettings, load
 from fedgan_secure.data.pixels.preprocess import CT_ABDOMEN, FUNDUS, PLAIN
@@ -213,3 +214,19 @@ def test_keras_reads_class_folders_by_name(tmp_path: Path, names: tuple[str, ...
     assert found.class_names == sorted(names)
     shown = [(round(float(image[0, 0, 0, 0])), found.class_names[int(label[0])]) for image, label in found]
     assert sorted(shown) == [(number, names[label]) for number, label in enumerate(labels)]
+
+
+def test_the_contact_sheet_of_a_layout_is_the_same_picture(tmp_path: Path) -> None:
+    import base64
+    import io
+    from xml.etree import ElementTree
+
+    for layout in ("flat", "folders"):
+        write_images(tmp_path / layout, COLOUR, [number % 5 for number in range(len(COLOUR))], PROVENANCE, DR_GRADES,
+                     layout=layout)  # fmt: skip
+    svg = ElementTree.parse(tmp_path / "folders" / "contact-sheet.svg").getroot()  # noqa: S314 - our own file
+    image = next(element for element in svg if element.tag.endswith("image"))
+    data = base64.b64decode(image.attrib["href"].removeprefix("data:image/png;base64,"))
+    with Image.open(io.BytesIO(data)) as inside, Image.open(tmp_path / "flat" / "contact-sheet.png") as flat:
+        assert np.array_equal(np.asarray(inside), np.asarray(flat))
+        assert (svg.attrib["width"], svg.attrib["height"]) == (str(flat.width), str(flat.height))
