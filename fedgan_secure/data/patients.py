@@ -51,6 +51,20 @@ def person_pseudonym(secret: bytes, name: str) -> str:
     return pseudonym(secret, normal_identifier(name))
 
 
+def _sizes(labels: NDArray[np.int32], patient: NDArray[np.int32], count: int, classes: int) -> NDArray[np.int64]:
+    """Images of every patient, int64[P]; raises ValueError where labels or patients are out of their range."""
+    if labels.shape != (count,) or patient.shape != (count,):
+        raise ValueError("images, labels and patient must have the same length")
+    if count and (labels.min() < -1 or labels.max() >= max(classes, 0)):
+        raise ValueError(f"labels must lie in -1..{classes - 1}")
+    if count and patient.min() < 0:
+        raise ValueError("patient must be 0 or more")
+    sizes = np.bincount(patient) if count else np.zeros(0, dtype=np.int64)
+    if np.any(sizes == 0):
+        raise ValueError("patient must use every index from 0 to its largest")
+    return sizes
+
+
 class PatientDataset:
     """Images of one hospital with the patient each belongs to. Immutable.
 
@@ -94,15 +108,7 @@ class PatientDataset:
         count = len(images) if rows is None else len(rows)
         label_array = np.array(labels, dtype=np.int32)
         patient_array = np.array(patient, dtype=np.int32)
-        if label_array.shape != (count,) or patient_array.shape != (count,):
-            raise ValueError("images, labels and patient must have the same length")
-        if count and (label_array.min() < -1 or label_array.max() >= max(classes, 0)):
-            raise ValueError(f"labels must lie in -1..{classes - 1}")
-        if count and patient_array.min() < 0:
-            raise ValueError("patient must be 0 or more")
-        sizes = np.bincount(patient_array) if count else np.zeros(0, dtype=np.int64)
-        if np.any(sizes == 0):
-            raise ValueError("patient must use every index from 0 to its largest")
+        sizes = _sizes(label_array, patient_array, count, classes)
         names = tuple(pseudonyms) or tuple(f"p{index}" for index in range(len(sizes)))
         if len(names) != len(sizes) or len(set(names)) != len(names):
             raise ValueError("there must be one distinct pseudonym for every patient")

@@ -79,14 +79,7 @@ def _dicom(settings: Settings, task: Task, record: Record, labels: list[str]) ->
         record = replace(record, source_sha256=hashlib.sha256(data).hexdigest())
         dataset = parse(BytesIO(data))
         del data
-        if str(dataset.file_meta.get("MediaStorageSOPClassUID", "")) == _DIRECTORY:
-            raise Unreadable("a DICOMDIR lists the original files and their patients")
-        if not dataset.file_meta.get("TransferSyntaxUID", None):
-            raise Unreadable("its transfer syntax is missing")
-        if not dataset.get("SOPClassUID", None):
-            raise Unreadable("its SOPClassUID is missing: no kind of DICOM object")
-        if not _UID.fullmatch(str(dataset.SOPClassUID)):
-            raise Unreadable("its SOPClassUID is no UID: digits and dots")
+        _refuse_no_object(dataset)
         original = residual.look_at(dataset, task.path)
         labels += [name for name in settings.labels if holds(name, original.words)]
         said = pixels.risk(dataset)
@@ -119,6 +112,18 @@ def _dicom(settings: Settings, task: Task, record: Record, labels: list[str]) ->
     record = replace(record, patient=str(dataset.PatientID))
     record = replace(record, treated=dict(done), pixels=REVIEWED if said else why)
     return _write(settings, record, name, whole)
+
+
+def _refuse_no_object(dataset: Any) -> None:
+    """Refuse a DICOMDIR, and what does not say which object it is or how its bytes are to be read."""
+    if str(dataset.file_meta.get("MediaStorageSOPClassUID", "")) == _DIRECTORY:
+        raise Unreadable("a DICOMDIR lists the original files and their patients")
+    if not dataset.file_meta.get("TransferSyntaxUID", None):
+        raise Unreadable("its transfer syntax is missing")
+    if not dataset.get("SOPClassUID", None):
+        raise Unreadable("its SOPClassUID is missing: no kind of DICOM object")
+    if not _UID.fullmatch(str(dataset.SOPClassUID)):
+        raise Unreadable("its SOPClassUID is no UID: digits and dots")
 
 
 def _why_no_risk(dataset: Any) -> str:

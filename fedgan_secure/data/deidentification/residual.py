@@ -109,20 +109,32 @@ def scan(original: Original, written: Any, raw: bytes) -> list[Finding]:
         ours = mine or group == 0x0002 or place.startswith(_OUR_CODE)
         if element.VR != "SQ" and not ours and tells(element, words, of_text):
             findings.append(Finding("an identifying value of the original in another attribute", place))
-        for value in values:
-            if value.strip(" \0") in _DUMMIES:
-                continue
-            if action == "X":
-                findings.append(Finding("an attribute that the profile removes", place))
-            elif element.VR == "UI" and action is not None and not (value.startswith("2.25.") or is_registered(value)):
-                findings.append(Finding("a UID that the profile replaces", place))
-            elif action is not None and element.VR != "UI" and not mine:
-                findings.append(Finding("an attribute that the profile changes, with a value that is no dummy", place))
-            elif element.VR in _NAMES:
-                findings.append(Finding("a name, date, time or age", place))
-            elif value in uids:
-                findings.append(Finding("a UID of the original", place))
+        found = (_wrong_value(value, element.VR, action, uids, mine=mine) for value in values)
+        findings += [Finding(reason, place) for reason in found if reason is not None]
     return findings
+
+
+def _wrong_value(value: str, kind: str, action: str | None, uids: frozenset[str], *, mine: bool) -> str | None:
+    """What is wrong with one value of a copy, or None.
+
+    Args:
+        value: as text.
+        kind: its VR.
+        action: the profile's for its attribute or for a sequence around it.
+        uids: of the original.
+        mine: the attribute is one that de-identification itself writes.
+    """
+    if value.strip(" \0") in _DUMMIES:
+        return None
+    if action == "X":
+        return "an attribute that the profile removes"
+    if kind == "UI" and action is not None and not (value.startswith("2.25.") or is_registered(value)):
+        return "a UID that the profile replaces"
+    if action is not None and kind != "UI" and not mine:
+        return "an attribute that the profile changes, with a value that is no dummy"
+    if kind in _NAMES:
+        return "a name, date, time or age"
+    return "a UID of the original" if value in uids else None
 
 
 def _file_level(written: Any, raw: bytes) -> Iterator[str]:

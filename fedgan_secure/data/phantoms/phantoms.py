@@ -110,9 +110,7 @@ def write_hospitals(
     Raises InputError when a folder holds something else or cannot be written.
     """
     result = {name: folder / name for name in names}
-    for name in names:
-        if not name or not name.isascii() or not name.isprintable() or len(name) > 40 or set(name) & set("/\\ "):
-            raise InputError(f"the hospital name {name!r} cannot name a folder; expected up to 40 letters and digits")
+    _check_names(names)
     total = len(names) * settings.patients
     buildings: dict[int, Path] = {}
     try:
@@ -125,10 +123,7 @@ def write_hospitals(
         rows: dict[int, list[Row]] = {hospital: [] for hospital in buildings}
         common = (buildings, tuple(names), settings)
         for batch in map_batches(TARGET, common, work, batch=_BATCH, workers=workers or default_workers()):
-            for drawn in batch:
-                if isinstance(drawn, Failed):
-                    raise InputError(f"a phantom could not be drawn: {drawn.reason}")
-                rows[drawn[0]] += drawn[1]
+            _take(batch, rows)
             done += len(batch)
             if progress is not None:
                 progress(TASK, done, total)
@@ -143,6 +138,20 @@ def write_hospitals(
         for building in buildings.values():
             shutil.rmtree(building, ignore_errors=True)
     return result
+
+
+def _take(batch: list[Any], rows: dict[int, list[Row]]) -> None:
+    """Add what was drawn to the rows of its hospital; raises InputError for a phantom that could not be drawn."""
+    for drawn in batch:
+        if isinstance(drawn, Failed):
+            raise InputError(f"a phantom could not be drawn: {drawn.reason}")
+        rows[drawn[0]] += drawn[1]
+
+
+def _check_names(names: Sequence[str]) -> None:
+    for name in names:
+        if not name or not name.isascii() or not name.isprintable() or len(name) > 40 or set(name) & set("/\\ "):
+            raise InputError(f"the hospital name {name!r} cannot name a folder; expected up to 40 letters and digits")
 
 
 def _mark(name: str, hospital: int, settings: PhantomSettings) -> dict[str, Any]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import warnings
 import zlib
 from collections.abc import Iterator
@@ -166,29 +165,39 @@ class dicom_reasons:  # noqa: N801 - reads as a phrase: `with dicom_reasons():`
         _LOG.propagate = self._propagate
         if error is None or isinstance(error, Unreadable) or not isinstance(error, Exception):
             return
-        if isinstance(error, PermissionError):
-            reason = "no permission to read it"
-        elif isinstance(error, MemoryError):
-            reason = "decoding it needs more memory than there is"
-        elif isinstance(error, RecursionError):
-            reason = "sequences nested too deeply"
-        elif isinstance(error, pydicom.errors.InvalidDicomError):
-            reason = "not DICOM: the mark DICM is missing"
-        elif isinstance(error, RuntimeError | NotImplementedError | ValueError) and WRONG_SIZE in str(error):
-            reason = "its compressed pixels announce another size than its header"
-        elif isinstance(error, RuntimeError | ValueError) and WRONG_PRECISION in str(error):
-            reason = "its compressed pixels have other bits or another sign than its header says"
-        elif CRASHED in str(error):
-            reason = "decoding it crashed the decoder"
-        elif TOO_LONG in str(error):
-            reason = "decoding it took too long"
-        elif isinstance(error, RuntimeError) and "exceptions were raised" in str(error):
-            reason = "its compressed pixels are broken, or of a kind that its decoder does not take"
-        elif isinstance(error, RuntimeError | NotImplementedError) and re.search("plugin|decod", str(error)):
-            reason = "no installed decoder takes its transfer syntax"
-        else:
-            reason = f"broken, truncated or inconsistent ({type(error).__name__})"
-        raise Unreadable(reason) from None
+        raise Unreadable(_reason(error)) from None
+
+
+_REASONS: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str, str], ...] = (
+    (PermissionError, "", "no permission to read it"),
+    (MemoryError, "", "decoding it needs more memory than there is"),
+    (RecursionError, "", "sequences nested too deeply"),
+    (pydicom.errors.InvalidDicomError, "", "not DICOM: the mark DICM is missing"),
+    ((RuntimeError, ValueError), WRONG_SIZE, "its compressed pixels announce another size than its header"),
+    (
+        (RuntimeError, ValueError),
+        WRONG_PRECISION,
+        "its compressed pixels have other bits or another sign than its header says",
+    ),
+    (Exception, CRASHED, "decoding it crashed the decoder"),
+    (Exception, TOO_LONG, "decoding it took too long"),
+    (
+        RuntimeError,
+        "exceptions were raised",
+        "its compressed pixels are broken, or of a kind that its decoder does not take",
+    ),
+    (RuntimeError, "plugin", "no installed decoder takes its transfer syntax"),
+    (RuntimeError, "decod", "no installed decoder takes its transfer syntax"),
+)
+"""(kind of error, what its text holds, the reason for people); the first that fits counts."""
+
+
+def _reason(error: Exception) -> str:
+    text = str(error)
+    for kind, part, reason in _REASONS:
+        if isinstance(error, kind) and part in text:
+            return reason
+    return f"broken, truncated or inconsistent ({type(error).__name__})"
 
 
 def _read(path: Path, *, stop_before_pixels: bool) -> Any:

@@ -90,47 +90,53 @@ def detect(listing: Listing, kinds: Kinds) -> str:
             hint="name the layout (--layout dicom, folders, ...) to quarantine the other files, or separate them",
         )
     tables = _columns_at_root(listing, kinds)
-    found: str | None = None
     if kinds.dicom:
-        beside = [set(columns) for path, columns in tables.items() if "/" not in path]
-        if any({"patient_id", "any_injury"} <= columns for columns in beside):
-            found = "rsna-ct"
-        elif any({"patientid", "target"} <= columns for columns in beside):
-            found = "rsna-pneumonia"
-        else:
-            found = "dicom"
-    elif kinds.pictures:
-        named = {
-            layout for columns in tables.values() for layout, wanted in _BY_TABLE.items() if wanted <= set(columns)
-        }
-        if len(named) > 1:
-            raise InputError(
-                f"the tables of {listing.root} fit several layouts: {', '.join(sorted(named))}",
-                hint="name one with --layout",
-            )
-        found = next(iter(named), None)
-        if found is None:
-            for path, columns in tables.items():
-                if not columns:
-                    read_table(listing.root / path)  # says what is wrong with it
-            if all("/" in entry.path for entry in kinds.pictures):
-                found = "folders"
+        return _layout_of_dicom(tables)
+    found = _layout_of_pictures(listing, kinds, tables) if kinds.pictures else None
     if found is not None:
         return found
-    if kinds.arrays and not kinds.pictures:
+    raise _no_layout(listing, kinds)
+
+
+def _layout_of_dicom(tables: dict[str, tuple[str, ...]]) -> str:
+    """By the tables beside the files alone: whatever lies in a patient's folder chooses no layout."""
+    beside = [set(columns) for path, columns in tables.items() if "/" not in path]
+    if any({"patient_id", "any_injury"} <= columns for columns in beside):
+        return "rsna-ct"
+    return "rsna-pneumonia" if any({"patientid", "target"} <= columns for columns in beside) else "dicom"
+
+
+def _layout_of_pictures(listing: Listing, kinds: Kinds, tables: dict[str, tuple[str, ...]]) -> str | None:
+    named = {layout for columns in tables.values() for layout, wanted in _BY_TABLE.items() if wanted <= set(columns)}
+    if len(named) > 1:
         raise InputError(
+            f"the tables of {listing.root} fit several layouts: {', '.join(sorted(named))}",
+            hint="name one with --layout",
+        )
+    if named:
+        return next(iter(named))
+    for path, columns in tables.items():
+        if not columns:
+            read_table(listing.root / path)  # says what is wrong with it
+    return "folders" if all("/" in entry.path for entry in kinds.pictures) else None
+
+
+def _no_layout(listing: Listing, kinds: Kinds) -> InputError:
+    """The error for a folder of no known layout, with what lies there."""
+    if kinds.arrays and not kinds.pictures:
+        return InputError(
             f"{listing.root} holds {len(kinds.arrays)} .npz files", hint="give the path of one .npz file itself"
         )
     within = sum("/" in entry.path for entry in kinds.pictures)
-    if within and not kinds.dicom:
-        raise InputError(
+    if within:
+        return InputError(
             f"{within} pictures of {listing.root} lie in folders, and {len(kinds.pictures) - within} beside them",
             hint="--layout folders takes the folders as classes and sets the others aside; --layout csv takes a table",
         )
     what = f"{len(kinds.pictures)} pictures, {len(kinds.tables)} tables and {len(kinds.other)} other files"
     if kinds.other:
         what += f" ({sentence(left_out(kinds.unread(), listing.hidden))})"
-    raise InputError(
+    return InputError(
         f"{listing.root} is no layout that is known: {what}",
         hint="expected DICOM files, train/ID_left.jpeg with trainLabels.csv, folders named after classes, or an .npz; "
         "name one with --layout, or give columns with --layout csv",

@@ -34,52 +34,66 @@ class Listing:
 
 def list_folder(path: Path) -> Listing:
     """List `path` recursively. Raises InputError when it is missing, not a folder, unreadable or empty."""
+    root = _root(path)
+    entries: list[Entry] = []
+    refused: list[tuple[str, str]] = []
+    pending, hidden = [""], 0
+    while pending:
+        prefix = pending.pop()
+        children, why = _children(root / prefix)
+        if why and not prefix and "permission" in why:
+            raise InputError(
+                f"there is no permission to list {path}", hint="ask for read and execute permission on the folder"
+            )
+        if why:
+            refused.append((prefix or ".", why))
+        for child in children:
+            if child.name.startswith(".") or child.name in _LEFT_ALONE:
+                hidden += 1
+                continue
+            relative = f"{prefix}/{child.name}" if prefix else child.name
+            if why := _no_entry(child, root):
+                refused.append((relative, why))
+            elif child.is_dir(follow_symlinks=False):
+                pending.append(relative)
+            else:
+                status = child.stat()
+                entries.append(Entry(relative, status.st_size, status.st_mtime_ns))
+        if len(entries) > MAXIMUM_FILES:
+            raise InputError(f"{path} holds more than {MAXIMUM_FILES} files", hint="give a smaller folder")
+    if not entries and not refused:
+        raise InputError(f"{path} is empty, expected images", hint="check the path; `data check` shows what is found")
+    entries.sort(key=lambda entry: entry.path)
+    return Listing(root, tuple(entries), tuple(sorted(refused)), hidden)
+
+
+def _root(path: Path) -> Path:
     if not path.exists():
         raise InputError(f"{path} does not exist", hint="give the folder (or the .npz file) that holds the images")
     if not path.is_dir():
         raise InputError(
             f"{path} is a file, expected a folder of images or an .npz file", hint="give the folder that holds the file"
         )
-    root = path.resolve()
-    entries: list[Entry] = []
-    refused: list[tuple[str, str]] = []
-    pending, hidden = [""], 0
-    while pending:
-        prefix = pending.pop()
-        try:
-            children = list(os.scandir(root / prefix))
-        except PermissionError:
-            if not prefix:
-                raise InputError(
-                    f"there is no permission to list {path}", hint="ask for read and execute permission on the folder"
-                ) from None
-            refused.append((prefix, "no permission to list this folder"))
-            continue
-        except OSError as error:
-            refused.append((prefix or ".", f"cannot be listed ({error.strerror})"))
-            continue
-        for child in children:
-            if child.name.startswith(".") or child.name in _LEFT_ALONE:
-                hidden += 1
-                continue
-            relative = f"{prefix}/{child.name}" if prefix else child.name
-            if child.is_symlink() and not _inside(Path(child.path), root):
-                refused.append((relative, "a symbolic link that leads out of the folder or nowhere"))
-            elif child.is_dir(follow_symlinks=False):
-                pending.append(relative)
-            elif child.is_symlink() and child.is_dir():
-                refused.append((relative, "a symbolic link to a folder (its files are read where they lie)"))
-            elif child.is_file():
-                status = child.stat()
-                entries.append(Entry(relative, status.st_size, status.st_mtime_ns))
-                if len(entries) > MAXIMUM_FILES:
-                    raise InputError(f"{path} holds more than {MAXIMUM_FILES} files", hint="give a smaller folder")
-            else:
-                refused.append((relative, "neither a file nor a folder"))
-    if not entries and not refused:
-        raise InputError(f"{path} is empty, expected images", hint="check the path; `data check` shows what is found")
-    entries.sort(key=lambda entry: entry.path)
-    return Listing(root, tuple(entries), tuple(sorted(refused)), hidden)
+    return path.resolve()
+
+
+def _children(folder: Path) -> tuple[list[os.DirEntry[str]], str]:
+    """What lies in a folder, and why it cannot be listed ("": it can)."""
+    try:
+        return list(os.scandir(folder)), ""
+    except PermissionError:
+        return [], "no permission to list this folder"
+    except OSError as error:
+        return [], f"cannot be listed ({error.strerror})"
+
+
+def _no_entry(child: os.DirEntry[str], root: Path) -> str:
+    """Why something in a folder is neither read nor looked into ("": it is)."""
+    if child.is_symlink() and not _inside(Path(child.path), root):
+        return "a symbolic link that leads out of the folder or nowhere"
+    if child.is_symlink() and child.is_dir():
+        return "a symbolic link to a folder (its files are read where they lie)"
+    return "" if child.is_dir(follow_symlinks=False) or child.is_file() else "neither a file nor a folder"
 
 
 def readable(name: str) -> str:

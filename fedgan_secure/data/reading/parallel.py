@@ -40,6 +40,15 @@ class _Job:
     items: list[Any]
     positions: list[int]
 
+    def placed(self, results: list[Any], answers: list[Any]) -> list[Any]:
+        """A batch's results with this job's answers in their places."""
+        known = dict(zip(self.positions, answers, strict=True))
+        return [known.get(position, result) for position, result in enumerate(results)]
+
+    def one_by_one(self) -> list[_Job]:
+        """A job for each item, to find the one that ended its worker."""
+        return [_Job(self.number, [item], [at]) for item, at in zip(self.items, self.positions, strict=True)]
+
 
 @dataclass
 class _Worker:
@@ -125,18 +134,14 @@ class _Pool:
                 self._give(worker, job)
             for job, answers in self._collect():
                 if answers is not None:
-                    for position, answer in zip(job.positions, answers, strict=True):
-                        results[job.number][position] = answer
+                    results[job.number] = job.placed(results[job.number], answers)
                     missing[job.number] -= len(job.items)
                 elif len(job.items) == 1:
                     reason = "reading it crashed the decoder or took too long"
                     results[job.number][job.positions[0]] = Failed(reason)
                     missing[job.number] -= 1
                 else:
-                    retries += [
-                        _Job(job.number, [item], [position])
-                        for item, position in zip(job.items, job.positions, strict=True)
-                    ]
+                    retries += job.one_by_one()
 
     def _idle(self) -> _Worker | None:
         for worker in self._workers:

@@ -133,20 +133,10 @@ def labels_of(
     has, which takes its place in the order. Declaring the vocabulary rules out both (``Plan.labels_fixed``).
     """
     plan.unusable_labels += table.set_aside()
-    texts: dict[RowKey, str] = {}
-    contradicting: set[RowKey] = set()
-    for row in table.rows:
-        name, text = (row[key], row[patient] if patient else ""), row[column]
-        if name not in texts:
-            texts[name] = text
-        elif texts[name] != text:
-            if shared is not None and shared(name[0]):
-                plan.unusable_labels.append((name[0], "an earlier row gives this name another label"))
-            else:
-                contradicting.add(name)
-    for name, text in texts.items():
-        if options.label_names is None and says_nothing(text):
-            texts[name] = ""
+    rows = [((row[key], row[patient] if patient else ""), row[column]) for row in table.rows]
+    texts, contradicting = _texts(plan, rows, shared)
+    if options.label_names is None:
+        texts = {name: "" if says_nothing(text) else text for name, text in texts.items()}
     declared = options.label_names or (tuple(map(str, range(options.classes))) if options.classes else None) or fixed
     plan.labels_fixed = declared is not None
     if declared is not None:
@@ -175,6 +165,22 @@ def labels_of(
             continue
         result[name] = -1
     return result
+
+
+def _texts(
+    plan: Plan, rows: list[tuple[RowKey, str]], shared: Callable[[str], bool] | None
+) -> tuple[dict[RowKey, str], set[RowKey]]:
+    """The label of each key as its first row has it, and the keys whose rows contradict each other."""
+    texts: dict[RowKey, str] = {}
+    contradicting: set[RowKey] = set()
+    for name, text in rows:
+        if texts.setdefault(name, text) == text:
+            continue
+        if shared is not None and shared(name[0]):
+            plan.unusable_labels.append((name[0], "an earlier row gives this name another label"))
+        else:
+            contradicting.add(name)
+    return texts, contradicting
 
 
 def _collected(texts: list[str]) -> tuple[tuple[str, ...], str]:
