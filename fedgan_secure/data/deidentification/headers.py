@@ -31,8 +31,8 @@ DUMMY = "REMOVED"
 DUMMIES: dict[str, Any] = {
     **dict.fromkeys(("AE", "CS", "LO", "LT", "PN", "SH", "ST", "UC", "UT"), DUMMY),
     "AS": "000Y",
-    "DA": "00010101",
-    "DT": "00010101010101.000000+0000",
+    "DA": "19000101",
+    "DT": "19000101000000.000000+0000",
     "TM": "000000.00",
     "UR": "http://removed.invalid",
     **dict.fromkeys(("DS", "IS"), "0"),

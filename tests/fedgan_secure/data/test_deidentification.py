@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import stat
+import subprocess
 from collections.abc import Callable, Iterator
 from io import BytesIO
 from pathlib import Path
@@ -21,6 +22,7 @@ from pydicom.dataset import Dataset, FileDataset
 from pydicom.encaps import encapsulate
 from pydicom.sequence import Sequence
 from pydicom.uid import JPEGBaseline8Bit, UID_dictionary, generate_uid
+from tests.patience import HANG_SECONDS
 
 from fedgan_secure.data import LoadSettings, load, pseudonym
 from fedgan_secure.data.deidentification import folder
@@ -606,3 +608,32 @@ def test_cleaning_does_not_depend_on_the_order_or_number_of_runs() -> None:
     clean(once, KEYS, "x", frozenset(), frozenset())
     clean(twice, KEYS, "y", frozenset(), frozenset())
     assert _bytes(once) == _bytes(twice)
+
+
+def test_what_replaces_a_value_is_valid_to_an_independent_reader(tmp_path: Path) -> None:
+    """dciodvfy finds no value in a copy that its kind does not allow; it did find the year 1 that stood for dates."""
+    reader = shutil.which("dciodvfy")
+    if reader is None:
+        if os.environ.get("FEDGAN_REQUIRE_DICOM_TOOLS"):
+            pytest.fail("no dciodvfy, and FEDGAN_REQUIRE_DICOM_TOOLS is set")
+        pytest.skip("no dciodvfy (Debian package dicom3tools)")
+    made = make_dicom(noise(1, 16, 16), patient="P1", modality="MR")
+    made.StudyDate = made.SeriesDate = made.AcquisitionDate = made.ContentDate = "20200102"
+    made.StudyTime = made.ContentTime = "101112"
+    made.AcquisitionDateTime, made.PatientBirthDate, made.PatientAge, made.PatientSex = (
+        "20200102101112",
+        "",
+        "050Y",
+        "F",
+    )
+    made.StudyID, made.AccessionNumber, made.ReferringPhysicianName = "1", "A1", "Doe^Jane"
+    made.InstitutionName, made.OperatorsName = "somewhere", "Roe^Richard"
+    (tmp_path / "in").mkdir()
+    made.save_as(tmp_path / "in" / "1.dcm", enforce_file_format=True)
+    deidentify_folder(tmp_path / "in", tmp_path / "out", DeidentifySettings(workers=1))
+    (copy,) = (tmp_path / "out" / "dicom").glob("*.dcm")
+    written = pydicom.dcmread(copy)
+    dates = [element for element in written.iterall() if element.VR in ("DA", "DT", "TM", "AS") and element.value]
+    assert dates, "nothing was replaced"
+    done = subprocess.run([reader, str(copy)], capture_output=True, text=True, timeout=HANG_SECONDS)
+    assert [line for line in done.stderr.splitlines() if "invalid" in line.lower()] == []
