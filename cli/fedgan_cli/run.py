@@ -237,6 +237,11 @@ def _hospitals(texts: tuple[str, ...]) -> dict[str, str]:
 
 
 SMALL = 64
+BY_MODALITY = "by-modality/1"
+EYES = (
+    "where these DICOM files are colour photographs of eyes, --preprocessing fundus-crop/1 says so, and the public "
+    "start of this version is adapted to them"
+)
 NO_START = (
     "no public start fits these pictures, so noise may drown what is trained from a seed; --start moments serves small "
     "pictures better (docs/quality.md), --start none leaves this remark out"
@@ -262,6 +267,8 @@ def _announce(federation: Federation, display: terminal.Progress) -> None:
     unasked = federation.settings.training.start is None and policy.initial_model.pretraining == "none"
     if policy.start is None and unasked and policy.data.image_size <= SMALL:
         display.note(NO_START)
+        if policy.data.preprocessing == BY_MODALITY and policy.data.image_size == SMALL:
+            display.note(EYES)
     if federation.classes is not None:
         taken, fresh = (terminal.printable(", ".join(names)) or "none" for names in federation.classes)
         display.note(f"classes taken over by name from --init-from: {taken}; drawn anew: {fresh}")

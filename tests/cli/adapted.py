@@ -20,7 +20,7 @@ from tests.cli.conftest import Done
 PATIENTS = 8
 QUICK = [
     "--steps-per-round", "2", "--sampling-probability", "0.5", "--declared-patients", str(PATIENTS), "--delta", "1e-3",
-    "--noise-multiplier", "2", "--release-noise", "5", "--quiet",
+    "--noise-multiplier", "2", "--release-noise", "5", "--preprocessing", "fundus-crop/1", "--quiet",
 ]  # fmt: skip
 
 

@@ -293,6 +293,7 @@ def test_the_release_alone_without_privacy_and_without_classes(
     root = tmp_path / "run"
     done = command(
         "run", *hospitals, "--declared-patients", "8", "--delta", "1e-3", "--no-privacy", "--unconditional", "--quiet",
+        "--preprocessing", "fundus-crop/1",
         "--output", root,
     )  # fmt: skip
     assert done.code == 0, done.err
@@ -315,7 +316,7 @@ def test_a_release_alone_whose_noise_the_hospitals_share(
     """Its one sum is verified as such: with shared noise only the rounds of steps have a sum for every step."""
     root = tmp_path / "run"
     options = ["--declared-patients", str(PATIENTS), "--delta", "1e-3", "--release-noise", "5", "--quiet"]
-    options += ["--noise-placement", "distributed", "--rounds", "1"]
+    options += ["--noise-placement", "distributed", "--rounds", "1", "--preprocessing", "fundus-crop/1"]
     done = command("run", *hospitals, *options, "--output", root)
     assert done.code == 0, done.err
     policy = policy_of(root)
