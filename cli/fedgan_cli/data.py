@@ -124,7 +124,8 @@ def check(
     )
     with progress(quiet=quiet) as shown:
         result = load(path, settings, shown.update)
-    findings, command_line = result.findings, run_command(path, settings, result.findings)
+    findings = result.findings
+    command_line = run_command(path, settings, findings, unknown_ok=unknown_ok)
     unknown = unknown_exclusions(exclude, [findings])
     if unknown and not unknown_ok:
         raise unknown_names(tuple(dict.fromkeys(exclude)), unknown)

@@ -13,7 +13,7 @@ _DEFAULTS = (("image_size", 64), ("channels", 3), ("unit", "patient"))
 _WORDS = ("patient_pattern", "image_column", "label_column", "patient_column")
 
 
-def run_command(path: Path, settings: LoadSettings, findings: DataFindings) -> str:
+def run_command(path: Path, settings: LoadSettings, findings: DataFindings, *, unknown_ok: bool = False) -> str:
     """Return the command, on one line and quoted for a POSIX shell, that reads `path` as it was read here.
 
     The layout is named as it was found, so that nothing is read off the data again. No count is in it: how many
@@ -32,4 +32,6 @@ def run_command(path: Path, settings: LoadSettings, findings: DataFindings) -> s
             words += [f"--{name.replace('_', '-')}", word]
     for patient in settings.exclude:
         words += ["--exclude-patient", patient]
+    if unknown_ok:
+        words.append("--unknown-ok")
     return shlex.join(words)

@@ -150,6 +150,7 @@ def _folders(
             preprocessing=preprocessing[0],
             label_names=labels or None,
             classes=classes or None,
+            labels_collected=base.label_names is None and not all(item.labels_fixed for item in found.values()),
             secret=load_secret(sites[name].pseudonym_secret),
             cache_dir=sites[name].cache,
         )

@@ -78,6 +78,11 @@ def test_the_last_line_is_the_command_to_run_next(folder: Path, tmp_path: Path) 
     }  # fmt: skip
 
 
+def test_a_name_that_nobody_has_is_passed_on_as_such(folder: Path) -> None:
+    given = _next(str(folder), "--exclude-patient", "nobody", "--unknown-ok")
+    assert given["exclude_patient"] == ("nobody",) and given["unknown_ok"] is True
+
+
 def test_columns_that_were_named_are_named_to_the_run_and_reach_its_loader(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -20,18 +20,24 @@ PLACEHOLDERS = frozenset(
     {"nan", "na", "n/a", "#n/a", "none", "null", "nil", "nat", "<na>", "unknown", "unk", "undefined", "anonymous",
      "anonymized", "anonymised", "anonym", "anon", "deidentified", "de-identified", "removed", "redacted", "missing",
      "empty", "unbekannt", "inconnu", "patient", "patientid", "patient id", "patient_id", "name", "id", "0", "00",
-     "000", "0000", "xxx", "xxxx", "no id", "noid", "default", "tbd"}
+     "no id", "default", "tbd", "unnamed", "not available", "unknown patient", "no name", "test patient"}
 )  # fmt: skip
 """What stands where an identifier should, in the form of `normal_identifier`: files of several people may share it."""
+_PLAIN_PLACEHOLDERS = frozenset(re.sub(r"[\W_]+", "", word) for word in PLACEHOLDERS) - {""}
+"""The same without separators: no-id, NO_ID and (none) are as much nobody as "no id" and "none"."""
+_SAME_DIGIT = re.compile(r"0+|9{8,}|x{3,}")
 PLACEHOLDER = "its patient is given as {!r}, which is a placeholder: nobody knows whose it is"
 COUNTED = frozenset({"eyepacs", "folders", "messidor", "rsna-ct", "rsna-pneumonia"})
 """Layouts whose patients stand in names of files and folders, where people count from 0."""
 _ZEROS = re.compile(r"(?<![0-9])0+(?=[0-9])")
 _DECIMALS = re.compile(r"(?<=[0-9])\.0+$")
 _SEPARATORS = re.compile(r"[\W_]+")
+_WORD = re.compile(r"[^\W_]+")
+SHORTEST = 3
+"""Letters or digits of a word that may be somebody's name."""
 _VISIT = re.compile(
-    r"(?<=[0-9a-z])[\W_]+(?:(?:19|20)[0-9]{2}(?:[01][0-9][0-3][0-9])?|"
-    r"(?:v|visit|visite|fu|follow[\W_]*up|tp|timepoint|ses|session|baseline)[\W_]*[0-9]*)$"
+    r"(?<=[0-9a-z])[\W_]+(?:(?:19|20)[0-9]{2}(?:[01][0-9][0-3][0-9])?|[0-9]{2}[01][0-9][0-3][0-9]|"
+    r"(?:v|visit|visite|fu|follow[\W_]*up|t|tp|timepoint|ses|session|baseline|m|month|wk|week|y|year)[\W_]*[0-9]*)$"
 )
 """The end of an identifier that names a year, a date or a visit."""
 HEADERS = {
@@ -53,7 +59,8 @@ def is_placeholder(identifier: str, *, counted: bool = False) -> bool:
     text = normal_identifier(identifier)
     if counted and text.isdigit():
         return False
-    return text in PLACEHOLDERS or not any(sign.isalnum() for sign in text)
+    plain = _SEPARATORS.sub("", text)
+    return plain in _PLAIN_PLACEHOLDERS or _SAME_DIGIT.fullmatch(plain) is not None or not plain
 
 
 def look_alike(identifiers: Iterable[str]) -> list[tuple[str, ...]]:
@@ -90,6 +97,19 @@ def marks_of(dataset: Any, key: bytes) -> dict[str, bytes]:
         if plain := _SEPARATORS.sub(" ", text).strip():
             marks[attribute] = hmac.new(key, f"{attribute} {plain}".encode(), hashlib.sha256).digest()[:16]
     return marks
+
+
+def word_marks(text: str, key: bytes) -> frozenset[bytes]:
+    """Return the words of a text, of three letters or digits or more, as keyed digests of 16 bytes.
+
+    Args:
+        text: an identifier, a name or the name of a class.
+        key: of one loading, forgotten after it.
+    """
+    words = _WORD.findall(unicodedata.normalize("NFKC", text).casefold())
+    return frozenset(
+        hmac.new(key, f"word {word}".encode(), hashlib.sha256).digest()[:16] for word in words if len(word) >= SHORTEST
+    )
 
 
 class SeveralPeople:

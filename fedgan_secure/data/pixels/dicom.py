@@ -25,7 +25,7 @@ from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRL
 
 from fedgan_secure.data.identifiers.burned_in import BURNED_IN, risk
 from fedgan_secure.data.identifiers.identifiers import HeaderFacts, dicom_facts
-from fedgan_secure.data.identifiers.persons import marks_of
+from fedgan_secure.data.identifiers.persons import marks_of, word_marks
 from fedgan_secure.data.pixels.decoders import WRONG_PRECISION, WRONG_SIZE, plugin_for
 from fedgan_secure.data.pixels.gdcm_process import CRASHED, TOO_LONG
 from fedgan_secure.data.pixels.levels import (
@@ -54,13 +54,15 @@ _NOT_PRIMARY = frozenset({"SEG", "RTDOSE", "RTSTRUCT", "RTPLAN", "SR", "PR", "KO
 
 @dataclass(frozen=True)
 class DicomHeader:
-    """What the loader needs from a header; it never leaves the loader. `marks`: see `persons.marks_of`."""
+    """What the loader needs from a header; it never leaves the loader. `marks`: see `persons.marks_of`; `words`:
+    of identifier and name, see `persons.word_marks`."""
 
     patient_id: str
     modality: str
     frames: int
     facts: HeaderFacts = field(default_factory=HeaderFacts)
     marks: dict[str, bytes] = field(default_factory=dict, repr=False)
+    words: frozenset[bytes] = field(default=frozenset(), repr=False)
 
 
 def read_header(path: Path) -> DicomHeader:
@@ -91,8 +93,10 @@ def read_dicom(
             raise Unreadable(COLOUR_CT)
         if risk(dataset) == BURNED_IN:
             raise Unreadable(BURNED_IN)
-        marks = {} if mark_key is None else marks_of(dataset, mark_key)
-        header = replace(header, facts=dicom_facts(dataset), marks=marks)
+        header = replace(header, facts=dicom_facts(dataset))
+        if mark_key is not None:
+            words = word_marks(f"{header.patient_id} {dataset.get('PatientName', None) or ''}", mark_key)
+            header = replace(header, marks=marks_of(dataset, mark_key), words=words)
         layout = layout_of(dataset)
     return header, _frames(dataset, header, layout, all_frames)
 

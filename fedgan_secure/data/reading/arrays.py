@@ -27,7 +27,8 @@ _HINT = f"expected the arrays {', '.join(' and '.join(pair) for pair in PAIRS[:3
 class Arrays:
     """What an .npz holds: names, shape and type of its images, and its small arrays in memory.
 
-    `shape` is (N, h, w) or (N, h, w, c); `labels` int64[N] or None; `patients` str[N] or None.
+    `shape` is (N, h, w) or (N, h, w, c); `labels` int64[N] or None; `patients` str[N] or None; `unread`: names of
+    the other arrays in the file.
     """
 
     path: Path
@@ -36,6 +37,7 @@ class Arrays:
     dtype: np.dtype[Any]
     labels: NDArray[np.int64] | None
     patients: tuple[str, ...] | None
+    unread: tuple[str, ...] = ()
 
 
 def open_arrays(path: Path) -> Arrays:
@@ -55,14 +57,16 @@ def open_arrays(path: Path) -> Arrays:
                 if raw.dtype.kind not in "iub":
                     raise InputError(f"{pair[1]} in {path.name} has type {raw.dtype}, expected whole numbers")
                 labels = raw.astype(np.int64)
-            patients = None
+            patients, used = None, set(pair)
             for name in PATIENTS:
                 if name in members:
                     raw = _small(archive, members[name], path, shape[0])
                     if raw.dtype.kind not in "iuU":
                         raise InputError(f"{name} in {path.name} has type {raw.dtype}, expected numbers or text")
                     patients = tuple(str(value) for value in raw.tolist())
+                    used.add(name)
                     break
+            unread = tuple(sorted(set(members) - used))
     except FileNotFoundError:
         raise InputError(f"{path} does not exist", hint="check the path") from None
     except PermissionError:
@@ -71,7 +75,7 @@ def open_arrays(path: Path) -> Arrays:
         raise InputError(
             f"{path} is not a readable .npz file ({type(error).__name__})", hint="write it again with numpy.savez"
         ) from None
-    return Arrays(path, pair[0], shape, dtype, labels, patients)
+    return Arrays(path, pair[0], shape, dtype, labels, patients, unread)
 
 
 def blocks(arrays: Arrays) -> Iterator[NDArray[np.uint8]]:

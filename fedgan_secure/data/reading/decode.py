@@ -56,6 +56,7 @@ class Decoded:
     excluded: bool = False
     facts: HeaderFacts = field(default_factory=HeaderFacts)
     marks: dict[str, bytes] = field(default_factory=dict)
+    words: frozenset[bytes] = frozenset()
 
 
 def decode_batch(settings: DecodeSettings, items: list[Item]) -> list[Decoded]:
@@ -79,6 +80,7 @@ def _decode(settings: DecodeSettings, item: Item) -> Decoded:
         frames: Iterable[tuple[NDArray[np.uint8], memoryview | bytes]]
         if item.kind == "picture":
             marks: dict[str, bytes] = {}
+            words: frozenset[bytes] = frozenset()
             read, facts = read_picture(path)
             read = np.ascontiguousarray(read)
             name = of_file(settings.preprocessing, None)
@@ -87,7 +89,7 @@ def _decode(settings: DecodeSettings, item: Item) -> Decoded:
             only_ct = settings.preprocessing == CT_ABDOMEN
             header, frames = read_dicom(path, hounsfield_window=only_ct, mark_key=settings.digest_key)
             name = of_file(settings.preprocessing, header.modality)
-            facts, marks = header.facts, header.marks
+            facts, marks, words = header.facts, header.marks, header.words
             patient = patient or header.patient_id or None
         if settings.needs_patient and patient is None:
             return Decoded(None, None, reason="its PatientID is missing or empty")
@@ -103,7 +105,7 @@ def _decode(settings: DecodeSettings, item: Item) -> Decoded:
             digests.append(digest.finalize())
         if not images:
             return Decoded(patient, None, reason="it holds no frame")
-        return Decoded(patient, np.stack(images), tuple(digests), facts=facts, marks=marks)
+        return Decoded(patient, np.stack(images), tuple(digests), facts=facts, marks=marks, words=words)
     except Unreadable as reason:
         return Decoded(patient, None, reason=str(reason))
     except (MemoryError, OSError, ValueError) as error:

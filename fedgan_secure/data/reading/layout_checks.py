@@ -18,6 +18,8 @@ _PART = re.compile(
     r"(?:[ _-]?(?:set|images?|imgs?|data|split|part)s?)?"
 )
 """Names of folders that are parts of a split of one data set, in lower case and without a leading letter or number."""
+_OF_A_STUDY = frozenset({"rawdata", "sourcedata", "derivatives", "code", "stimuli", "phenotype"})
+"""Folders of the Brain Imaging Data Structure that hold subjects, and no class."""
 _NUMBERED = re.compile(r"^(?:\d+|[a-z])[.)_ -]+(?=\S)")
 _EYE = re.compile(r"^.+_(?:left|right)$", re.IGNORECASE)
 
@@ -73,6 +75,8 @@ def refuse_folders_that_are_no_classes(listing: Listing, kinds: Kinds) -> None:
 
 
 def _part(name: str) -> bool:
+    if name.strip().casefold() in _OF_A_STUDY:
+        return True
     return _PART.fullmatch(_NUMBERED.sub("", name.strip().casefold())) is not None
 
 

@@ -260,7 +260,7 @@ def _plan_messidor(listing: Listing, kinds: Kinds, options: LayoutOptions) -> Pl
     for path, columns in _columns_at_root(listing, kinds).items():
         if "image_id" in columns or len(columns) < 2:
             continue
-        sheet = read_table(listing.root / path)
+        sheet = kinds.read(listing, path)
         crooked += sheet.set_aside()
         pairs = [columns[:2], *(tuple(row[column] for column in columns[:2]) for row in sheet.rows)]
         for pair in pairs:
@@ -292,7 +292,7 @@ def _plan_csv(listing: Listing, kinds: Kinds, options: LayoutOptions) -> Plan:
             f"{listing.root} holds {len(kinds.tables)} CSV files; the layout csv needs exactly one",
             hint="keep one table with a column for the image, and name the columns",
         )
-    table = read_table(listing.root / kinds.tables[0].path)
+    table = kinds.read(listing, kinds.tables[0].path)
     image = column_of(table, options.image_column, _IMAGE_COLUMNS)
     label = column_of(table, options.label_column, _LABEL_COLUMNS, optional=True)
     patient = column_of(table, options.patient_column, _PATIENT_COLUMNS, optional=True)
@@ -436,8 +436,8 @@ def _add_pictures(
 
 def _named_table(listing: Listing, kinds: Kinds, names: tuple[str, ...], *, optional: bool) -> Table | None:
     for entry in kinds.tables:
-        if entry.path in names:
-            return read_table(listing.root / entry.path)
+        if entry.path.lower() in names:
+            return kinds.read(listing, entry.path)
     if optional:
         return None
     raise InputError(f"{listing.root} has no {' or '.join(names)}", hint="put the label table beside the images")
@@ -446,7 +446,7 @@ def _named_table(listing: Listing, kinds: Kinds, names: tuple[str, ...], *, opti
 def _table_with(listing: Listing, kinds: Kinds, columns: set[str], expected: str) -> Table:
     fitting = [path for path, found in _columns_at_root(listing, kinds).items() if columns <= set(found)]
     if len(fitting) == 1:
-        return read_table(listing.root / fitting[0])
+        return kinds.read(listing, fitting[0])
     if not fitting:
         raise InputError(
             f"{listing.root} has no label table; expected {expected}", hint="check the path and the layout"

@@ -19,6 +19,7 @@ _ADVICE = {
     "a film: save the frames to train on as PNG": ".mp4 .avi .mov .mpg .mpeg .mkv .wmv .webm .m4v",
     "an array: put it into an .npz file with its labels, and give the path of that file": ".npy .npz .mat .h5 .hdf5",
     "a table that is not read: save it as CSV in UTF-8 where it holds labels": ".xlsx .xls .xlsm .ods .json",
+    "a table that this layout does not use: --layout and the columns say which one holds the labels": ".csv .tsv",
     "a document: nothing of it is read": ".txt .pdf .doc .docx .rtf .md .html .htm .xml .log .ini .yaml .yml",
     "smaller copies that a viewer keeps beside a picture: not needed": ".ovr .aux .rrd .thumb",
 }  # fmt: skip

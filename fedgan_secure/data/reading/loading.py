@@ -32,6 +32,7 @@ from fedgan_secure.data.reading.label_words import label_notes
 from fedgan_secure.data.reading.layouts import KNOWN_LAYOUTS, plan_folder, unsupported
 from fedgan_secure.data.reading.listing import list_folder
 from fedgan_secure.data.reading.parallel import Failed, default_workers, map_batches
+from fedgan_secure.data.reading.people_as_classes import refuse_people_of_headers
 from fedgan_secure.data.reading.plans import MOST_CLASSES, LayoutOptions, Plan
 from fedgan_secure.errors import InputError
 
@@ -49,7 +50,8 @@ class LoadSettings:
 
     `unit` image makes every image a patient of its own (weaker: say so). `secret` keys the pseudonyms (at least 16
     bytes; empty: a fresh random one, so that pseudonyms and the cache last for this call only). `cache_dir` None keeps
-    the pixels in an unnamed temporary file.
+    the pixels in an unnamed temporary file. `labels_collected`: `label_names` were collected from the data and declared
+    by nobody.
     """
 
     layout: str = "auto"
@@ -64,6 +66,7 @@ class LoadSettings:
     image_column: str | None = None
     label_column: str | None = None
     patient_column: str | None = None
+    labels_collected: bool = False
     secret: bytes = field(default=b"", repr=False)
     cache_dir: Path | None = None
     workers: int | None = None
@@ -257,6 +260,10 @@ def _open_arrays(path: Path, settings: LoadSettings) -> _Source:
     arrays = open_arrays(path)
     status = path.stat()
     plan = Plan("npz", path.resolve(), names_patient=arrays.patients is not None, preprocessing=PLAIN)
+    if arrays.unread:
+        plan.notes.append(
+            f"arrays that are not read: {', '.join(arrays.unread[:6])}; put all images into one pair of arrays"
+        )
     if arrays.labels is not None:
         known = arrays.labels[arrays.labels < MOST_CLASSES]
         count = settings.classes or int(max(0, known.max(initial=0)) + 1)
@@ -315,6 +322,10 @@ class _Collector:
         self._files = 0
         self._identifiers = IdentifierCounter()
         self._several = SeveralPeople()
+        self._key = b""
+        self._headers_name = any(item.patient is None for item in plan.items)
+        self._words: dict[bytes, set[str]] = {}
+        self._owners: dict[int, set[str]] = {}
 
     def labels(self) -> NDArray[np.int32]:
         return np.array(self._labels, dtype=np.int32)
@@ -333,6 +344,7 @@ class _Collector:
             needs_patient=settings.unit == "patient",
             counted=self._plan.layout in COUNTED,
         )
+        self._key = common.digest_key
         workers = settings.workers or default_workers()
         total, done = len(plan.items), 0
         for results in map_batches(TARGET, common, plan.items, batch=BATCH, workers=workers):
@@ -359,6 +371,11 @@ class _Collector:
         self._identifiers.add(decoded.facts)
         if decoded.patient is not None and decoded.marks:
             self._several.add(normal_identifier(decoded.patient), decoded.marks)
+        if decoded.patient is not None and self._headers_name:
+            person = normal_identifier(decoded.patient)
+            self._owners.setdefault(label, set()).add(person)
+            for word in decoded.words:
+                self._words.setdefault(word, set()).add(person)
         if label < 0 and self._plan.label_names:
             self._unlabelled.append(path)
         self._building.append(decoded.images)
@@ -429,6 +446,9 @@ class _Collector:
                 f"no image of {plan.root} can be used: {why}",
                 hint="see `fedgan-secure data check` for every file; check the layout, the preprocessing and the files",
             )
+        if not plan.labels_fixed or settings.labels_collected:
+            owners = {label: found for label, found in self._owners.items() if label >= 0}
+            refuse_people_of_headers(plan, owners, self._words, self._key)
         groups = [group for group in self._digests.values() if len(group) > 1]
         across = [group for group in groups if len({owner for _, owner in group}) > 1]
         within = [group for group in groups if len({owner for _, owner in group}) == 1]

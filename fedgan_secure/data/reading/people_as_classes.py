@@ -7,16 +7,23 @@ nobody declared but the data is therefore refused where it looks like a list of 
 from __future__ import annotations
 
 import re
+from collections import Counter
+from collections.abc import Mapping
 
+from fedgan_secure.data.identifiers.persons import word_marks
 from fedgan_secure.data.reading.plans import Plan
 from fedgan_secure.errors import InputError
 
 FEWEST = 6
 """Fewer classes than this are not taken for people because each holds one patient: a first try has few pictures. Nor
 are grades, whose names begin with a number of one or two digits."""
+FEW_PICTURES, FEWEST_FOLDERS = 4, 8
+"""Where nothing names a patient, so many folders of so few pictures are taken for people."""
+_MONTH = r"(?:jan|feb|m[aä]r|apr|ma[iy]|jun|jul|aug|sep|o[ck]t|nov|de[cz])[a-z]*"
 _YEAR_FIRST = r"(?:19|20)\d{2}[-._/ ]?[01]\d[-._/ ]?[0-3]\d"
 _DAY_FIRST = r"[0-3]?\d[-._/][01]?\d[-._/](?:19|20)?\d{2}"
-_DATE = re.compile(rf"(?<!\d)(?:{_YEAR_FIRST}|{_DAY_FIRST})(?!\d)")
+_IN_WORDS = rf"[0-3]?\d[-._/ ]*{_MONTH}[-._/ ]*(?:19|20)?\d{{2}}|(?:19|20)\d{{2}}[-._/ ]*{_MONTH}[-._/ ]*[0-3]?\d"
+_DATE = re.compile(rf"(?<!\d)(?:{_YEAR_FIRST}|{_DAY_FIRST}|{_IN_WORDS})(?!\d)", re.IGNORECASE)
 _GRADE = re.compile(r"^\d{1,2}(?![^\W_])")
 _NUMBER = re.compile(r"\d{5,}")
 _SUBJECT = re.compile(
@@ -51,15 +58,57 @@ def refuse_people_as_classes(plan: Plan) -> None:
         why = f"{len(subjects)} of them are named like subjects of a study"
     elif single:
         why = f"{single} of them hold one {'patient' if plan.names_patient else 'picture'} alone"
+    elif few := _few_pictures(plan):
+        why = f"{few} of them hold no more than {FEW_PICTURES} pictures, and nothing names a patient"
     elif named := _named(plan):
         why = f"{named} of them hold a word that is also in a patient's identifier"
     if why:
-        raise InputError(
-            f"the {len(plan.label_names)} classes found in {plan.root} look like people: {why}; names of classes are "
-            "published in the policy, in reports and beside generated pictures",
-            hint="arrange pictures in folders named after classes; if these are the classes, declare them: "
-            "data.label_names in the federation file",
-        )
+        raise _people(plan, why)
+
+
+def refuse_people_of_headers(
+    plan: Plan, owners: Mapping[int, set[str]], words: Mapping[bytes, set[str]], key: bytes
+) -> None:
+    """Refuse such a vocabulary by what the headers of the files said of their patients.
+
+    Args:
+        plan: as for `refuse_people_as_classes`; its label names were collected.
+        owners: class -> the identifiers of its patients.
+        words: word of an identifier or a name, as a keyed digest -> whose it is.
+        key: of these digests (`persons.word_marks`).
+
+    Raises:
+        InputError: as `refuse_people_as_classes`.
+    """
+    seldom = {mark for mark, patients in words.items() if len(patients) <= FAMILY}
+    named = sum(1 for name in plan.label_names if word_marks(name, key) & seldom)
+    graded = {label for label in owners if _GRADE.match(plan.label_names[label])}
+    single = sum(1 for label, found in owners.items() if len(found) == 1 and label not in graded)
+    if named:
+        raise _people(plan, f"{named} of them hold a word that is also in a patient's identifier or name")
+    if len(owners) >= FEWEST and 2 * single > len(owners):
+        raise _people(plan, f"{single} of them hold one patient alone")
+
+
+def _people(plan: Plan, why: str) -> InputError:
+    return InputError(
+        f"the {len(plan.label_names)} classes found in {plan.root} look like people: {why}; names of classes are "
+        "published in the policy, in reports and beside generated pictures",
+        hint="arrange pictures in folders named after classes; if these are the classes, declare them: "
+        "data.label_names in the federation file",
+    )
+
+
+def _few_pictures(plan: Plan) -> int:
+    """How many classes hold a few pictures alone, where that is most of at least eight, no patient is named, and the
+    names are no grades."""
+    if plan.names_patient:
+        return 0
+    counts = Counter(item.label for item in plan.items if item.label >= 0)
+    few = [
+        label for label, count in counts.items() if count <= FEW_PICTURES and not _GRADE.match(plan.label_names[label])
+    ]
+    return len(few) if len(counts) >= FEWEST_FOLDERS and 2 * len(few) > len(counts) else 0
 
 
 def one_patient_each(plan: Plan) -> int:

@@ -18,7 +18,7 @@ from fedgan_secure.data.reading.label_words import says_nothing
 from fedgan_secure.data.reading.left_out import LeftOut
 from fedgan_secure.data.reading.listing import Entry, Listing
 from fedgan_secure.data.reading.naming import RowKey
-from fedgan_secure.data.reading.tables import Table
+from fedgan_secure.data.reading.tables import Table, read_table
 from fedgan_secure.errors import InputError
 
 TABLE_SUFFIXES = (".csv", ".tsv")
@@ -84,6 +84,7 @@ class Kinds:
         self.tables: list[Entry] = []
         self.arrays: list[Entry] = []
         self.other: list[Entry] = []
+        self.used: set[str] = set()
         for entry in listing.entries:
             name = PurePosixPath(entry.path)
             suffix = name.suffix.lower()
@@ -100,9 +101,15 @@ class Kinds:
             else:
                 self.other.append(entry)
 
+    def read(self, listing: Listing, path: str) -> Table:
+        """Read one of the tables; raises InputError where it is none."""
+        self.used.add(path)
+        return read_table(listing.root / path)
+
     def unread(self) -> list[str]:
-        """Return the paths of the files that are neither pictures nor tables."""
-        return [entry.path for entry in (*self.other, *self.arrays)]
+        """Return the paths of the files that are neither pictures nor tables that were read."""
+        tables = [entry for entry in self.tables if entry.path not in self.used]
+        return [entry.path for entry in (*self.other, *self.arrays, *tables)]
 
 
 def labels_of(

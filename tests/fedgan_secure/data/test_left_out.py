@@ -186,3 +186,19 @@ def test_names_that_are_no_utf8_are_read_and_written(tmp_path: Path, picture: Ca
     assert result.count("written") == 12
     table = (tmp_path / "d" / "labels.csv").read_text(encoding="utf-8")
     assert table.count("Gefäss") == 4
+
+
+def test_a_table_that_is_not_used_is_counted_and_the_table_of_labels_is_found_in_any_case(dicom_tree: Path) -> None:
+    (dicom_tree / "Labels.csv").write_text("patient_id,label\nID-0,tumour\nID-1,healthy\n")
+    (dicom_tree / "metadata.csv").write_text("a,b\n1,2\n")
+    found = load(dicom_tree, LoadSettings(layout="dicom")).findings
+    assert found.classes == 2
+    assert [(row.kind, row.files) for row in found.left_out] == [(".csv", 1)]
+
+
+def test_arrays_that_are_not_read_are_named(tmp_path: Path) -> None:
+    images = np.zeros((4, 8, 8), np.uint8) + np.arange(4, dtype=np.uint8)[:, None, None]
+    labels = np.array([0, 1, 0, 1])
+    np.savez(tmp_path / "a.npz", x_train=images, y_train=labels, x_test=images, y_test=labels, weights=labels)
+    notes = load(tmp_path / "a.npz", LoadSettings(unit="image", image_size=28, channels=1)).findings.notes
+    assert any("arrays that are not read: weights, x_test, y_test" in text for text in notes)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from fedgan_secure.data.reading.loading import LoadSettings, load
 from fedgan_secure.errors import InputError
 
+Make = Callable[..., Any]
 Picture = Callable[..., None]
 
 
@@ -106,3 +108,69 @@ def test_one_label_does_not_make_a_million_classes(tmp_path: Path, picture: Pict
     result = load(tmp_path, LoadSettings(layout="csv"))
     assert result.label_names == ("0", "1", "2")
     assert dict(result.findings.unusable_labels)["c.png"].startswith("the label is not a whole number below 1000")
+
+
+NAMES = ("Kowalski", "Nguyen", "Ivanova", "Okafor", "Lindqvist", "Moreau", "Tanaka", "Silva")
+
+
+@pytest.mark.parametrize("header", ["file,label", "patient,label"])
+def test_a_label_that_is_the_name_in_a_header_is_refused(dicom: Make, tmp_path: Path, header: str) -> None:
+    """Two files a patient: no class is of one file alone, and the header alone says whose they are."""
+    rows = []
+    for number, name in enumerate(NAMES):
+        for image in range(2):
+            made = dicom(np.full((8, 8), 10 * number + image, np.uint8), patient=f"{name[:3].upper()}-{number}")
+            made.PatientName = f"{name}^Ann"
+            made.save_as(tmp_path / f"{number}-{image}.dcm", enforce_file_format=True)
+            key = f"{number}-{image}.dcm" if header.startswith("file") else made.PatientID
+            rows.append(f"{key},{name if number % 2 else 'well'}")
+    (tmp_path / "labels.csv").write_text("\n".join([header, *dict.fromkeys(rows)]) + "\n")
+    with pytest.raises(InputError, match="also in a patient's identifier or name") as refused:
+        load(tmp_path, LoadSettings(layout="dicom"))
+    assert not any(name in str(refused.value) for name in NAMES)
+    collected = LoadSettings(layout="dicom", label_names=("well", *NAMES[1::2]), labels_collected=True)
+    with pytest.raises(InputError, match="look like people"):
+        load(tmp_path, collected)
+    declared = load(tmp_path, LoadSettings(layout="dicom", label_names=("well", *NAMES[1::2])))
+    assert declared.dataset.patients == len(NAMES)
+
+
+def test_classes_of_one_patient_each_are_refused_whatever_the_number_of_files(dicom: Make, tmp_path: Path) -> None:
+    rows = ["file,label"]
+    for number in range(6):
+        for image in range(3):
+            made = dicom(np.full((8, 8), 10 * number + image, np.uint8), patient=f"Q{number}")
+            made.PatientName = ""
+            made.save_as(tmp_path / f"{number}-{image}.dcm", enforce_file_format=True)
+            rows.append(f"{number}-{image}.dcm,{'abcdef'[number] * 3}")
+    (tmp_path / "labels.csv").write_text("\n".join(rows) + "\n")
+    with pytest.raises(InputError, match="6 of them hold one patient alone"):
+        load(tmp_path, LoadSettings(layout="dicom"))
+
+
+@pytest.mark.parametrize("names", [tuple(f"{name} Anna" for name in NAMES), tuple(f"{a}{n}" for n, a in enumerate(
+    ["AK", "BL", "CM", "DN", "EO", "FP", "GQ", "HR"], 19))], ids=["names", "initials"])  # fmt: skip
+def test_many_folders_of_a_few_pictures_are_people_where_nobody_is_named(
+    tmp_path: Path, picture: Picture, names: tuple[str, ...]
+) -> None:
+    """What unit "image" must not let through: the refusal of a folder without patients leads there."""
+    for number, name in enumerate(names):
+        for image in range(2):
+            picture(tmp_path / name / f"scan{image}.png", 10 * number + image)
+    with pytest.raises(InputError, match="no more than 4 pictures"):
+        load(tmp_path, LoadSettings(unit="image"))
+    assert load(tmp_path, LoadSettings(unit="image", label_names=names)).dataset.classes == 8
+
+
+@pytest.mark.parametrize("name", ["3 Feb 1951", "12 March 1960", "1951 Feb 04", "4.feb.51", "7. Mai 1949"])
+def test_a_date_in_words_is_a_date(tmp_path: Path, picture: Picture, name: str) -> None:
+    tree(tmp_path, picture, name, "well", each=3)
+    with pytest.raises(InputError, match="hold a date"):
+        load(tmp_path, LoadSettings())
+
+
+def test_folders_of_a_study_are_no_classes(tmp_path: Path, picture: Picture) -> None:
+    for number, name in enumerate(("rawdata/sub-01", "derivatives/sub-01")):
+        picture(tmp_path / name / "scan_L.png", number)
+    with pytest.raises(InputError, match="not classes"):
+        load(tmp_path, LoadSettings())

@@ -53,7 +53,27 @@ def test_padded_arrays_hold_the_same_patients(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "nobody", ["nan", "NA", "N/A", "None", "ANONYMOUS", "Anonymized", "unknown", "0", "---", "?", " nan "]
+    "nobody",
+    [
+        "nan",
+        "NA",
+        "N/A",
+        "None",
+        "ANONYMOUS",
+        "Anonymized",
+        "unknown",
+        "0",
+        "---",
+        "?",
+        " nan ",
+        "00000000",
+        "NO_ID",
+        "no-id",
+        "(none)",
+        "Anonymous^",
+        "de identified",
+        "99999999",
+    ],
 )
 def test_a_placeholder_makes_no_patient_of_many(tmp_path: Path, picture: Picture, nobody: str) -> None:
     root = table(tmp_path, picture, ["P01", nobody, nobody, "P02"])
@@ -132,10 +152,13 @@ def test_one_identifier_of_several_people_is_said(dicom: Make, tmp_path: Path) -
         assert not any(name in str(findings.to_dict()) for name in ("Jane", "Richard", "Paul", "north"))
 
 
-@pytest.mark.parametrize(
-    "pair",
-    [("P01_2019", "P01_2021"), ("P01-20190305", "P01-20211224"), ("P01", "P01_V2"), ("p1 visit 1", "p1 visit 2")],
-)
+VISITS = [
+    ("P01_2019", "P01_2021"), ("P01-20190305", "P01-20211224"), ("P01", "P01_V2"), ("p1 visit 1", "p1 visit 2"),
+    ("a_t0", "a_t1"), ("b_M06", "b_M12"), ("c_wk12", "c_wk24"), ("d_190101", "d_200101"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("pair", VISITS)
 def test_visits_of_one_person_are_named(pair: tuple[str, str]) -> None:
     assert look_alike([*pair, "P02_2019"]) == [tuple(sorted(pair))]
 
