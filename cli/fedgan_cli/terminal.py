@@ -24,7 +24,11 @@ def emit(result: Mapping[str, Any]) -> None:
     get the name back. Non-finite numbers are refused: store them as text.
     """
     text = json.dumps(result, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
-    click.echo(text.encode("utf-8", "backslashreplace"), nl=False)
+    data = text.encode("utf-8", "backslashreplace")
+    if hasattr(sys.stdout, "buffer"):
+        click.echo(data, nl=False)
+    else:  # stdout was replaced by something that holds text, in which there is no encoding to go wrong
+        click.echo(data.decode("utf-8"), nl=False)
 
 
 def say(text: str = "") -> None:

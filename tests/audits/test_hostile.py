@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from fedgan_audits import canonical_json
+from fedgan_audits.accounting import budget
 from fedgan_audits.accounting.mechanism import MechanismRecord
 from fedgan_audits.errors import AuditError, RecordInvalid
 from fedgan_audits.facts.checks import Verification, shown
@@ -29,7 +30,6 @@ from fedgan_audits.facts.run import MANIFEST
 from fedgan_audits.publishing.manifest import write_manifest
 from fedgan_audits.signing import envelope
 from fedgan_audits.signing.trust import load_trust
-from fedgan_audits.verification import recompute
 from fedgan_audits.verification.verify import public_folder, verify_run
 
 MakeRun = Callable[..., Any]
@@ -324,7 +324,7 @@ def test_figures_that_would_take_days_are_not_computed(new_run: MakeRun) -> None
         MechanismRecord(
             sampling_probability=0.1, noise_multiplier=1 + number / 1e4, steps=5, l2_clip_norm=1.0, unit="patient"
         )
-        for number in range(recompute.MAX_KINDS + 1)
+        for number in range(budget.MAX_KINDS + 1)
     )
     run = new_run(rounds=1).all_rounds()
 

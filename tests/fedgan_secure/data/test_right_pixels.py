@@ -319,7 +319,7 @@ def _expected(path: Path, dataset: Dataset, frame: int, spare: Path) -> np.ndarr
     return found
 
 
-@pytest.mark.parametrize(("name", "equal", "aside"), [("pydicom", 49, 30), ("pydicom-data", 57, 11)])
+@pytest.mark.parametrize(("name", "equal", "aside"), [("pydicom", 49, 30), ("pydicom-data", 58, 10)])
 def test_real_files_are_within_one_level_of_dcmtk_or_set_aside(
     name: str, equal: int, aside: int, tmp_path: Path
 ) -> None:
@@ -332,7 +332,7 @@ def test_real_files_are_within_one_level_of_dcmtk_or_set_aside(
         except Unreadable:
             found["aside"] += 1
             continue
-        dataset = pydicom.dcmread(path)
+        dataset = pydicom.dcmread(path, force=True)
         for number, frame in enumerate(frames[:2], start=1):
             assert difference(frame, _expected(path, dataset, number, tmp_path / "bare.dcm")) <= 1, path.name
         found["equal"] += 1
