@@ -112,6 +112,11 @@ def word_marks(text: str, key: bytes) -> frozenset[bytes]:
     )
 
 
+def words_of_person(dataset: Any, identifier: str, key: bytes) -> frozenset[bytes]:
+    """Return the words of an identifier and of the name in a DICOM header, as `word_marks` makes them."""
+    return word_marks(f"{identifier} {dataset.get('PatientName', None) or ''}", key)
+
+
 class SeveralPeople:
     """Which identifiers stand for several people by the headers of their files."""
 

@@ -25,7 +25,7 @@ from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRL
 
 from fedgan_secure.data.identifiers.burned_in import BURNED_IN, risk
 from fedgan_secure.data.identifiers.identifiers import HeaderFacts, dicom_facts
-from fedgan_secure.data.identifiers.persons import marks_of, word_marks
+from fedgan_secure.data.identifiers.persons import marks_of, words_of_person
 from fedgan_secure.data.pixels.decoders import WRONG_PRECISION, WRONG_SIZE, plugin_for
 from fedgan_secure.data.pixels.gdcm_process import CRASHED, TOO_LONG
 from fedgan_secure.data.pixels.levels import (
@@ -55,7 +55,7 @@ _NOT_PRIMARY = frozenset({"SEG", "RTDOSE", "RTSTRUCT", "RTPLAN", "SR", "PR", "KO
 @dataclass(frozen=True)
 class DicomHeader:
     """What the loader needs from a header; it never leaves the loader. `marks`: see `persons.marks_of`; `words`:
-    of identifier and name, see `persons.word_marks`."""
+    of identifier and name, see `persons.words_of_person`."""
 
     patient_id: str
     modality: str
@@ -95,7 +95,7 @@ def read_dicom(
             raise Unreadable(BURNED_IN)
         header = replace(header, facts=dicom_facts(dataset))
         if mark_key is not None:
-            words = word_marks(f"{header.patient_id} {dataset.get('PatientName', None) or ''}", mark_key)
+            words = words_of_person(dataset, header.patient_id, mark_key)
             header = replace(header, marks=marks_of(dataset, mark_key), words=words)
         layout = layout_of(dataset)
     return header, _frames(dataset, header, layout, all_frames)
