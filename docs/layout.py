@@ -20,10 +20,35 @@ PACKAGES = {
 INTRODUCTION = """# Where everything is
 
 Written by `python docs/layout.py` from the docstrings; a test compares. Four packages, each in its own source root
-(ADR 1), each in rooms (ADR 32). A room's `__init__` names what other rooms may use, and others import the room, never a
-file behind it. Imports run down: a room uses rooms that stand **below** it on this page (within one floor they do not
-know each other), the command line uses everything; `fedgan_audits` and `fedgan_protocols` know neither each other nor
-anything else. `tests/test_floors.py` holds all of it.
+(ADR 1), each in rooms (ADR 32). A room's `__init__` names what other rooms may use, and others import the room, never
+a file behind it. Imports run down: a room uses rooms that stand **below** it on this page (within one floor they do
+not know each other), the command line uses everything; `fedgan_audits` and `fedgan_protocols` know neither each other
+nor anything else. `tests/test_floors.py` holds all of it.
+
+## The path of a round
+
+Reservation first: `fedgan_secure/federation/turns.py` asks whether the round is due,
+`audits/fedgan_audits/ledger/ledger.py` reserves it. Then:
+
+1. `fedgan_secure/federation/hospital.py` trains (`fedgan_secure/training/`, `fedgan_secure/head_training/` or a
+   release, `fedgan_secure/federation/released/`), and its session masks
+   (`protocols/fedgan_protocols/client/machine.py`).
+2. `fedgan_secure/federation/drivers/local.py` carries bytes; `protocols/fedgan_protocols/server/machine.py` sums, and
+   `protocols/fedgan_protocols/server/unmasking.py` takes the masks off.
+3. Each hospital compares the sum and writes it down before it acknowledges
+   (`fedgan_secure/federation/review/received_sums.py`). `fedgan_secure/federation/coordinator.py` applies it: what
+   follows from a sum is the family's (`fedgan_secure/federation/families/family.py`).
+4. `fedgan_secure/federation/rounds.py` gathers the facts, `audits/fedgan_audits/report/report.py` makes the report
+   and its page of them. `fedgan_secure/federation/run.py` calls both, for the coordinator.
+5. Each hospital makes it again and compares (`fedgan_secure/federation/review/`), then signs
+   (`audits/fedgan_audits/signing/envelope.py`).
+6. `audits/fedgan_audits/publishing/round.py` publishes what was signed, `audits/fedgan_audits/publishing/manifest.py`
+   lists all files. Afterwards anybody verifies: `audits/fedgan_audits/verification/verify.py`, with
+   `fedgan_secure/transcript_check.py` for the protocol's part.
+
+Epsilon, also that of a patient in several hospitals: `audits/fedgan_audits/accounting/accountant.py`; the figures of
+a report: `audits/fedgan_audits/report/figures.py`. A new export: `audits/fedgan_audits/exports/`, offered by
+`cli/fedgan_cli/run_export.py`.
 """
 
 
@@ -79,7 +104,7 @@ def page() -> str:
     for package, folder in PACKAGES.items():
         lines += [f"## {package}", "", first_line(folder / "__init__.py"), ""]
         if package == "fedgan_cli":
-            lines += ["A file for each command.", ""]
+            lines += ["`cli/fedgan_cli/`: a file for each command, or for what several of them print.", ""]
             for path in sorted(folder.glob("*.py")):
                 if path.name != "__init__.py":
                     lines.append(f"- `{path.name}` {first_line(path)}")

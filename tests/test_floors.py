@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import re
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -142,3 +143,10 @@ def test_the_page_of_the_layout_is_that_of_the_code() -> None:
     sys.modules["layout_page"] = module
     spec.loader.exec_module(module)
     assert module.PAGE.read_text(encoding="utf-8") == module.page(), "run `python docs/layout.py`"
+
+
+def test_every_place_that_the_page_names_is_there() -> None:
+    text = (ROOT / "docs" / "layout.md").read_text(encoding="utf-8")
+    named = re.findall(r"`((?:audits|cli|fedgan_secure|protocols)/[\w./]*)`", text)
+    assert len(named) > 50
+    assert [place for place in named if not (ROOT / place).exists()] == []

@@ -1,4 +1,4 @@
-"""What a sequence of mechanisms costs: epsilon at delta, its whole profile, and the noise that a target needs.
+"""What mechanisms cost, of one hospital or of several: epsilon at delta, its profile, the noise that a target needs.
 
 Covered: add/remove one unit; Poisson sampling; clipped sums with Gaussian noise added by each hospital to its own sum
 (Abadi et al. 2016) or with integer noise shared among the hospitals of one secure sum (Kairouz, Liu and Steinke 2021).
