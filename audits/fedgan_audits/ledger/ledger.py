@@ -5,7 +5,7 @@ Rules:
 * Entries store events (mechanisms), never an epsilon as the truth: figures are recomputed from them.
 * One file is one hospital, over all its runs.
 * Each entry's digest is SHA-256 over its canonical JSON (RFC 8785), which holds the previous entry's digest.
-* Writers take turns: the cap is checked and the entry written under one lock. The file itself: ledger_file.py.
+* Writers take turns: the cap is checked and the entry written under one lock. The file itself: file.py.
 
 What the chain does not show: a tail that was cut off, or a file replaced by an older copy, unless a later head is held
 elsewhere (`verify(head=...)`; the signed reports hold such heads). Whoever can write the file can rewrite it whole.

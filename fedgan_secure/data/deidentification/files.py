@@ -19,7 +19,7 @@ from fedgan_secure.data.deidentification import headers, residual, shuttered, st
 from fedgan_secure.data.deidentification.keyed import Keys
 from fedgan_secure.data.deidentification.manifest import Record
 from fedgan_secure.data.identifiers import burned_in as pixels
-from fedgan_secure.data.identifiers.words import holds
+from fedgan_secure.data.identifiers.words import holds, names
 from fedgan_secure.data.pixels.dicom import dicom_reasons, hides_bits, parse, read_guarded
 from fedgan_secure.data.pixels.pictures import Unreadable, read_picture
 
@@ -81,7 +81,7 @@ def _dicom(settings: Settings, task: Task, record: Record, labels: list[str]) ->
         del data
         _refuse_no_object(dataset)
         original = residual.look_at(dataset, task.path)
-        labels += [name for name in settings.labels if holds(name, original.words)]
+        labels += [name for name in settings.labels if holds(name, original.words) or names(name, original.short)]
         said = pixels.risk(dataset)
         why = _why_no_risk(dataset)
         if said and not (said == pixels.NOT_SAID and settings.reviewed):

@@ -4,7 +4,7 @@ Order: the profile's action on every attribute, into every sequence that is kept
 dictionary knows go; whatever is left of the kinds person name, date, time, date-time and age goes; every UID that is
 not the standard's own becomes a keyed one; a text or bytes in which an identifying value of this file stands (a name in
 a comment) is emptied. Then the attributes that say what was done (PS3.15 E.1, CID 7050) are written
-and the meta information is made anew. `Pixel Data` itself is :mod:`pixels`' matter.
+and the meta information is made anew. `Pixel Data` itself is the matter of :mod:`streams` and :mod:`shuttered`.
 """
 
 from __future__ import annotations

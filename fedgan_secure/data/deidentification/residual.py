@@ -17,7 +17,7 @@ from pydicom.dataelem import RawDataElement
 from fedgan_secure.data.deidentification.headers import DUMMIES, tells
 from fedgan_secure.data.deidentification.keyed import is_registered
 from fedgan_secure.data.identifiers.profile import action_of
-from fedgan_secure.data.identifiers.words import holds, path_words, several, walk, words_of
+from fedgan_secure.data.identifiers.words import holds, path_words, several, short_words_of, walk, words_of
 
 _LONG = 8
 """Shorter words occur in megabytes of pixels by chance."""
@@ -48,11 +48,15 @@ class Finding:
 
 @dataclass(frozen=True)
 class Original:
-    """What must not stand in a copy: identifying values, words of the path, and UIDs not named by the standard."""
+    """What must not stand in a copy: identifying values, words of the path, and UIDs not named by the standard.
+
+    `short`: identifiers and parts of names of any length, for labels.
+    """
 
     words: frozenset[str] = field(repr=False)
     of_path: frozenset[str] = field(repr=False)
     uids: frozenset[str] = field(repr=False)
+    short: frozenset[str] = field(default=frozenset(), repr=False)
 
 
 def look_at(dataset: Any, path: str) -> Original:
@@ -71,7 +75,7 @@ def look_at(dataset: Any, path: str) -> Original:
         for value in several(element.value)
         if not is_registered(str(value))
     }
-    return Original(words_of(elements), path_words(path), frozenset(uids - kinds))
+    return Original(words_of(elements), path_words(path), frozenset(uids - kinds), short_words_of(elements))
 
 
 def scan(original: Original, written: Any, raw: bytes) -> list[Finding]:

@@ -27,10 +27,13 @@ _SCAN_END = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 _SCAN_END_LS = re.compile(rb"\xff[\x80-\xcf\xd8-\xfe]")
 _LETTERS = re.compile(rb"[\x20-\x7e]{10,}$")
 _LOOKED_AT = 64
+_BLANKS = bytes(range(0x21))
+"""What may follow text at an end and shows nothing: control signs and blanks."""
 _FEWEST_SIGNS = 6
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC} | {0xF7}
-_MAIN_2000 = frozenset({0x50, 0x51, 0x52, 0x53, 0x56, 0x59, 0x5C, 0x5D, 0x5E, 0x5F, 0x60, 0x61})
-"""Marker segments of JPEG 2000 that decide how pixels are decoded; lengths (TLM, PLM, PLT), CRG and COM do not."""
+_MAIN_2000 = frozenset({0x50, 0x51, 0x52, 0x53, 0x5C, 0x5D, 0x5E, 0x5F, 0x60, 0x61})
+"""Marker segments of JPEG 2000 that decide how pixels are decoded; lengths (TLM, PLM, PLT), profiles (PRF, CPF), CRG
+and COM do not."""
 _MAXIMUM_SEGMENTS = 15
 _MARKED = 129
 """Pixels that a mark behind a segment stands for: one more than any run."""
@@ -155,8 +158,6 @@ def _needed(marker: int, body: bytes) -> bytes | None:
         return body[: _tables(body, lambda at: 129 if body[at] >> 4 else 65)]
     if marker == 0xC4:
         return body[: _tables(body, lambda at: 17 + sum(body[at + 1 : at + 17]))]
-    if marker == 0xCC:
-        return body
     if marker in (0xDC, 0xDD):
         return _exact(body, 2) if marker == 0xDC else body[:4]
     return body[:11] if marker == 0xF8 else None
@@ -178,7 +179,7 @@ def _tables(body: bytes, size_at: Callable[[int], int]) -> int:
 
 def _refuse_text(data: bytes) -> None:
     """Refuse entropy-coded data that end with printable text: a decoder stops before it when all pixels are there."""
-    found = _LETTERS.search(data[-_LOOKED_AT:])
+    found = _LETTERS.search(data.rstrip(_BLANKS)[-_LOOKED_AT:])
     if found and len(set(found.group())) >= _FEWEST_SIGNS:
         raise ValueError(TEXT)
 
@@ -221,6 +222,10 @@ def _headers(frame: bytes, place: int, until: bytes, kept: list[bytes]) -> int:
         if marker[1] == 0x51:
             components = int.from_bytes(frame[place + 38 : place + 40], "big")
             if length != 40 + 3 * components:
+                raise ValueError(BROKEN)
+        if marker[1] == 0x50:
+            parts = frame[place + 4 : place + 8]
+            if length != 8 + 2 * int.from_bytes(parts, "big").bit_count():
                 raise ValueError(BROKEN)
         if marker[1] in _MAIN_2000:
             kept.append(frame[place : place + length])

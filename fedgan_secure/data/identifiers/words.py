@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import struct
+import unicodedata
 from collections.abc import Iterable, Iterator
 from pathlib import PurePosixPath
 from typing import Any
@@ -46,6 +47,9 @@ _ORDINARY = frozenset(
 _SHORTEST_NUMBER = 6
 _PACKED = {"US": "H", "SS": "h", "UL": "I", "SL": "i"}
 _TOKEN = re.compile(r"[^\W_]+")
+_SEPARATORS = re.compile(r"[\W_]+")
+_SHORTEST_JOINED = 7
+"""Signs of a value that is searched for in a text whose separators are left out: words that meet may make less."""
 
 
 def words_of(elements: Iterable[Any]) -> frozenset[str]:
@@ -57,11 +61,16 @@ def words_of(elements: Iterable[Any]) -> frozenset[str]:
         if not (element.VR == "PN" or int(tag) in _IDENTIFYING):
             continue
         for value in several(element.value):
-            text = (value.decode("latin-1") if isinstance(value, bytes) else str(value)).strip(" \0").casefold()
+            text = normal(value.decode("latin-1") if isinstance(value, bytes) else str(value)).strip(" \0")
             parts = [text, *re.split(r"[\^=\s,;/]+", text)] if element.VR == "PN" else [text]
+            if element.VR == "PN":
+                tokens = _TOKEN.findall(text)
+                parts += [" ".join(tokens[:2]), " ".join(tokens[1::-1])] if len(tokens) > 1 else []
+            if len(joined := _SEPARATORS.sub("", text)) >= _SHORTEST_JOINED:
+                parts.append(joined)
             if re.fullmatch(r"\d{8}", text):
                 year, month, day = text[:4], text[4:6], text[6:]
-                parts += [f"{year}-{month}-{day}", f"{day}.{month}.{year}"]
+                parts += [f"{year}-{month}-{day}", f"{year}/{month}/{day}", f"{day}.{month}.{year}"]
                 parts += [f"{month}/{day}/{year}", f"{day}/{month}/{year}"]
             words |= {part for part in parts if len(part) >= SHORTEST_TEXT and part not in _COMMON}
     return frozenset(words)
@@ -90,8 +99,33 @@ def holds(value: Any, words: frozenset[str]) -> bool:
     if isinstance(value, bytes | bytearray):
         data = bytes(value).lower()
         return any(word.encode() in data or word.encode("utf-16-le") in data for word in words)
-    text = str(value or "").casefold()
-    return any(word in text for word in words)
+    text = normal(str(value or ""))
+    joined = _SEPARATORS.sub("", text)
+    return any(word in text or (len(word) >= _SHORTEST_JOINED and word in joined) for word in words)
+
+
+def normal(text: str) -> str:
+    """Return a text in the form that identifying values are compared in: NFKC (ways of writing a letter, widths), no
+    case."""
+    return unicodedata.normalize("NFKC", text).casefold()
+
+
+def short_words_of(elements: Iterable[Any]) -> frozenset[str]:
+    """Return identifiers and parts of names of any length, for texts that are compared word by word, such as labels."""
+    found: set[str] = set()
+    for element in elements:
+        if element.VR != "PN" and int(element.tag) not in _IDENTIFYING:
+            continue
+        for value in several(element.value):
+            text = normal(value.decode("latin-1") if isinstance(value, bytes) else str(value)).strip(" \0")
+            found |= {text, *(re.split(r"[\^=\s,;/]+", text) if element.VR == "PN" else ())}
+    return frozenset(word for word in found if word and word not in _COMMON)
+
+
+def names(text: str, words: frozenset[str]) -> bool:
+    """Return whether a text is one of `words`, or has it as a word of its own."""
+    plain = normal(text).strip()
+    return plain in words or bool(words.intersection(_TOKEN.findall(plain)))
 
 
 def is_number_of(value: Any, words: frozenset[str]) -> bool:

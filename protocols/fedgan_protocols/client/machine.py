@@ -1,6 +1,6 @@
 """The client's machine: `step(state, event) -> (state, packets)`, one frozen dataclass per phase, no input or output.
 
-The phases are in client_states.py, their order in transitions.py. Every refusal raises ProtocolError, leaves the given
+The phases are in states.py, their order in transitions.py. Every refusal raises ProtocolError, leaves the given
 state as it was and releases nothing; whoever drives the machine then forgets the state (`ClientSession` does). The same
 request, byte for byte, is answered with the same bytes; a different one is refused.
 

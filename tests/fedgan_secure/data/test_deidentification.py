@@ -637,3 +637,43 @@ def test_what_replaces_a_value_is_valid_to_an_independent_reader(tmp_path: Path)
     assert dates, "nothing was replaced"
     done = subprocess.run([reader, str(copy)], capture_output=True, text=True, timeout=HANG_SECONDS)
     assert [line for line in done.stderr.splitlines() if "invalid" in line.lower()] == []
+
+
+@pytest.mark.parametrize(
+    ("value", "name", "text"),
+    [
+        ("P1", "Kim^Lee", "KIM LEE"),
+        ("P1", "\u5c71\u7530^\u592a\u90ce", "\u5c71\u7530 \u592a\u90ce"),
+        ("P1", "Mu\u0308ller^Eva", "M\u00fcller"),
+        ("P1", "Jameson^Ann", "\uff2a\uff21\uff2d\uff25\uff33\uff2f\uff2e"),
+        ("PAT-00-17", "Doe^Jane", "PAT0017"),
+    ],
+)
+def test_a_value_is_found_however_it_is_written(value: str, name: str, text: str) -> None:
+    """In any width, with a letter in two signs or one, and without its separators."""
+    from fedgan_secure.data.identifiers.words import holds, words_of
+
+    made = make_dicom(noise(1, 8, 8), patient=value)
+    made.SpecificCharacterSet = "ISO_IR 192"
+    made.PatientName = name
+    words = words_of(made)
+    assert holds(f"seen by {text}, twice", words)
+    assert not holds("a coronal view of the left knee", words)
+
+
+def test_a_label_that_is_a_short_name_or_identifier_is_withheld(tmp_path: Path) -> None:
+    labels = ["P77", "Kim", "\u5c71\u7530", "well"]
+    (tmp_path / "in").mkdir()
+    rows = ["file,label"]
+    for number, (patient, name) in enumerate(
+        [("P77", "Doe^Jane"), ("Q2", "Kim^Lee"), ("Q3", "\u5c71\u7530^\u592a\u90ce"), ("Q4", "")]
+    ):
+        made = make_dicom(noise(number, 16, 16), patient=patient, modality="MR")
+        made.SpecificCharacterSet = "ISO_IR 192"
+        made.PatientName = name
+        made.save_as(tmp_path / "in" / f"{number}.dcm", enforce_file_format=True)
+        rows.append(f"{number}.dcm,{labels[number]}")
+    (tmp_path / "in" / "labels.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    deidentify_folder(tmp_path / "in", tmp_path / "out", DeidentifySettings(layout="dicom", workers=1))
+    written = (tmp_path / "out" / "labels.csv").read_text(encoding="utf-8")
+    assert "well" in written and not any(label in written for label in labels[:3])

@@ -305,3 +305,24 @@ def test_a_misfit_that_describes_the_pixels_is_set_aside(tmp_path: Path) -> None
     (tmp_path / "s" / "x.dcm").write_bytes(broken)
     with pytest.raises(InputError, match="nothing of"):
         deidentify_folder(tmp_path / "s", tmp_path / "d", DeidentifySettings(workers=1))
+
+
+@pytest.mark.parametrize("after", [b"", b"\r\n", b"\0", bytes(70), b" \t\r\n"])
+def test_text_at_the_end_of_compressed_data_is_found_whatever_blanks_follow(after: bytes) -> None:
+    from fedgan_secure.data.deidentification import streams
+    from fedgan_secure.data.deidentification.streams import TEXT, bare_jpeg_2000
+
+    with pytest.raises(ValueError, match=TEXT):
+        streams._refuse_text(bytes(range(256)) + b"SMITH JOHN, bed 12" + after)
+    streams._refuse_text(bytes(range(256)) + after)
+    assert bare_jpeg_2000 is streams.bare_jpeg_2000
+
+
+def test_segments_that_decode_nothing_do_not_come_along() -> None:
+    """Arithmetic conditioning in Huffman JPEG; profiles and capabilities with text in JPEG 2000."""
+    from fedgan_secure.data.deidentification import streams
+
+    assert streams._MAIN_2000.isdisjoint({0x56, 0x59, 0x64})
+    capabilities = b"\xff\x50" + (18).to_bytes(2, "big") + bytes(4) + b"SMITH JOHN 1"
+    with pytest.raises(ValueError, match=streams.BROKEN):
+        streams._headers(capabilities + b"\xff\x90", 0, b"\xff\x90", [])
